@@ -1,0 +1,21 @@
+"""Errors that users meet. Each names the value, what is allowed, and the remedy."""
+
+
+class UserError(ValueError):
+    """A mistake of the user's: the command line prints its message alone and exits with 2."""
+
+
+class ConfigError(UserError):
+    """A config that cannot be run: names file, key, value and remedy."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint that is missing, truncated, or does not match its contract."""
+
+
+class EnvServerError(RuntimeError):
+    """An env server failed: carries the remote traceback as text."""
+
+
+class EnvServerDied(EnvServerError):
+    """The env server's process or connection is gone, or it missed its deadline."""

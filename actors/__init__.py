@@ -1,0 +1,1 @@
+"""Processes: rollout, learning and env hosts, and the command line. The only package with Ray."""

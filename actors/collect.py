@@ -1,0 +1,311 @@
+"""Demonstrations by the scripted expert, and rendered scenes with the places of their objects.
+
+Composition root: simulator on one side, datasets on the other. Many episodes run at once and every
+control step is recorded, with the images that were seen before the action.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.episodes import HELD_OUT
+from envservers.tabletop.expert import Expert, ExpertNoise
+from envservers.tabletop.scene import OBJECTS
+from envservers.tabletop.suite import MAX_STEPS, TabletopSuite
+from vlarl.config.schema import CollectConfig
+from vlarl.data.episode import Episode
+from vlarl.data.grounding import GroundingSet
+from vlarl.data.lerobot_writer import LeRobotWriter
+from vlarl.errors import UserError
+from vlarl.types import EpisodeStart, TimeStep
+
+MAX_ATTEMPTS = 20
+"""Attempts for each wanted episode after which collecting gives up."""
+_SUITES = ("tabletop",)
+CLUMSY = ExpertNoise(waypoint_std=0.02, action_std=0.3)
+MOTION_STEPS, EXPERT_STEPS, EXPERT_STRIDE = 8, 36, 2
+"""Of grounding scenes: control steps of a random motion, of an episode, and between two scenes."""
+
+
+@dataclass(frozen=True)
+class CollectResult:
+    """What `collect` did."""
+
+    episodes: int
+    """Kept."""
+    frames: int
+    attempts: int
+    successes: int
+
+    @property
+    def success_rate(self) -> float:
+        """Of the expert, over all attempts."""
+        return self.successes / self.attempts
+
+
+@dataclass
+class _Recording:
+    """One running episode."""
+
+    start: EpisodeStart
+    instruction: str
+    images: dict[str, list[NDArray[np.uint8]]] = field(default_factory=dict)
+    states: list[NDArray[np.float32]] = field(default_factory=list)
+    actions: list[NDArray[np.float32]] = field(default_factory=list)
+
+    def add(self, before: TimeStep, row: int, action: NDArray[np.float32]) -> None:
+        for name, images in before.images.items():
+            self.images.setdefault(name, []).append(images[row])
+        self.states.append(before.state[row])
+        self.actions.append(action)
+
+    def finish(self, success: bool) -> Episode:
+        extra: dict[str, Any] = {
+            "scene_task": self.start.task,
+            "scene_seed": self.start.seed,
+            "success": success,
+        }
+        return Episode(
+            images={name: np.stack(images) for name, images in self.images.items()},
+            state=np.stack(self.states),
+            action=np.stack(self.actions),
+            instruction=self.instruction,
+            extra=extra,
+        )
+
+
+class EpisodeQuota:
+    """Hands out episode starts until every task has its share of kept episodes.
+
+    No more episodes of a task run than are still wanted of it: otherwise the quick ones would win.
+    """
+
+    def __init__(self, tasks: Sequence[str], episodes: int, seed: int) -> None:
+        """`episodes` in all, spread evenly over `tasks`."""
+        share, rest = divmod(episodes, len(tasks))
+        self._open = {task: share + (index < rest) for index, task in enumerate(tasks)}
+        self._seed, self.attempts = seed, 0
+        self._limit = MAX_ATTEMPTS * episodes
+
+    def next(self) -> EpisodeStart | None:
+        """The next episode of the task that lacks most, or None if enough are running.
+
+        Raises:
+            UserError: if far more episodes were begun than are wanted: the expert fails.
+        """
+        task = max(self._open, key=lambda name: self._open[name])
+        if self._open[task] == 0:
+            return None
+        if self.attempts >= self._limit:
+            raise UserError(
+                f"{self.attempts} episodes were tried and {self._open} are still missing: the "
+                "expert fails too often; lower collect.waypoint_noise and collect.action_noise"
+            )
+        self._open[task] -= 1
+        random = np.random.default_rng([self._seed, self.attempts])
+        self.attempts += 1
+        return EpisodeStart(task, int(random.integers(HELD_OUT)))
+
+    def give_back(self, task: str) -> None:
+        """An episode of `task` was not kept: one more is wanted."""
+        self._open[task] += 1
+
+
+def make_tabletop(
+    suite_name: str,
+    num_envs: int,
+    tasks: Sequence[str] = (),
+    image_size: int = 64,
+    max_steps: int = 0,
+    threads: int = 1,
+) -> TabletopSuite:
+    """A suite that has an expert.
+
+    Raises:
+        UserError: for a suite without one.
+    """
+    if suite_name not in _SUITES:
+        raise UserError(
+            f"suite {suite_name!r} has no scripted expert; suites that have: {', '.join(_SUITES)}"
+        )
+    return TabletopSuite(
+        num_envs, image_size, threads, tuple(tasks) or None, max_steps or MAX_STEPS
+    )
+
+
+def collect(
+    suite_name: str,
+    out: str | Path,
+    config: CollectConfig,
+    tasks: Sequence[str] = (),
+    num_envs: int = 32,
+    image_size: int = 64,
+    threads: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> CollectResult:
+    """Run the expert and write its episodes to `out` as a LeRobot v3.0 dataset.
+
+    Args:
+        suite_name: only `tabletop` has an expert.
+        out: folder that does not exist yet.
+        config: how many episodes, how noisy.
+        tasks: task names; empty means all.
+        num_envs: episodes that run at once.
+        image_size: of both cameras, in pixels.
+        threads: of physics and renderer.
+        progress: called with episodes kept and wanted.
+
+    Raises:
+        UserError: for a suite without expert, a folder that exists, or an expert that fails.
+    """
+    slots = min(num_envs, config.episodes)
+    suite = make_tabletop(suite_name, slots, tasks, image_size, threads=threads)
+    noise = ExpertNoise(waypoint_std=config.waypoint_noise, action_std=config.action_noise)
+    expert = Expert(suite, noise, config.seed)
+    quota = EpisodeQuota(suite.spec.tasks, config.episodes, config.seed)
+    kept = frames = successes = 0
+    with LeRobotWriter(
+        out,
+        fps=suite.spec.control_hz,
+        cameras=suite.spec.cameras,
+        action_names=[channel.name for channel in suite.spec.channels],
+        state_dim=suite.spec.state_dim,
+        robot_type=suite.spec.embodiment,
+    ) as writer:
+        for episode, success in _expert_episodes(suite, expert, quota):
+            successes += success
+            if not (success or config.keep_failures):
+                quota.give_back(str(episode.extra["scene_task"]))
+                continue
+            writer.add(episode)
+            kept, frames = kept + 1, frames + len(episode)
+            if progress is not None:
+                progress(kept, config.episodes)
+    suite.close()
+    return CollectResult(kept, frames, quota.attempts, successes)
+
+
+def _expert_episodes(
+    suite: TabletopSuite, expert: Expert, quota: EpisodeQuota
+) -> Iterator[tuple[Episode, bool]]:
+    """Episodes as they end, with their success; refills slots until the quota gives none."""
+    running: dict[int, _Recording] = {}
+    now: dict[int, tuple[TimeStep, int]] = {}
+    while True:
+        free = [slot for slot in range(suite.num_envs) if slot not in running]
+        starts = [start for _ in free if (start := quota.next()) is not None]
+        if starts:
+            slots = np.array(free[: len(starts)])
+            first = suite.reset(slots, starts)
+            expert.reset(slots, starts)
+            for row, (slot, start) in enumerate(zip(slots.tolist(), starts, strict=True)):
+                running[slot] = _Recording(start, first.instruction[row])
+                now[slot] = first, row
+        if not running:
+            return
+        ids = np.array(sorted(running))
+        actions = expert.act(ids)
+        for slot, action in zip(ids, actions, strict=True):
+            running[int(slot)].add(*now[int(slot)], action)
+        after = suite.step(ids, actions[:, None])
+        for row, slot in enumerate(ids.tolist()):
+            now[slot] = after, row
+            if after.done[row]:
+                success = bool(after.success[row])
+                yield running.pop(slot).finish(success), success
+
+
+def make_grounding(
+    suite: TabletopSuite,
+    count: int,
+    seed: int,
+    progress: Callable[[int], None] | None = None,
+) -> GroundingSet:
+    """Render `count` scenes with the places of their objects in every camera.
+
+    Half are fresh scenes, before and after a random motion of arm and gripper; the other half are
+    taken along episodes of a clumsy expert, where objects are carried and displaced.
+
+    Args:
+        suite: its running episodes are lost.
+        count: `M`
+        seed: of scenes (all below the held-out ones), tasks and motions.
+        progress: called with the number of scenes so far.
+    """
+    random = np.random.default_rng([seed, 0x6D])
+    gallery = _Gallery(suite)
+    while len(gallery) < count:
+        photograph = _photograph_motions if len(gallery) < count // 2 else _photograph_expert
+        photograph(suite, gallery, random)
+        if progress is not None:
+            progress(min(len(gallery), count))
+    return gallery.to_set(count)
+
+
+class _Gallery:
+    """Scenes gathered so far."""
+
+    def __init__(self, suite: TabletopSuite) -> None:
+        self._suite = suite
+        self._images: dict[str, list[NDArray[np.uint8]]] = {c.name: [] for c in suite.spec.cameras}
+        self._places: list[NDArray[np.float64]] = []
+
+    def __len__(self) -> int:
+        return sum(len(places) for places in self._places)
+
+    def add(self, now: TimeStep) -> None:
+        """Take in the scenes of `now`, which must be the latest of their slots."""
+        for name, images in self._images.items():
+            images.append(now.images[name])
+        views = [self._suite.object_pixels(now.env_ids, camera) for camera in self._images]
+        self._places.append(np.stack(views, axis=1))
+
+    def to_set(self, count: int) -> GroundingSet:
+        """The first `count` scenes."""
+        return GroundingSet(
+            images={name: np.concatenate(each)[:count] for name, each in self._images.items()},
+            objects=tuple(name.replace("_", " ") for name in OBJECTS),
+            places=np.concatenate(self._places)[:count].astype(np.float32),
+        )
+
+
+def _random_starts(suite: TabletopSuite, random: np.random.Generator) -> list[EpisodeStart]:
+    tasks = random.choice(suite.spec.tasks, suite.num_envs)
+    seeds = random.integers(HELD_OUT, size=suite.num_envs)
+    return [EpisodeStart(str(task), int(s)) for task, s in zip(tasks, seeds, strict=True)]
+
+
+def _photograph_motions(
+    suite: TabletopSuite, gallery: _Gallery, random: np.random.Generator
+) -> None:
+    """Fresh scenes, and the same after a straight random motion that ends anywhere."""
+    ids = np.arange(suite.num_envs)
+    gallery.add(suite.reset(ids, _random_starts(suite, random)))
+    low = np.array([channel.low for channel in suite.spec.channels], np.float32)
+    high = np.array([channel.high for channel in suite.spec.channels], np.float32)
+    motion = random.uniform(low, high, (suite.num_envs, 1, len(low))).astype(np.float32)
+    gallery.add(suite.step(ids, np.repeat(motion, MOTION_STEPS, axis=1)))
+
+
+def _photograph_expert(
+    suite: TabletopSuite, gallery: _Gallery, random: np.random.Generator
+) -> None:
+    """Every few control steps of one clumsy episode in each slot."""
+    ids = np.arange(suite.num_envs)
+    starts = _random_starts(suite, random)
+    suite.reset(ids, starts)
+    expert = Expert(suite, CLUMSY, int(random.integers(HELD_OUT)))
+    expert.reset(ids, starts)
+    for step in range(EXPERT_STEPS):
+        now = suite.step(ids, expert.act(ids)[:, None])
+        if step % EXPERT_STRIDE == 0:
+            gallery.add(now)
+        ids = ids[~now.done]
+        if not len(ids):
+            return

@@ -1,0 +1,28 @@
+"""The commands of `vlarl`, one file each, and the table that finds them without importing them."""
+
+from __future__ import annotations
+
+import importlib
+
+from actors.commands.command import Command
+
+COMMANDS = {
+    "demo": ("demo", "the main job: SFT checkpoint in, RL, instruct checkpoint and report out"),
+    "sft": ("sft", "supervised fine-tuning from a config"),
+    "rl": ("rl", "reinforcement learning from a config"),
+    "eval": ("evaluate", "deterministic evaluation of a checkpoint"),
+    "envserver": ("envserver", "one env server by hand, for `env.mode=connect`"),
+    "collect": ("collect", "demonstrations by scripted experts, as a LeRobot v3 dataset"),
+    "info": ("info", "what there is: model, suites, rewards, embodiments, config"),
+    "report": ("report", "(re)build the report page of a run"),
+    "bench": ("bench", "one benchmark, against a peer where there is one"),
+    "doctor": ("doctor", "what this machine can do, and what to install"),
+}
+"""Name -> module in this folder and one line of help."""
+
+
+def load_command(name: str) -> Command:
+    """Import the command's module; everything heavy stays inside its `run`."""
+    module = importlib.import_module(f"actors.commands.{COMMANDS[name][0]}")
+    command: Command = module.COMMAND
+    return command

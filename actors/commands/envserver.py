@@ -1,0 +1,57 @@
+"""`vlarl envserver`: one env server by hand, on this machine, for runs with `env.mode=connect`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+import yaml
+
+from actors.commands.command import Command, Invocation, whole_number
+from vlarl.errors import UserError
+
+SETTINGS = {
+    "num_envs": "environments in this process (16)",
+    "bind": "address to listen at (tcp://127.0.0.1:5555; tcp://*:5555 for every interface)",
+    "threads": "simulation threads (1)",
+    "tasks": "task names, such as a,b (all of the suite)",
+    "image_size": "pixels (the suite's own)",
+    "options": "further options of the suite, such as '{max_steps: 80}'",
+}
+
+
+def run(invocation: Invocation) -> dict[str, Any]:
+    """Become the env server; prints `ready ADDRESS` and ends on Ctrl-C or `close`."""
+    settings = invocation.settings
+    options: Any = yaml.safe_load(settings.get("options", "{}"))
+    if not isinstance(options, dict):
+        raise UserError(f"options = {options!r}: not a mapping. Write options='{{key: value}}'.")
+    if "tasks" in settings:
+        options["tasks"] = [task.strip() for task in settings["tasks"].strip("[]").split(",")]
+    if "image_size" in settings:
+        options["image_size"] = whole_number(settings, "image_size", 64)
+    words = [
+        *("-m", "envservers.server", invocation.arguments[0]),
+        *("--num-envs", str(whole_number(settings, "num_envs", 16))),
+        *("--bind", settings.get("bind", "tcp://127.0.0.1:5555")),
+        *("--threads", str(whole_number(settings, "threads", 1))),
+        *("--options-json", json.dumps(options)),
+    ]
+    sys.stdout.flush()
+    # Replaces this process: an env server shares nothing with the command line that started it.
+    os.execv(sys.executable, [sys.executable, *words])
+
+
+COMMAND = Command(
+    usage="envserver SUITE [num_envs=16 bind=tcp://127.0.0.1:5555 ...]",
+    arguments=("SUITE",),
+    settings=SETTINGS,
+    details=(
+        "Serves environments of SUITE (tabletop, counting or gym:ID) until it is interrupted.\n"
+        "There is no authentication: bind to a private network."
+    ),
+    example="vlarl envserver tabletop num_envs=32 bind=tcp://10.0.0.5:5555",
+    run=run,
+)

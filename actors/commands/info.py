@@ -1,0 +1,139 @@
+"""`vlarl info`: what there is, as a table or as data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from actors.commands.command import Command, Invocation, hint
+from vlarl.errors import UserError
+
+
+def run(invocation: Invocation) -> dict[str, Any]:
+    """Print the topic."""
+    topic, *rest = invocation.arguments
+    if topic not in TOPICS:
+        raise UserError(f"info: {topic}: no such topic. {hint(topic, TOPICS)}")
+    if invocation.settings and topic != "config":
+        raise UserError(f"info {topic} takes no settings.")
+    return TOPICS[topic](rest[0] if rest else "", invocation)
+
+
+def _model(name: str, _invocation: Invocation) -> dict[str, Any]:
+    from vlarl.model.presets import PRESETS, build, channel_bounds_codec, tabletop_contract
+    from vlarl.model.qwen_vla import QwenVLA
+
+    name = name or PRESETS[0]
+    if name in PRESETS:
+        contract = tabletop_contract()
+        model = build(name, contract, channel_bounds_codec(contract))
+    else:
+        model = QwenVLA.from_pretrained(name)
+    parts = {
+        part: sum(parameter.numel() for parameter in parameters)
+        for part, parameters in model.parts().items()
+    }
+    contract = model.contract
+    _print_rows([(part, f"{count:,}") for part, count in parts.items()])
+    print(f"{'all':<12} {sum(parts.values()):,} parameters")
+    print(f"cameras      {', '.join(f'{c.name} {c.width}x{c.height}' for c in contract.cameras)}")
+    print(f"horizon      {contract.horizon} steps, {len(contract.embodiment.channels)} channels")
+    return {
+        "model": name,
+        "parts": parts,
+        "parameters": sum(parts.values()),
+        "contract": contract.to_dict(),
+        "presets": list(PRESETS),
+    }
+
+
+def _suites(name: str, _invocation: Invocation) -> dict[str, Any]:
+    from envservers.registry import SUITES, make_suite
+
+    names = [name] if name else [suite for suite in SUITES if suite != "gym"]
+    found: dict[str, Any] = {}
+    for suite_name in names:
+        suite = make_suite(suite_name, 1)
+        spec = suite.spec
+        suite.close()
+        found[suite_name] = {
+            "tasks": list(spec.tasks),
+            "cameras": {c.name: [c.height, c.width] for c in spec.cameras},
+            "channels": [channel.name for channel in spec.channels],
+            "embodiment": spec.embodiment,
+            "control_hz": spec.control_hz,
+            "max_steps": spec.max_steps,
+        }
+        print(f"{suite_name}: {spec.embodiment}, {spec.control_hz:g} Hz, {spec.max_steps} steps")
+        print(f"  cameras  {', '.join(f'{c.name} {c.width}x{c.height}' for c in spec.cameras)}")
+        print(f"  channels {', '.join(channel.name for channel in spec.channels)}")
+        print(f"  tasks    {', '.join(spec.tasks)}")
+    if not name:
+        print("gym:ID: any registered Gymnasium environment with images")
+    return {"suites": found}
+
+
+def _rewards(_name: str, _invocation: Invocation) -> dict[str, Any]:
+    from vlarl.rewards import REWARDS
+
+    found = {name: (function.__doc__ or "").splitlines()[0] for name, function in REWARDS.items()}
+    _print_rows(list(found.items()))
+    print("package.module:callable names your own; the current folder is searched too")
+    return {"rewards": found}
+
+
+def _embodiments(_name: str, _invocation: Invocation) -> dict[str, Any]:
+    from vlarl.config.embodiments import embodiment_names, load_embodiment
+
+    found = {name: load_embodiment(name).to_dict() for name in embodiment_names()}
+    for name, values in found.items():
+        print(f"{name}: {values['robot_tag']}, {values['control_hz']:g} Hz")
+        for channel in values["channels"]:
+            bounds = f"{channel['low']:g} to {channel['high']:g} {channel['unit']}"
+            print(f"  {channel['name']:<12} {channel['kind']:<16} {bounds}")
+    return {"embodiments": found}
+
+
+def _config(name: str, invocation: Invocation) -> dict[str, Any]:
+    from vlarl.config.load import config_dict, config_yaml, load_config
+    from vlarl.config.paths import configs_folder
+
+    config = load_config(name or None, invocation.overrides)
+    print(config_yaml(config), end="")
+    folder = configs_folder()
+    files = sorted(
+        f"configs/{file.relative_to(folder)}"
+        for stage in ("rl", "sft")
+        for file in (folder / stage).glob("*.yaml")
+    )
+    print(f"# shipped: {', '.join(files)}")
+    return {"config": config_dict(config), "files": files}
+
+
+def _print_rows(rows: list[tuple[str, str]]) -> None:
+    for name, text in rows:
+        print(f"{name:<12} {text}")
+
+
+TOPICS: dict[str, Callable[[str, Invocation], dict[str, Any]]] = {
+    "model": _model,
+    "suites": _suites,
+    "rewards": _rewards,
+    "embodiments": _embodiments,
+    "config": _config,
+}
+
+COMMAND = Command(
+    usage="info TOPIC [NAME] [key=value ...]",
+    arguments=("TOPIC",),
+    optional=("NAME",),
+    details=(
+        "  model [NAME]         parameters part by part, of a preset or a checkpoint\n"
+        "  suites [SUITE]       tasks, cameras, channels\n"
+        "  rewards              reward functions\n"
+        "  embodiments          robots and their action channels\n"
+        "  config [FILE] [...]  every setting with its value, resolved and checked"
+    ),
+    example="vlarl info config configs/rl/tabletop.yaml ppo.epochs=2",
+    run=run,
+)

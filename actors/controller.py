@@ -1,0 +1,224 @@
+"""Runs an RL training: who produces, who waits, who unblocks.
+
+                    EpisodeSource
+                         | EpisodeStart
+                         v
+    EnvServer 0..n  <=== chunk of actions ===  RolloutWorker  <--- WeightsUpdate(version) ---+
+    (processes of   === TimeStep, images ===>  (policy + lanes)                              |
+     an EnvHost)                                     |                                       |
+                                                     | batch(version): N streams x T         |
+                                                     v                                       |
+                                                  Learner  ------- version + 1 --------------+
+                                                     |
+                              metrics, checkpoint    v
+                                                 controller  -->  RunFolder
+
+    waits for                    until                                  unblocked by
+    a lane: one server           its chunk is executed, or replaced     TimeStep, or a new server
+    the policy: nobody, as long as some lane has its answer; else the first answer of any server
+    the learner: the worker      every stream has T decisions           the batch
+    the worker: the learner      the update is done (synchronous)       the weights
+    the controller: the learner  the iteration's metrics                the learner
+
+By default worker and learner are one process and one model: publishing is nothing at all. Env
+servers finish their last resets while the learner works. The controller holds no tensors; what it
+drives is a `Runtime`, in this process or in Ray.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from actors.evaluation import EvaluationRequest, write_videos
+from actors.runtime import Runtime, open_runtime
+from vlarl.config.schema import RunConfig
+from vlarl.progress import Progress
+from vlarl.runs import RunFolder
+
+_EMA = 0.9
+
+
+class Interrupt:
+    """Whether Ctrl-C was pressed; the second time it is a KeyboardInterrupt as usual."""
+
+    def __init__(self) -> None:
+        self.pressed = False
+
+    @classmethod
+    @contextmanager
+    def watching(cls) -> Iterator[Interrupt]:
+        """Turn Ctrl-C into a wish to stop, within the block; only the main thread can."""
+        interrupt = cls()
+        if threading.current_thread() is not threading.main_thread():
+            yield interrupt
+            return
+        before = signal.signal(signal.SIGINT, interrupt._note)
+        try:
+            yield interrupt
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.pressed:
+            raise KeyboardInterrupt
+        self.pressed = True
+
+
+def train(
+    config: RunConfig, run: RunFolder | None = None, progress: Progress | None = None
+) -> dict[str, Any]:
+    """One RL training, from the configured checkpoint or, with `resume: auto`, the run's last.
+
+    Args:
+        config: of the run, already checked.
+        run: where metrics and checkpoints go; None makes it as the config says.
+        progress: advanced by one for each iteration; None shows one on standard error.
+
+    Returns:
+        `run` and `checkpoint` (folders), `steps` (iterations done), `interrupted`, and the last
+        metrics.
+
+    Raises:
+        UserError: for a config, checkpoint or reward that does not fit, before anything is written.
+        EnvServerError: naming a server that failed more often than `env.restarts`.
+        RuntimeError: if the training diverged or one of its processes died.
+    """
+    if run is None and config.resume == "auto":
+        run = RunFolder.create(config)
+    checkpoint, first = (None, 0) if run is None else last_checkpoint(config, run)
+    with (
+        Interrupt.watching() as interrupt,
+        open_runtime(config, checkpoint) as runtime,
+        progress or Progress("rl", config.ppo.iterations, "iterations") as shown,
+    ):
+        if run is None:
+            run = RunFolder.create(config)
+        if first:
+            run.forget_after(first)
+            shown.advance(first)
+        return iterate(config, run, runtime, interrupt, first=first, progress=shown)
+
+
+def last_checkpoint(config: RunConfig, run: RunFolder) -> tuple[Path | None, int]:
+    """The checkpoint to continue from and its number of iterations; (None, 0) to begin."""
+    if config.resume != "auto":
+        return None, 0
+    folder = run.checkpoint_path()
+    return (None, 0) if folder is None else (folder, run.steps()[-1])
+
+
+def iterate(
+    config: RunConfig,
+    run: RunFolder,
+    runtime: Runtime,
+    interrupt: Interrupt,
+    *,
+    first: int = 0,
+    until: float = math.inf,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """The loop: iterate, log, save, now and then evaluate.
+
+    Args:
+        config: of the run.
+        run: where metrics and checkpoints go.
+        runtime: does the work.
+        interrupt: when pressed, the loop ends after the iteration and leaves a checkpoint.
+        first: iterations already done.
+        until: `time.monotonic()` after which no further iteration begins.
+        progress: advanced by one for each iteration.
+
+    Returns:
+        As `train`.
+    """
+    done = first
+    saved = first if first else -1
+    metrics: dict[str, float] = {}
+    smooth = _last_smooth(run, first)
+    while done < config.ppo.iterations and not interrupt.pressed and time.monotonic() < until:
+        started = time.perf_counter()
+        metrics = runtime.iterate()
+        _refuse_divergence(metrics, done + 1, run)
+        done += 1
+        seconds = time.perf_counter() - started
+        metrics["iteration_seconds"] = seconds
+        metrics["waiting_share"] = metrics["waiting_seconds"] / seconds
+        if "success_rate" in metrics:
+            smooth = _blend(smooth, metrics["success_rate"])
+            metrics["success_rate_smooth"] = smooth
+        if config.evaluation.every and done % config.evaluation.every == 0:
+            metrics |= _evaluate(config, run, runtime, done)
+        run.log(done, **metrics)
+        if progress is not None:
+            shown = ("success_rate_smooth", "approximate_kl")
+            progress.advance(1, **{name: metrics[name] for name in shown if name in metrics})
+        if done % config.checkpoint_every == 0:
+            _save(run, runtime, done)
+            saved = done
+    if saved != done:
+        _save(run, runtime, done)
+    return {
+        "run": str(run.path),
+        "checkpoint": str(run.checkpoint_path(done)),
+        "steps": done,
+        "interrupted": interrupt.pressed,
+        **metrics,
+    }
+
+
+def _save(run: RunFolder, runtime: Runtime, step: int) -> None:
+    with run.checkpoint(step) as folder:
+        runtime.save(folder)
+
+
+def _evaluate(config: RunConfig, run: RunFolder, runtime: Runtime, step: int) -> dict[str, float]:
+    request = EvaluationRequest(
+        config.evaluation.episodes,
+        config.evaluation.seed,
+        config.env.tasks,
+        config.evaluation.videos,
+    )
+    result = runtime.evaluate(request)
+    write_videos(result, run.videos, f"step_{step}", runtime.spec.control_hz)
+    tasks = result.summary["tasks"].items()
+    return {
+        "eval_success_rate": result.summary["success_rate"],
+        **{f"eval_success_rate/{task}": row["success_rate"] for task, row in tasks},
+    }
+
+
+def _refuse_divergence(metrics: dict[str, float], step: int, run: RunFolder) -> None:
+    """Stop before a broken model is saved over a good one.
+
+    Raises:
+        RuntimeError: naming the metrics that are not finite.
+    """
+    broken = sorted(name for name, value in metrics.items() if not math.isfinite(value))
+    if broken:
+        run.log(step, **metrics)
+        last = run.checkpoint_path()
+        raise RuntimeError(
+            f"iteration {step} diverged: {', '.join(broken)} not finite. Lower "
+            f"ppo.optimizer.learning_rates; the last good checkpoint is {last or 'where it began'}."
+        )
+
+
+def _blend(smooth: float | None, value: float) -> float:
+    return value if smooth is None else _EMA * smooth + (1 - _EMA) * value
+
+
+def _last_smooth(run: RunFolder, step: int) -> float | None:
+    """The smoothed success rate where a run takes up again."""
+    smooth = None
+    for row in run.metrics():
+        if row["step"] <= step:
+            smooth = row.get("success_rate_smooth", smooth)
+    return smooth

@@ -1,0 +1,172 @@
+"""Hosts one node's env servers: starts them, watches them, replaces those that fail.
+
+It hands out addresses. Observations never pass through here: whoever acts connects to the servers
+itself (shared memory on the same node). Imports neither torch nor Ray: an actor of it stays light.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+from envservers.client import InprocessClient, connect
+from envservers.registry import check_memory, config_options, make_suite
+from envservers.spawn import ServerProcess
+from vlarl.config.schema import EnvConfig
+from vlarl.env_protocol import EnvClient
+
+
+class EnvHost:
+    """The env servers of one node (`env.mode: spawn`), or the way to others' (`connect`).
+
+    Args:
+        config: suite, number of servers, deadline.
+        remote: bind to TCP, for rollout workers on other nodes, instead of private sockets.
+
+    Raises:
+        UserError: for a mistake in suite, options or tasks, or more environments than memory.
+        EnvServerDied: if a server did not start.
+    """
+
+    def __init__(self, config: EnvConfig, remote: bool = False) -> None:
+        self._config = config
+        self._bind = "tcp://0.0.0.0:0" if remote else None
+        self._lock = threading.Lock()
+        self._processes: list[ServerProcess] = []
+        if config.mode == "spawn":
+            check_memory(config.suite, config.envs_per_server, config.servers)
+            with ThreadPoolExecutor(config.servers) as pool:
+                futures = [pool.submit(self._start) for _ in range(config.servers)]
+            # Whoever did start is ended again if another failed.
+            self._processes = [f.result() for f in futures if f.exception() is None]
+            for future in futures:
+                error = future.exception()
+                if error is not None:
+                    self.close()
+                    raise error
+
+    def addresses(self) -> list[str]:
+        """Where the servers are, in the order of their numbers."""
+        if self._config.mode == "connect":
+            return list(self._config.addresses)
+        return [process.address for process in self._processes]
+
+    def restart(self, index: int) -> str:
+        """End server `index`, whatever state it is in, and start another; returns its address.
+
+        With `connect` the servers are others' to restart: the address is the same.
+        """
+        if self._config.mode == "connect":
+            return self._config.addresses[index]
+        with self._lock:
+            self._processes[index].close()
+            self._processes[index] = self._start()
+            return self._processes[index].address
+
+    def pids(self) -> list[int]:
+        """Process ids of the servers."""
+        return [process.pid for process in self._processes]
+
+    def exit_codes(self) -> list[int | None]:
+        """For each server: None while it runs."""
+        return [process.exit_code for process in self._processes]
+
+    def close(self) -> None:
+        """End all servers; safe to call twice."""
+        for process in self._processes:
+            process.close()
+
+    def _start(self) -> ServerProcess:
+        config = self._config
+        return ServerProcess(
+            config.suite, config.envs_per_server, config_options(config), bind=self._bind
+        )
+
+
+class EnvServerActor:
+    """An `EnvHost` in an actor, one on each node that acts; needs no CPU of its own.
+
+    Actors begin with `start`, not with a constructor that works: what a
+    constructor raises reaches the caller as text only.
+    """
+
+    def __init__(self) -> None:
+        self._host: EnvHost | None = None
+
+    def start(self, config: EnvConfig) -> None:
+        """Start the servers; see `EnvHost`."""
+        self._host = EnvHost(config)
+
+    def addresses(self) -> list[str]:
+        """See `EnvHost`."""
+        assert self._host is not None
+        return self._host.addresses()
+
+    def restart(self, index: int) -> str:
+        """See `EnvHost`."""
+        assert self._host is not None
+        return self._host.restart(index)
+
+    def close(self) -> None:
+        """End the servers."""
+        if self._host is not None:
+            self._host.close()
+
+
+class Host(Protocol):
+    """What an `EnvAccess` asks of a host, be it an object or a Ray actor."""
+
+    def addresses(self) -> list[str]:
+        """Where the servers are, in the order of their numbers."""
+        ...
+
+    def restart(self, index: int) -> str:
+        """Replace a server; returns the new one's address."""
+        ...
+
+
+class EnvAccess:
+    """The clients of a host's servers, and how to replace one that failed.
+
+    Args:
+        config: of the run.
+        host: an `EnvHost`, or what answers like one; None for `env.mode: inprocess`.
+        share: `(k, n)`: every n-th server from the k-th on, where workers share a host.
+    """
+
+    def __init__(
+        self, config: EnvConfig, host: Host | None, share: tuple[int, int] = (0, 1)
+    ) -> None:
+        self._config = config
+        self._host = host
+        first, every = share
+        self.clients: list[EnvClient] = []
+        if host is None:
+            self._numbers = list(range(first, config.servers, every))
+            self.clients = [self._inprocess() for _ in self._numbers]
+        else:
+            addresses = host.addresses()
+            self._numbers = list(range(first, len(addresses), every))
+            for number in self._numbers:
+                self.clients.append(connect(addresses[number], config.deadline_seconds))
+
+    def restart(self, index: int) -> EnvClient:
+        """A client of a new server in place of client `index`."""
+        self.clients[index].close()
+        if self._host is None:
+            self.clients[index] = self._inprocess()
+        else:
+            address = self._host.restart(self._numbers[index])
+            self.clients[index] = connect(address, self._config.deadline_seconds)
+        return self.clients[index]
+
+    def close(self) -> None:
+        """Disconnect; servers are the host's to end."""
+        for client in self.clients:
+            client.close()
+
+    def _inprocess(self) -> EnvClient:
+        config = self._config
+        suite = make_suite(config.suite, config.envs_per_server, **config_options(config))
+        return InprocessClient(suite)

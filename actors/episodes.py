@@ -1,0 +1,86 @@
+"""Which episode comes next: for training (seeded, endless) and for evaluation (a fixed list).
+
+Training draws scene seeds below `HELD_OUT`, evaluation takes them from there on, so that no
+evaluated initial state was ever trained on. What a seed means is the suite's business.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from vlarl.errors import UserError
+from vlarl.types import EpisodeStart
+
+HELD_OUT = 1_000_000
+"""Training seeds lie below."""
+
+
+class EpisodeSource:
+    """An endless sequence of episodes for every stream, each its own.
+
+    Tasks come in shuffled blocks that hold each task once, so that every stream meets them equally
+    often. An episode depends on `(seed, stream, index)` alone: the counters are the whole state.
+
+    Args:
+        tasks: names to draw from.
+        seed: of the run and, where there are several, the worker.
+        streams: number of streams.
+        limit: scene seeds lie below.
+    """
+
+    def __init__(
+        self, tasks: Sequence[str], seed: Sequence[int], streams: int, limit: int = HELD_OUT
+    ) -> None:
+        if not tasks:
+            raise ValueError("an episode source needs at least one task")
+        self._tasks = tuple(tasks)
+        self._seed = tuple(seed)
+        self._limit = limit
+        self.counters = [0] * streams
+        """Episodes handed out so far, for each stream."""
+
+    def next(self, stream: int) -> EpisodeStart:
+        """The stream's next episode."""
+        index = self.counters[stream]
+        self.counters[stream] += 1
+        block, place = divmod(index, len(self._tasks))
+        order = np.random.default_rng([*self._seed, stream, block, 0]).permutation(len(self._tasks))
+        scene = np.random.default_rng([*self._seed, stream, index, 1]).integers(self._limit)
+        return EpisodeStart(self._tasks[order[place]], int(scene))
+
+
+def held_out_starts(tasks: Sequence[str], episodes: int, seed: int) -> list[EpisodeStart]:
+    """The initial states of an evaluation: the same for every checkpoint.
+
+    Args:
+        tasks: names; episodes are spread over them in turn.
+        episodes: in all.
+        seed: scene seed of the first; the next ones follow, so no two episodes share a scene.
+
+    Raises:
+        UserError: for no tasks, no episodes, or a seed that training may have drawn.
+    """
+    if not tasks or episodes < 1:
+        raise UserError(f"{episodes} episodes of {len(tasks)} tasks: nothing to evaluate")
+    if seed < HELD_OUT:
+        raise UserError(f"evaluation seed {seed} is not held out: training draws below {HELD_OUT}")
+    return [EpisodeStart(tasks[i % len(tasks)], seed + i) for i in range(episodes)]
+
+
+def swapped_starts(starts: Sequence[EpisodeStart], tasks: Sequence[str]) -> list[EpisodeStart]:
+    """The control: the same scenes, told another task; every ordered pair of tasks comes up.
+
+    Raises:
+        UserError: for fewer than two tasks.
+    """
+    if len(tasks) < 2:
+        raise UserError("swapping instructions needs at least two tasks")
+    swapped = []
+    for i, start in enumerate(starts):
+        places_on = 1 + i // len(tasks) % (len(tasks) - 1)
+        named = tasks[(tasks.index(start.task) + places_on) % len(tasks)]
+        swapped.append(dataclasses.replace(start, task=named))
+    return swapped

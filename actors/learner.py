@@ -1,0 +1,136 @@
+"""Learns: the PPO learner with its model, its checkpoints, and, by default, a rollout worker.
+
+A plain class. When the worker lives here it acts with the very same model object, so there are no
+weights to move and no second copy of anything; otherwise batches come in and weights go out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+
+from actors.env_host import EnvAccess
+from actors.evaluation import EvalResult, EvaluationRequest
+from actors.player import Progress
+from actors.rollout_worker import RolloutWorker, load_model
+from actors.weights import WeightsUpdate, extract_weights
+from learners.ppo import PPOLearner
+from vlarl.config.schema import RunConfig
+from vlarl.errors import CheckpointError
+from vlarl.types import EnvSpec
+
+TRAINING_STATE = "training_state.pt"
+
+
+class Learner:
+    """One model being trained.
+
+    Args:
+        config: of the run.
+        access: env servers, if this process acts too; closed with the learner.
+        spec: of the environments, where no worker lives here.
+        checkpoint: a checkpoint of this run to continue from.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        access: EnvAccess | None,
+        spec: EnvSpec | None = None,
+        checkpoint: Path | None = None,
+    ) -> None:
+        torch.set_num_threads(config.runtime.threads)
+        if access is not None:
+            spec = access.clients[0].spec
+        assert spec is not None
+        self._config = config
+        self.model = load_model(config, spec, checkpoint)
+        self.worker = None if access is None else RolloutWorker(config, self.model, access)
+        self._learner = PPOLearner(
+            self.model, config.ppo, config.sampling, config.ppo.iterations, config.seed
+        )
+        if checkpoint is not None:
+            state = read_training_state(checkpoint)
+            self._learner.load_state_dict(state["learner"])
+            if self.worker is not None:
+                self.worker.load_state_dict(state["workers"][0])
+
+    @property
+    def version(self) -> int:
+        """Of the weights: updates so far."""
+        return self._learner.version
+
+    def iterate(self) -> dict[str, float]:
+        """One window and the update it allows; metrics of both."""
+        assert self.worker is not None
+        batch, stats = self.worker.collect(self._learner.version)
+        return {**stats.metrics(), **self.update([batch])}
+
+    def update(self, batches: Sequence[TensorDict]) -> dict[str, float]:
+        """Learn from the workers' batches of one iteration; each numbers its streams from 0."""
+        started = time.perf_counter()
+        batch = _joined(batches)
+        ages = self._learner.version - batch["version"]
+        metrics = self._learner.update(batch)
+        return {
+            **metrics,
+            "batch_age": float(ages.max()),
+            "batch_bytes_per_decision": batch.bytes() / batch.shape[0],
+            "update_seconds": time.perf_counter() - started,
+        }
+
+    def evaluate(self, request: EvaluationRequest, progress: Progress | None = None) -> EvalResult:
+        """See `RolloutWorker.evaluate`."""
+        assert self.worker is not None
+        return self.worker.evaluate(request, progress)
+
+    def weights(self) -> WeightsUpdate:
+        """For workers in other processes."""
+        return extract_weights(self.model, self._learner.version)
+
+    def save(self, folder: Path, workers: Sequence[dict[str, Any]] = ()) -> None:
+        """Write a checkpoint folder: the model's, and `training_state.pt` beside it.
+
+        Args:
+            folder: to write into; its content is replaced.
+            workers: states of the rollout workers in other processes.
+        """
+        self.model.save_pretrained(folder)
+        states = [*workers] if self.worker is None else [self.worker.state_dict()]
+        torch.save(
+            {"learner": self._learner.state_dict(), "workers": states}, folder / TRAINING_STATE
+        )
+
+    def close(self) -> None:
+        """Disconnect the worker that lives here."""
+        if self.worker is not None:
+            self.worker.close()
+
+
+def _joined(batches: Sequence[TensorDict]) -> TensorDict:
+    """One batch, whose stream ids are distinct across the given ones."""
+    first = 0
+    renumbered = []
+    for batch in batches:
+        streams = batch["stream"] + first
+        renumbered.append(batch.copy().set("stream", streams))
+        first = int(streams.max()) + 1
+    return torch.cat(renumbered)
+
+
+def read_training_state(folder: Path) -> dict[str, Any]:
+    """The states of learner and workers as `Learner.save` wrote them.
+
+    Raises:
+        CheckpointError: if there is none.
+    """
+    file = folder / TRAINING_STATE
+    if not file.is_file():
+        raise CheckpointError(f"{folder} holds no {TRAINING_STATE}: it is no checkpoint of a run")
+    state: dict[str, Any] = torch.load(file, weights_only=True)
+    return state

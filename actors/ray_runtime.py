@@ -1,0 +1,316 @@
+"""The run as Ray actors: an env host a node, a learner, and rollout workers if they live apart.
+
+Actors are the plain classes, made remote. Observations go straight from env servers to whoever
+acts, never through Ray; batches do, where rollout and learner are processes of their own.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from tensordict import TensorDict
+
+from actors.env_host import EnvAccess, EnvServerActor
+from actors.evaluation import EvalResult, EvaluationRequest
+from actors.learner import Learner, read_training_state
+from actors.player import Progress
+from actors.rollout import merge_metrics
+from actors.rollout_worker import RolloutWorker, load_model
+from actors.weights import WeightsUpdate
+from vlarl.config.schema import RunConfig
+from vlarl.errors import ConfigError
+from vlarl.types import EnvSpec
+
+_CLOSE_SECONDS = 20.0
+
+
+class LearnerActor:
+    """A `Learner` in an actor; it acts too if it is given a host. Begins with `start`."""
+
+    def __init__(self) -> None:
+        self._opened: Learner | None = None
+
+    def start(
+        self, config: RunConfig, host: Any | None, spec: EnvSpec | None, checkpoint: Path | None
+    ) -> EnvSpec:
+        """See `Learner`; `host` is an `EnvServerActor`. Returns what is simulated."""
+        access = None if host is None else EnvAccess(config.env, _RemoteHost(host))
+        self._opened = Learner(config, access, spec, checkpoint)
+        found = spec if access is None else access.clients[0].spec
+        assert found is not None
+        return found
+
+    @property
+    def _learner(self) -> Learner:
+        assert self._opened is not None
+        return self._opened
+
+    def iterate(self) -> dict[str, float]:
+        """See `Learner`."""
+        return self._learner.iterate()
+
+    def update(self, *batches: TensorDict) -> dict[str, float]:
+        """See `Learner`."""
+        return self._learner.update(batches)
+
+    def evaluate(self, request: EvaluationRequest) -> EvalResult:
+        """See `RolloutWorker`."""
+        return self._learner.evaluate(request)
+
+    def weights(self) -> WeightsUpdate:
+        """See `Learner`."""
+        return self._learner.weights()
+
+    def save(self, folder: Path, *workers: dict[str, Any]) -> None:
+        """See `Learner`."""
+        self._learner.save(folder, workers)
+
+    def close(self) -> None:
+        """See `Learner`."""
+        if self._opened is not None:
+            self._opened.close()
+
+
+class RolloutActor:
+    """A `RolloutWorker` in an actor, with a model of its own. Begins with `start`."""
+
+    def __init__(self) -> None:
+        self._opened: RolloutWorker | None = None
+
+    def start(
+        self,
+        config: RunConfig,
+        host: Any,
+        share: tuple[int, int],
+        number: int,
+        checkpoint: Path | None,
+    ) -> EnvSpec:
+        """See `RolloutWorker`; returns what is simulated."""
+        access = EnvAccess(config.env, _RemoteHost(host), share)
+        spec = access.clients[0].spec
+        model = load_model(config, spec, checkpoint)
+        self._opened = RolloutWorker(config, model, access, number)
+        if checkpoint is not None:
+            self._opened.load_state_dict(read_training_state(checkpoint)["workers"][number])
+        return spec
+
+    @property
+    def _worker(self) -> RolloutWorker:
+        assert self._opened is not None
+        return self._opened
+
+    def set_weights(self, update: WeightsUpdate) -> None:
+        """See `RolloutWorker`."""
+        self._worker.set_weights(update)
+
+    def collect(self) -> tuple[TensorDict, dict[str, float]]:
+        """A batch and its metrics, as two objects: the batch goes to the learner unseen."""
+        batch, stats = self._worker.collect()
+        return batch, stats.metrics()
+
+    def evaluate(self, request: EvaluationRequest) -> EvalResult:
+        """See `RolloutWorker`."""
+        return self._worker.evaluate(request)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `RolloutWorker`."""
+        return self._worker.state_dict()
+
+    def close(self) -> None:
+        """See `RolloutWorker`."""
+        if self._opened is not None:
+            self._opened.close()
+
+
+class _RemoteHost:
+    """A remote `EnvHost` that answers like a local one."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def addresses(self) -> list[str]:
+        """See `EnvHost`."""
+        found: list[str] = fetch(self._actor.addresses.remote())
+        return found
+
+    def restart(self, index: int) -> str:
+        """See `EnvHost`."""
+        address: str = fetch(self._actor.restart.remote(index))
+        return address
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a rollout worker acts, and on which of its node's servers."""
+
+    node: str
+    share: tuple[int, int]
+
+
+class RayRuntime:
+    """Starts Ray and the actors of a run.
+
+    With one rollout worker (the default) it lives in the learner's process and shares its model.
+    """
+
+    def __init__(self, config: RunConfig, checkpoint: Path | None = None) -> None:
+        places = _start_ray(config)
+        self._hosts: dict[str, Any] = {}
+        self._learner: Any | None = None
+        self._workers: list[Any] = []
+        try:
+            for place in places:
+                self._hosts.setdefault(place.node, _remote(EnvServerActor, 0, place.node).remote())
+            started = [host.start.remote(config.env) for host in self._hosts.values()]
+            if len(places) == 1:
+                self._start_together(config, places[0], started, checkpoint)
+            else:
+                self._start_apart(config, places, started, checkpoint)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start_together(
+        self, config: RunConfig, place: _Place, hosts: list[Any], checkpoint: Path | None
+    ) -> None:
+        """One process that acts and learns; it loads while the servers start."""
+        self._learner = _remote(LearnerActor, 1, place.node).remote()
+        fetch(hosts)
+        host = self._hosts[place.node]
+        self.spec: EnvSpec = fetch(self._learner.start.remote(config, host, None, checkpoint))
+
+    def _start_apart(
+        self,
+        config: RunConfig,
+        places: Sequence[_Place],
+        hosts: list[Any],
+        checkpoint: Path | None,
+    ) -> None:
+        """Workers in processes of their own, and a learner that only learns."""
+        self._workers = [_remote(RolloutActor, 1, place.node).remote() for place in places]
+        self._learner = _remote(LearnerActor, 1).remote()
+        fetch(hosts)
+        specs = [
+            worker.start.remote(config, self._hosts[place.node], place.share, number, checkpoint)
+            for number, (worker, place) in enumerate(zip(self._workers, places, strict=True))
+        ]
+        self.spec = fetch(specs)[0]
+        fetch(self._learner.start.remote(config, None, self.spec, checkpoint))
+        self._publish()
+
+    def iterate(self) -> dict[str, float]:
+        """See `Runtime`."""
+        assert self._learner is not None
+        if not self._workers:
+            metrics: dict[str, float] = fetch(self._learner.iterate.remote())
+            return metrics
+        collected = [worker.collect.options(num_returns=2).remote() for worker in self._workers]
+        update = self._learner.update.remote(*[batch for batch, _ in collected])
+        learned = fetch(update)
+        self._publish()
+        return {**merge_metrics([fetch(stats) for _, stats in collected]), **learned}
+
+    def evaluate(self, request: EvaluationRequest, progress: Progress | None = None) -> EvalResult:
+        """See `Runtime`; by one worker, whose slots are the fixed ones."""
+        actor = self._workers[0] if self._workers else self._learner
+        assert actor is not None
+        result: EvalResult = fetch(actor.evaluate.remote(request))
+        if progress is not None:
+            progress(request.episodes, request.episodes)
+        return result
+
+    def save(self, folder: Path) -> None:
+        """See `Runtime`; the learner's node must see this folder."""
+        assert self._learner is not None
+        states = [worker.state_dict.remote() for worker in self._workers]
+        fetch(self._learner.save.remote(folder.absolute(), *states))
+
+    def close(self) -> None:
+        """See `Runtime`."""
+        if not ray.is_initialized():
+            return
+        actors = [*self._workers, *([self._learner] if self._learner else [])]
+        # Clients first, then the servers they are connected to.
+        for group in (actors, list(self._hosts.values())):
+            closing = [actor.close.remote() for actor in group]
+            if closing:
+                ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_SECONDS)
+        ray.shutdown()
+
+    def _publish(self) -> None:
+        """Give every worker the learner's weights."""
+        assert self._learner is not None
+        weights = self._learner.weights.remote()
+        fetch([worker.set_weights.remote(weights) for worker in self._workers])
+
+
+def fetch(reference: Any) -> Any:
+    """The value of a Ray reference, or of a list of them.
+
+    Raises:
+        Exception: what the remote call raised, as itself; RuntimeError if its actor died.
+    """
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        raise error.cause from error
+    except RayActorError as error:
+        raise RuntimeError(f"a process of the run died: {error}") from error
+
+
+def _start_ray(config: RunConfig) -> list[_Place]:
+    """Connect to Ray (starting it for `local`), and say where the rollout workers go.
+
+    Raises:
+        ConfigError: if some worker would have no env server.
+    """
+    workers = config.rollout.workers
+    if config.runtime.address == "local":
+        _refuse_idle_workers(config, nodes=1)
+        # Threads that spin while they wait take the cores that simulation needs; Ray's processes
+        # inherit this, and it must stand before they import torch.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+        ray.init(
+            address="local",
+            num_cpus=max(os.cpu_count() or 1, workers + 1),
+            object_store_memory=config.runtime.object_store_mb * 10**6,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    else:
+        ray.init(address=config.runtime.address, log_to_driver=False, logging_level=logging.ERROR)
+    nodes = sorted(node["NodeID"] for node in ray.nodes() if node["Alive"])[:workers]
+    _refuse_idle_workers(config, len(nodes))
+    here = [sum(w % len(nodes) == n for w in range(workers)) for n in range(len(nodes))]
+    return [
+        _Place(nodes[w % len(nodes)], (w // len(nodes), here[w % len(nodes)]))
+        for w in range(workers)
+    ]
+
+
+def _refuse_idle_workers(config: RunConfig, nodes: int) -> None:
+    """Refuse more workers on a node than it has env servers."""
+    servers = len(config.env.addresses) if config.env.mode == "connect" else config.env.servers
+    most = -(-config.rollout.workers // nodes)
+    if most > servers:
+        raise ConfigError(
+            f"rollout.workers = {config.rollout.workers}: {most} on a node with {servers} env "
+            f"servers. Use rollout.workers={servers * nodes} or less, or more env.servers."
+        )
+
+
+def _remote(plain: type, cpus: int, node: str | None = None) -> Any:
+    """A plain class as an actor on a node."""
+    options: dict[str, Any] = {"num_cpus": cpus}
+    if node is not None:
+        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
+    return ray.remote(plain).options(**options)

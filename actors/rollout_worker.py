@@ -1,0 +1,150 @@
+"""Acts: the collector, evaluation and reward of one worker, around one model.
+
+A plain class. It shares the learner's model when both live in one process; a worker of its own
+process gets its weights as a `WeightsUpdate`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+
+from actors.env_host import EnvAccess
+from actors.episodes import EpisodeSource
+from actors.evaluation import EvalResult, EvaluationRequest, evaluate
+from actors.player import Progress
+from actors.rollout import RolloutCollector, RolloutStats
+from actors.weights import WeightsUpdate, apply_weights
+from vlarl.config.embodiments import load_embodiment
+from vlarl.config.schema import RunConfig
+from vlarl.config.validate import check_execute_steps
+from vlarl.contract import Contract
+from vlarl.model.presets import build, channel_bounds_codec
+from vlarl.model.qwen_vla import QwenVLA
+from vlarl.policy import Policy
+from vlarl.rewards import load_reward
+from vlarl.types import EnvSpec
+
+
+class RolloutWorker:
+    """One policy on the clients of one `EnvAccess`.
+
+    Args:
+        config: of the run.
+        model: acts with whatever weights it holds.
+        access: to env servers; closed with the worker.
+        number: of the worker among several; each draws its own episodes and noise.
+
+    Raises:
+        CheckpointError: if the model's contract does not fit the environments.
+        UserError: for a mistake in the reward.
+    """
+
+    def __init__(
+        self, config: RunConfig, model: QwenVLA, access: EnvAccess, number: int = 0
+    ) -> None:
+        self._config = config
+        self._model = model
+        self._access = access
+        self._version = 0
+        for client in access.clients:
+            model.contract.check(client.spec)
+        check_execute_steps(config, model.contract.horizon, config.model.checkpoint or "(none)")
+        self._policy = Policy(model, config.sampling)
+        self.spec = access.clients[0].spec
+        streams = sum(client.num_envs for client in access.clients)
+        self._collector = RolloutCollector(
+            access.clients,
+            self._policy,
+            load_reward(config.reward),
+            EpisodeSource(config.env.tasks or self.spec.tasks, (config.seed, number), streams),
+            config.ppo.decisions_per_stream,
+            keep="inputs" if trains_backbone(config) else "context",
+            seed=(config.seed, number),
+            restart=access.restart,
+            max_restarts=config.env.restarts,
+            bootstrap_time_limit=config.ppo.bootstrap_time_limit,
+        )
+
+    def set_weights(self, update: WeightsUpdate) -> None:
+        """Act with these weights from the next window on."""
+        apply_weights(self._model, update)
+        self._version = update.version
+
+    def collect(self, version: int | None = None) -> tuple[TensorDict, RolloutStats]:
+        """One window; `version` where the model is shared and its weights moved by themselves."""
+        with _threads(self._config.rollout.threads):
+            return self._collector.collect(self._version if version is None else version)
+
+    def evaluate(self, request: EvaluationRequest, progress: Progress | None = None) -> EvalResult:
+        """Deterministic evaluation on the training environments, between two windows."""
+        with _threads(self._config.rollout.threads):
+            return self._collector.lend(
+                lambda clients: evaluate(
+                    self._policy,
+                    clients,
+                    request,
+                    restart=self._collector.restart,
+                    max_restarts=self._config.env.restarts,
+                    progress=progress,
+                )
+            )
+
+    def env_stats(self) -> list[dict[str, float]]:
+        """Counters of every env server."""
+        return [client.stats() for client in self._collector.clients]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next window depends on, besides the weights."""
+        return self._collector.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of `state_dict`, before the first window."""
+        self._collector.load_state_dict(state)
+
+    def close(self) -> None:
+        """Disconnect from the servers; safe to call twice."""
+        self._access.close()
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Torch threads while acting: the other cores are simulating at the same time.
+
+    More threads than free cores make each small matrix product wait for the slowest of them.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def trains_backbone(config: RunConfig) -> bool:
+    """Whether the learner recomputes the backbone, so that its inputs must be kept."""
+    return bool({"vision", "language"} & config.ppo.optimizer.learning_rates.keys())
+
+
+def load_model(config: RunConfig, spec: EnvSpec, checkpoint: Path | None = None) -> QwenVLA:
+    """The run's own checkpoint if it continues, else the configured one, else random weights.
+
+    Random weights are drawn from `config.seed` and fit `spec`.
+
+    Raises:
+        CheckpointError: for a checkpoint that is missing or damaged.
+    """
+    if checkpoint is not None:
+        return QwenVLA.from_pretrained(checkpoint)
+    if config.model.checkpoint:
+        return QwenVLA.from_pretrained(config.model.checkpoint)
+    embodiment = load_embodiment(spec.embodiment)
+    contract = Contract(cameras=spec.cameras, horizon=embodiment.horizon, embodiment=embodiment)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return build(config.model.preset, contract, channel_bounds_codec(contract))

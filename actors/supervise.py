@@ -1,0 +1,199 @@
+"""Runs a supervised stage: demonstrations and grounding scenes, model, trainer, run folder.
+
+Composition root of `learners.supervised`; everything happens in this process, without Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from actors.collect import collect, make_grounding, make_tabletop
+from actors.controller import Interrupt, last_checkpoint
+from actors.env_host import EnvAccess, EnvHost
+from actors.evaluation import EvaluationRequest, evaluate
+from learners.localization import LocalizationTrainer
+from learners.supervised import Metrics, SupervisedTrainer
+from vlarl.codec import ActionCodec, fit_action_stats
+from vlarl.config.schema import RunConfig
+from vlarl.contract import Contract
+from vlarl.data.grounding import GroundingSet
+from vlarl.data.lerobot_reader import LeRobotReader
+from vlarl.data.samples import ChunkDataset
+from vlarl.errors import ConfigError, UserError
+from vlarl.model.presets import build, tabletop_contract
+from vlarl.model.qwen_vla import QwenVLA
+from vlarl.policy import Policy
+from vlarl.progress import Progress
+from vlarl.runs import RunFolder
+
+DEMONSTRATIONS, TRAINING_STATE = "demonstrations", "training_state.pt"
+_SCENES_AT_ONCE = 32
+
+
+def supervise(config: RunConfig) -> dict[str, Any]:
+    """One supervised training, from scratch, from a checkpoint, or continued (`resume: auto`).
+
+    Returns:
+        `run` and `checkpoint` (folders), `steps`, `interrupted`, and the last metrics.
+
+    Raises:
+        UserError: for a config, dataset or checkpoint that does not fit.
+        FloatingPointError: if training diverged.
+    """
+    torch.set_num_threads(config.runtime.threads)
+    run = RunFolder.create(config)
+    checkpoint, first = last_checkpoint(config, run)
+    with Interrupt.watching() as interrupt:
+        reader = LeRobotReader(_demonstrations(config, run))
+        model = _model(config, reader, checkpoint)
+        dataset = ChunkDataset.read(reader, model.contract.horizon)
+        scenes = _grounding(config)
+        if checkpoint is None and config.supervised.localization.steps:
+            _learn_to_see(model, config, scenes, run)
+        trainer = SupervisedTrainer(model, config.supervised, dataset, scenes, config.seed, run)
+        if checkpoint is not None:
+            trainer.load_state_dict(torch.load(checkpoint / TRAINING_STATE, weights_only=True))
+            run.forget_after(first)
+
+        def save(step: int) -> None:
+            with run.checkpoint(step) as folder:
+                model.save_pretrained(folder)
+                torch.save(trainer.state_dict(), folder / TRAINING_STATE)
+
+        with (
+            _evaluation(config, model) as judge,
+            Progress("sft", config.supervised.steps) as progress,
+        ):
+            progress.reach(trainer.step)
+            metrics = trainer.train(
+                save=save,
+                evaluate=judge,
+                progress=lambda step, found: progress.reach(step, **_shown(found)),
+                stop=lambda: interrupt.pressed,
+            )
+    run.close()
+    return {
+        "run": str(run.path),
+        "checkpoint": str(run.checkpoint_path(trainer.step)),
+        "steps": trainer.step,
+        "interrupted": interrupt.pressed,
+        **metrics,
+    }
+
+
+def _shown(metrics: Metrics) -> Metrics:
+    return {name: value for name, value in metrics.items() if name.endswith("_loss")}
+
+
+def _demonstrations(config: RunConfig, run: RunFolder) -> Path:
+    """The configured dataset, or the run's own, collected unless it is there already."""
+    if config.supervised.data.path:
+        return Path(config.supervised.data.path)
+    folder = run.path / DEMONSTRATIONS
+    if not folder.exists():
+        wanted = config.supervised.collect
+        with Progress("collecting", wanted.episodes, "episodes") as progress:
+            collect(
+                config.env.suite,
+                folder,
+                wanted,
+                tasks=config.env.tasks,
+                image_size=config.env.image_size,
+                threads=config.runtime.threads,
+                progress=lambda kept, _: progress.reach(kept),
+            )
+    return folder
+
+
+def _learn_to_see(
+    model: QwenVLA, config: RunConfig, scenes: GroundingSet | None, run: RunFolder
+) -> None:
+    """Localization before the stage proper; its final error is logged at step 0."""
+    settings = config.supervised.localization
+    if scenes is None:
+        raise ConfigError(
+            f"supervised.localization.steps is {settings.steps} but there are no scenes: "
+            "set supervised.data.grounding_images"
+        )
+    with Progress("learning to see", settings.steps) as progress:
+        trainer = LocalizationTrainer(model, settings, scenes, config.seed)
+        error = trainer.train(lambda step, found: progress.reach(step, **found))
+    run.log(0, localization_error=error)
+
+
+def _grounding(config: RunConfig) -> GroundingSet | None:
+    """Rendered anew at each start, the same for the same seed; None if not asked for."""
+    count = config.supervised.data.grounding_images
+    if count == 0:
+        return None
+    suite = make_tabletop(
+        config.env.suite,
+        _SCENES_AT_ONCE,
+        image_size=config.env.image_size,
+        threads=config.runtime.threads,
+    )
+    with Progress("rendering scenes", count, "scenes") as progress:
+        grounding = make_grounding(suite, count, config.seed, progress.reach)
+    suite.close()
+    return grounding
+
+
+def _model(config: RunConfig, reader: LeRobotReader, resumed: Path | None) -> QwenVLA:
+    """The run's own last weights, the configured checkpoint's, or random ones."""
+    checkpoint = resumed or config.model.checkpoint
+    if checkpoint:
+        model = QwenVLA.from_pretrained(checkpoint)
+        _check_dataset(model.contract, reader)
+        return model
+    contract = tabletop_contract(config.env.image_size)
+    _check_dataset(contract, reader)
+    stats = fit_action_stats(reader.actions())
+    codec = ActionCodec(stats, contract.horizon, contract.tensor_channels, contract.tensor_horizon)
+    torch.manual_seed(config.seed)
+    return build(config.model.preset, contract, codec)
+
+
+def _check_dataset(contract: Contract, reader: LeRobotReader) -> None:
+    """Raises UserError if the dataset's cameras, actions or frequency are not the contract's."""
+    channels = tuple(channel.name for channel in contract.embodiment.channels)
+    pairs: tuple[tuple[str, Any, Any], ...] = (
+        ("cameras", set(contract.cameras) - set(reader.cameras), set()),
+        ("actions", reader.action_names, channels),
+        ("fps", reader.fps, contract.embodiment.control_hz),
+    )
+    for name, found, expected in pairs:
+        if found != expected:
+            words = f"lacks {found}" if name == "cameras" else f"{found}, expected {expected}"
+            raise UserError(f"dataset {reader.path} does not fit the model: {name}: {words}")
+
+
+@contextmanager
+def _evaluation(config: RunConfig, model: QwenVLA) -> Iterator[Callable[[int], Metrics] | None]:
+    """What measures success during training, with servers of its own; None if not asked for."""
+    if config.supervised.eval_every == 0:
+        yield None
+        return
+    settings = config.evaluation
+    request = EvaluationRequest(settings.episodes, settings.seed, config.env.tasks)
+    host = None if config.env.mode == "inprocess" else EnvHost(config.env)
+    try:
+        access = EnvAccess(config.env, host)
+        model.contract.check(access.clients[0].spec)
+        policy = Policy(model, config.sampling)
+
+        def judge(step: int) -> Metrics:
+            summary = evaluate(policy, access.clients, request, restart=access.restart).summary
+            tasks = summary["tasks"].items()
+            found = {f"eval_success_rate/{task}": row["success_rate"] for task, row in tasks}
+            return {"eval_success_rate": summary["success_rate"], **found}
+
+        yield judge
+        access.close()
+    finally:
+        if host is not None:
+            host.close()

@@ -1,0 +1,247 @@
+"""One process, one suite, many environments: the env server.
+
+    python -m envservers.server tabletop --num-envs 16 --bind tcp://127.0.0.1:5555
+
+It prints `ready ADDRESS` and answers requests over ZeroMQ in the order in which they come; frames
+are those of `vlarl/wire.py`. A request is `{id, call, ...}`; an answer `{id, result}` or
+`{id, error}` with the traceback as text. Calls: `hello`, `attach`, `detach`, `reset`, `step`,
+`stats`, `snapshot`, `restore`, `close`. There is no authentication: bind to a private network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import json
+import os
+import select
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import zmq
+
+from envservers.registry import find_suite, make_suite
+from envservers.service import SuiteService
+from envservers.shared_memory import SLOTS, ImageRing
+from vlarl import wire
+from vlarl.errors import UserError
+from vlarl.types import TimeStep
+
+_PR_SET_PDEATHSIG = 1
+_GRACE_SECONDS = 1.0
+
+
+class _Connection:
+    """What the server keeps for one client: the ring its images go to, and the next slot."""
+
+    def __init__(self, ring: ImageRing) -> None:
+        self.ring = ring
+        self.answers = 0
+
+
+class EnvServer:
+    """Answers the requests of any number of clients, one at a time."""
+
+    def __init__(self, service: SuiteService, socket: zmq.Socket[bytes], local: bool) -> None:
+        self._service = service
+        self._socket = socket
+        self._local = local
+        self._connections: dict[bytes, _Connection] = {}
+        self._open = True
+        self._calls: dict[str, Callable[[bytes, dict[str, Any]], Any]] = {
+            "hello": self._hello,
+            "attach": self._attach,
+            "detach": self._detach,
+            "reset": self._reset,
+            "step": self._step,
+            "stats": lambda _client, _request: service.stats(),
+            "snapshot": lambda _client, _request: service.suite.snapshot(),
+            "restore": lambda _client, request: service.suite.restore(request["blob"]),
+            "close": self._close,
+        }
+
+    def serve(self) -> None:
+        """Answer until a client closes the server."""
+        while self._open:
+            client, *frames = self._socket.recv_multipart()
+            self._socket.send_multipart([client, *self._answer(client, frames)])
+
+    def close(self) -> None:
+        """Unmap what was shared and close the suite."""
+        for connection in self._connections.values():
+            connection.ring.close()
+        self._service.suite.close()
+
+    def _answer(self, client: bytes, frames: list[bytes]) -> list[bytes | memoryview]:
+        number = -1
+        try:
+            request = wire.decode(frames)
+            number = request["id"]
+            result = self._calls[request["call"]](client, request)
+            return wire.encode({"id": number, "result": result})
+        # The boundary at which every error of a suite turns into text for the client.
+        except Exception:  # noqa: BLE001
+            return wire.encode({"id": number, "error": traceback.format_exc()})
+
+    def _hello(self, _client: bytes, _request: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "spec": wire.spec_to_body(self._service.spec),
+            "num_envs": self._service.num_envs,
+            "pid": os.getpid(),
+        }
+
+    def _attach(self, client: bytes, request: dict[str, Any]) -> None:
+        if not self._local:
+            raise ValueError("shared memory is for clients on the server's machine")
+        ring = ImageRing(request["path"], self._service.spec, self._service.num_envs)
+        self._connections[client] = _Connection(ring)
+
+    def _detach(self, client: bytes, _request: dict[str, Any]) -> None:
+        if client in self._connections:
+            self._connections.pop(client).ring.close()
+
+    def _reset(self, client: bytes, request: dict[str, Any]) -> dict[str, Any]:
+        starts = wire.starts_from_body(request["starts"])
+        return self._time_step(client, self._service.reset(request["env_ids"], starts))
+
+    def _step(self, client: bytes, request: dict[str, Any]) -> dict[str, Any]:
+        answer = self._service.step(request["env_ids"], request["actions"], request["record"])
+        return self._time_step(client, answer)
+
+    def _time_step(self, client: bytes, time_step: TimeStep) -> dict[str, Any]:
+        body = wire.time_step_to_body(time_step)
+        connection = self._connections.get(client)
+        if connection is None:
+            return {"time_step": body}
+        slot = connection.answers % SLOTS
+        connection.answers += 1
+        connection.ring.write(slot, time_step.images)
+        return {"time_step": {**body, "images": {}}, "slot": slot}
+
+    def _close(self, _client: bytes, _request: dict[str, Any]) -> None:
+        self._open = False
+
+
+def bind(address: str) -> tuple[zmq.Socket[bytes], str]:
+    """A bound socket and its address, with the port filled in.
+
+    Raises:
+        UserError: if the address is malformed or taken.
+    """
+    is_path = address.startswith("ipc://")
+    if is_path and Path(address.removeprefix("ipc://")).exists():
+        raise UserError(f"{address} exists: another server uses it, or remove the file")
+    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
+    socket.linger = 1000
+    try:
+        socket.bind(address)
+    except zmq.ZMQError as error:
+        socket.close()
+        if error.errno == zmq.EADDRINUSE:
+            raise UserError(f"{address} is in use: choose another port with --bind") from error
+        raise UserError(
+            f"cannot bind to {address}: {error}; use tcp://HOST:PORT or ipc://PATH"
+        ) from error
+    return socket, socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+
+def end_with_host(parent_pid: int, lease_seconds: float, folder: Path | None) -> None:
+    """End this process when its host dies or is silent for longer than the lease.
+
+    The host holds the other end of standard input and writes to it; the watching thread ends the
+    process even while the suite hangs.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent_pid:
+        sys.exit(0)
+
+    def watch() -> None:
+        # Unblocks only on news, silence, or the end of the host.
+        while select.select([0], [], [], lease_seconds)[0] and os.read(0, 1024):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_GRACE_SECONDS)
+        if folder is not None:
+            remove_socket_folder(folder)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="lease", daemon=True).start()
+
+
+def remove_socket_folder(folder: Path) -> None:
+    """Remove the private folder of a spawned server's socket; the host may have been first."""
+    with contextlib.suppress(FileNotFoundError):
+        (folder / "socket").unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit(0)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m envservers.server", description=__doc__)
+    parser.add_argument("suite", help="tabletop, counting or gym:ID")
+    parser.add_argument("--num-envs", type=int, required=True)
+    parser.add_argument("--bind", default="tcp://127.0.0.1:*", help="tcp://HOST:PORT or ipc://PATH")
+    parser.add_argument("--options-json", default="{}", help="the suite's options, as JSON")
+    parser.add_argument("--threads", type=int, default=1, help="simulation threads")
+    parser.add_argument("--lease-seconds", type=float, default=60.0, help="with --parent-pid")
+    parser.add_argument("--parent-pid", type=int, help="end with this process (spawned servers)")
+    return parser.parse_args()
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    find_suite(arguments.suite)
+    options = json.loads(arguments.options_json)
+    socket, address = bind(arguments.bind)
+    try:
+        suite = make_suite(
+            arguments.suite, arguments.num_envs, **{"threads": arguments.threads, **options}
+        )
+        server = EnvServer(SuiteService(suite), socket, local=address.startswith("ipc://"))
+        print(f"ready {address}", flush=True)
+        # From here on nobody reads standard output: a suite that prints must not fill the pipe.
+        os.dup2(2, 1)
+        try:
+            server.serve()
+        finally:
+            server.close()
+    finally:
+        socket.close()
+
+
+def main() -> None:
+    """Entry point; a user's mistake is one line and exit code 2."""
+    arguments = _arguments()
+    signal.signal(signal.SIGTERM, _terminate)
+    # Interrupting a run from the keyboard signals the whole group; the host decides when we end.
+    spawned = arguments.parent_pid is not None
+    folder = None
+    if spawned:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if arguments.bind.startswith("ipc://"):
+            folder = Path(arguments.bind.removeprefix("ipc://")).parent
+        end_with_host(arguments.parent_pid, arguments.lease_seconds, folder)
+    try:
+        _serve(arguments)
+    except (UserError, json.JSONDecodeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    finally:
+        if folder is not None:
+            remove_socket_folder(folder)
+
+
+if __name__ == "__main__":
+    main()

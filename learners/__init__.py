@@ -1,0 +1,1 @@
+"""Learning: the supervised trainer and the PPO learner. No Ray, no simulator."""

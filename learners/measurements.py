@@ -1,0 +1,57 @@
+"""Means and extremes over one PPO update.
+
+Kept as tensors until its end: the inner loop never waits for a number.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+class Measurements:
+    """Weighted means by name, and of KL and clip fraction also by denoising step."""
+
+    def __init__(self, denoising_steps: int) -> None:
+        self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
+        self._weights: dict[str, float] = defaultdict(float)
+        self._largest: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
+        self._by_step = torch.zeros(3, denoising_steps)
+
+    def add(self, name: str, value: Tensor | float, weight: float = 1.0) -> None:
+        """Count `value` (a scalar) `weight` times."""
+        self._sums[name] = self._sums[name] + weight * torch.as_tensor(value).detach()
+        self._weights[name] += weight
+
+    def largest(self, name: str, value: Tensor) -> None:
+        """Keep the largest `value` (a scalar)."""
+        self._largest[name] = torch.maximum(self._largest[name], value.detach())
+
+    def add_surrogate(self, loss: Tensor, stats: Mapping[str, Tensor], step: Tensor) -> None:
+        """Count a micro-batch: the mean loss, statistics [b] of it, and denoising steps.
+
+        With several scored steps [b, n] for each chunk, the statistics are theirs together and are
+        not told apart.
+        """
+        size = len(stats["kl"])
+        self.add("policy_loss", loss, size)
+        self.add("approximate_kl", stats["kl"].mean(), size)
+        self.add("clip_fraction", stats["clipped"].float().mean(), size)
+        if step.dim() == 1:
+            columns = torch.stack(
+                [stats["kl"], stats["clipped"].float(), torch.ones_like(stats["kl"])]
+            )
+            self._by_step.index_add_(1, step, columns)
+
+    def metrics(self) -> dict[str, float]:
+        """Everything counted, as plain numbers."""
+        means = {name: float(total) / self._weights[name] for name, total in self._sums.items()}
+        means |= {name: float(value) for name, value in self._largest.items()}
+        for index, (kl, clipped, count) in enumerate(self._by_step.T.tolist()):
+            if count:
+                means[f"approximate_kl/step_{index}"] = kl / count
+                means[f"clip_fraction/step_{index}"] = clipped / count
+        return means

@@ -1,0 +1,110 @@
+"""AdamW with one peak rate for each part of the model, a warmup and a cosine.
+
+Both learners (supervised and PPO) use this file; it knows parts by name only. Leaves out when to
+step and what to log.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from vlarl.config.schema import OptimizerConfig
+from vlarl.errors import ConfigError
+
+Parts = Mapping[str, Sequence[nn.Parameter]]
+"""part -> its parameters; every parameter of the model is in exactly one part."""
+
+
+def build_optimizer(
+    parts: Parts, config: OptimizerConfig, total_steps: int
+) -> tuple[AdamW, LambdaLR]:
+    """An optimizer over the parts that have a rate; the other parts are frozen.
+
+    Freezing sets `requires_grad` to False; parts with a rate get it set to True. Parameters with
+    fewer than two dimensions (norms, biases) are not decayed. Each group of the optimizer carries
+    its part's name under `part`.
+
+    Args:
+        parts: the model's parameters by part.
+        config: rates, betas, decay and schedule.
+        total_steps: optimizer steps until the rate has fallen to `final_fraction` of its peak.
+
+    Raises:
+        ConfigError: if a rate is given for an unknown part, is not positive, or for none at all.
+    """
+    _check_rates(parts, config)
+    groups: list[dict[str, Any]] = []
+    for part, parameters in parts.items():
+        rate = config.learning_rates.get(part)
+        for parameter in parameters:
+            parameter.requires_grad_(rate is not None)
+            # A gradient left by an earlier stage would count in the norm and never be cleared.
+            parameter.grad = None
+        if rate is None:
+            continue
+        matrices = [p for p in parameters if p.dim() >= 2]
+        vectors = [p for p in parameters if p.dim() < 2]
+        for members, decay in ((matrices, config.weight_decay), (vectors, 0.0)):
+            if members:
+                groups.append({"params": members, "lr": rate, "weight_decay": decay, "part": part})
+    optimizer = AdamW(groups, betas=config.betas, fused=True)
+    warmup, final = config.warmup_steps, config.final_fraction
+    scheduler = LambdaLR(optimizer, lambda step: rate_factor(step, total_steps, warmup, final))
+    return optimizer, scheduler
+
+
+def _check_rates(parts: Parts, config: OptimizerConfig) -> None:
+    known = ", ".join(parts)
+    if not config.learning_rates:
+        raise ConfigError(f"optimizer.learning_rates is empty; give a rate for some of: {known}")
+    for part, rate in config.learning_rates.items():
+        if part not in parts:
+            raise ConfigError(
+                f"optimizer.learning_rates: unknown part {part!r}; this model has: {known}"
+            )
+        if not rate > 0:
+            raise ConfigError(
+                f"optimizer.learning_rates.{part} is {rate}; give a positive rate, "
+                "or leave the part out to freeze it"
+            )
+
+
+def rate_factor(step: int, total_steps: int, warmup_steps: int, final_fraction: float) -> float:
+    """What the peak rate is multiplied by at optimizer step `step` (the first is 0).
+
+    Linear over `warmup_steps` (already above 0 at the first step), then a cosine from 1 to
+    `final_fraction` at `total_steps`, and constant after that.
+    """
+    if step < warmup_steps:
+        return (step + 1) / (warmup_steps + 1)
+    progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
+    return final_fraction + (1 - final_fraction) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def clip_gradients(parts: Parts, max_norm: float) -> dict[str, float]:
+    """Scale all gradients together so that their total norm is at most `max_norm`, in place.
+
+    Returns:
+        Norms before clipping: one for each part that has gradients, and `total`. A total that is
+        not finite is returned as it is, for the caller to refuse; nothing is scaled then.
+    """
+    norms: dict[str, torch.Tensor] = {}
+    gradients: list[torch.Tensor] = []
+    for part, parameters in parts.items():
+        members = [p.grad for p in parameters if p.grad is not None]
+        if members:
+            norms[part] = torch.nn.utils.get_total_norm(members)
+            gradients += members
+    if not norms:
+        return {"total": 0.0}
+    total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
+    if torch.isfinite(total) and total > max_norm:
+        torch._foreach_mul_(gradients, max_norm / float(total))
+    return {part: float(norm) for part, norm in norms.items()} | {"total": float(total)}

@@ -1,0 +1,311 @@
+"""PPO on action chunks (paper section 4.2): one batch in, a few epochs, metrics out.
+
+The losses are in `vlarl.ppo`, returns in `vlarl.returns`, the density in `vlarl.sampler`; here is
+the order of things. Leaves out where batches come from and where checkpoints go.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from learners.measurements import Measurements
+from learners.optimizer import build_optimizer, clip_gradients
+from vlarl.batch import validate
+from vlarl.config.schema import PPOConfig, SamplingConfig
+from vlarl.errors import ConfigError
+from vlarl.policy import PolicyModel
+from vlarl.ppo import clipped_surrogate, clipped_value_loss, explained_variance
+from vlarl.returns import generalized_advantage, normalized
+from vlarl.sampler import score
+
+Progress = Callable[[int, int], None]
+"""Called with (minibatches done, minibatches in all)."""
+_BACKBONE = ("vision", "language")
+
+
+@dataclass
+class _Work:
+    """One batch while it is learned from."""
+
+    batch: TensorDict
+    advantage: Tensor
+    """[M]"""
+    target: Tensor
+    """[M]"""
+    old_log_prob: Tensor
+    """[M]"""
+    pooled: TensorDict | None
+    """Contexts of one token, the mean one: all that the value needs. None while the backbone is
+    being changed."""
+    measured: Measurements
+
+
+class PPOLearner:
+    """Owns optimizer, schedule and shuffling; the model is the caller's.
+
+    Policy and value share no parameter that both losses reach, so their gradients are clipped
+    apart. Rates decay by the cosine once for each update.
+
+    Attributes:
+        version: of the weights: updates so far.
+    """
+
+    def __init__(
+        self,
+        model: PolicyModel,
+        config: PPOConfig,
+        sampling: SamplingConfig,
+        total_iterations: int,
+        seed: int,
+    ) -> None:
+        """Freeze the parts without a rate and build the optimizer.
+
+        Raises:
+            ConfigError: unless the value head and another part have a learning rate.
+        """
+        rates = config.optimizer.learning_rates
+        if "value" not in rates or len(rates) < 2:
+            raise ConfigError(
+                f"ppo.optimizer.learning_rates = {dict(rates)}: PPO trains the value head and at "
+                "least one other part. Try {expert: 1e-5, value: 1e-3}."
+            )
+        self.version = 0
+        self._model, self._config, self._sampling = model, config, sampling
+        self._parts = model.parts()
+        self._optimizer, self._scheduler = build_optimizer(
+            self._parts, config.optimizer, total_iterations
+        )
+        self._trains_backbone = any(part in rates for part in _BACKBONE)
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def update(self, batch: TensorDict, progress: Progress | None = None) -> dict[str, float]:
+        """Learn from one batch, `config.epochs` times over or until `target_kl`.
+
+        After that, and in the first `value_warmup_iterations`, only the value head learns.
+
+        Args:
+            batch: [M] as in `vlarl.batch`.
+            progress: told of every minibatch.
+
+        Returns:
+            Means over the update: `policy_loss`, `approximate_kl`, `clip_fraction` (the latter two
+            also by denoising step), `value_loss`, `grad_norm/<part>` before clipping; of the batch:
+            `explained_variance`, `value_mean`, `return_mean`, `advantage_std`; of the first
+            minibatch: `ratio_start` (mean |ratio - 1|), `log_prob_gap` (largest |log ratio|);
+            `epochs_run` of the policy, `learning_rate/<part>`. A warm-up has none of the policy's.
+
+        Raises:
+            ConfigError: if the batch is too small for one minibatch and `drop_last` is on.
+            FloatingPointError: if a gradient is not finite; the step is not taken.
+        """
+        config = self._config
+        work = self._prepare(batch)
+        training_policy = self.version >= config.value_warmup_iterations
+        if training_policy and self._below_float32():
+            work.old_log_prob = self._rescored(batch)
+        if not self._trains_backbone or not training_policy:
+            work.pooled = self._pooled(batch)
+        per_epoch = self._minibatches_in(len(batch))
+        done, policy_minibatches = 0, 0
+        for _ in range(config.epochs):
+            kl_sum = 0.0
+            minibatches = self._permutation(len(batch)).split(config.minibatch)
+            for count, rows in enumerate(minibatches[:per_epoch], start=1):
+                if training_policy:
+                    kl_sum += self._accumulate(work, rows, policy=True, first=not done)
+                    if 0 < config.target_kl < kl_sum / count:
+                        training_policy = False
+                        work.pooled = self._pooled(batch) if work.pooled is None else work.pooled
+                    else:
+                        policy_minibatches += 1
+                        self._step(work, policy=True)
+                if not training_policy:
+                    self._accumulate(work, rows, policy=False)
+                    self._step(work, policy=False)
+                done += 1
+                if progress is not None:
+                    progress(done, config.epochs * per_epoch)
+        return self._finish(work, policy_minibatches / per_epoch)
+
+    def _prepare(self, batch: TensorDict) -> _Work:
+        """Returns and advantages, and what is measured of them."""
+        validate(batch)
+        config = self._config
+        advantage, target = generalized_advantage(
+            batch, config.gamma, config.gae_lambda, config.bootstrap_time_limit
+        )
+        measured = Measurements(self._sampling.denoising_steps)
+        measured.add("explained_variance", explained_variance(batch["value"], target))
+        measured.add("value_mean", batch["value"].mean())
+        measured.add("return_mean", target.mean())
+        measured.add("advantage_std", advantage.std(correction=0))
+        if config.normalize_advantages:
+            advantage = normalized(advantage)
+        return _Work(batch, advantage, target, batch["chunk", "log_prob"], None, measured)
+
+    def _finish(self, work: _Work, epochs_run: float) -> dict[str, float]:
+        """Count the update and report it."""
+        self.version += 1
+        metrics = work.measured.metrics()
+        for group in self._optimizer.param_groups:
+            metrics[f"learning_rate/{group['part']}"] = float(group["lr"])
+        if "policy_loss" in metrics:
+            metrics["epochs_run"] = epochs_run
+        self._scheduler.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return metrics
+
+    def _permutation(self, size: int) -> Tensor:
+        """[size] a fresh order for each epoch."""
+        return torch.randperm(size, generator=self._generator)
+
+    def _minibatches_in(self, size: int) -> int:
+        """Minibatches of one epoch over `size` rows."""
+        whole, rest = divmod(size, self._config.minibatch)
+        count = whole + bool(rest and not self._config.drop_last)
+        if not count:
+            raise ConfigError(
+                f"ppo.minibatch = {self._config.minibatch}: a batch has {size} decisions and "
+                f"ppo.drop_last is on, so nothing is left. Use ppo.minibatch={size} or less."
+            )
+        return count
+
+    def _accumulate(self, work: _Work, rows: Tensor, policy: bool, first: bool = False) -> float:
+        """Gradients of one minibatch, micro-batch by micro-batch; returns its KL."""
+        self._optimizer.zero_grad(set_to_none=True)
+        kl = torch.zeros(())
+        for micro in rows.split(self._config.micro_batch):
+            share = len(micro) / len(rows)
+            context = self._context(work, micro) if policy else None
+            loss = self._value_loss(work, micro, context)
+            if context is not None:
+                surrogate, stats = self._surrogate(work, micro, context)
+                loss = surrogate + loss
+                kl += share * stats["kl"].mean()
+                if first:
+                    self._measure_start(work, micro, stats["ratio"], share)
+            (share * loss).backward()
+        return float(kl) if policy and self._config.target_kl > 0 else 0.0
+
+    def _context(self, work: _Work, rows: Tensor) -> TensorDict:
+        """What the policy saw in these rows; with gradients where the backbone trains."""
+        if self._trains_backbone:
+            return self._model.encode(work.batch["inputs"][rows])
+        return work.batch["context"][rows]
+
+    def _value_loss(self, work: _Work, rows: Tensor, context: TensorDict | None) -> Tensor:
+        seen = context if work.pooled is None else work.pooled[rows]
+        loss = clipped_value_loss(
+            self._model.value(seen),
+            work.batch["value"][rows],
+            work.target[rows],
+            self._config.value_clip,
+        )
+        work.measured.add("value_loss", loss, len(rows))
+        return self._config.value_coefficient * loss
+
+    def _surrogate(
+        self, work: _Work, rows: Tensor, context: TensorDict
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        chunk = work.batch["chunk"][rows]
+        loss, stats = clipped_surrogate(
+            self._score(context, chunk),
+            work.old_log_prob[rows],
+            work.advantage[rows],
+            self._config.clip_epsilon,
+        )
+        work.measured.add_surrogate(loss, stats, chunk["step"])
+        return loss, stats
+
+    def _score(self, context: TensorDict, chunk: TensorDict) -> Tensor:
+        """[b] log-probability of stored chunks under the present weights."""
+        return score(
+            lambda y, tau: self._model.velocity(context, y, tau, chunk["mask"]),
+            chunk,
+            self._sampling.denoising_steps,
+            self._sampling.exploration,
+            self._sampling.rollout_temperature,
+            self._model.exploration_log_std,
+        )
+
+    def _measure_start(self, work: _Work, rows: Tensor, ratio: Tensor, share: float) -> None:
+        """Before anything was learned: the ratio, and the gap of the rollout's own density."""
+        work.measured.add("ratio_start", (ratio - 1).abs().mean(), share)
+        rollout = work.batch["chunk", "log_prob"][rows]
+        gap = ratio.log() + work.old_log_prob[rows] - rollout
+        work.measured.largest("log_prob_gap", gap.abs().max())
+
+    def _step(self, work: _Work, policy: bool) -> None:
+        """One optimizer step with the gradients that are there."""
+        max_norm = self._config.optimizer.max_grad_norm
+        groups = [{"value": self._parts["value"]}]
+        if policy:
+            groups.append({part: p for part, p in self._parts.items() if part != "value"})
+        for parts in groups:
+            norms = clip_gradients(parts, max_norm)
+            if not math.isfinite(norms.pop("total")):
+                raise FloatingPointError(
+                    f"update {self.version + 1}: the gradient of {', '.join(norms)} is not finite; "
+                    "lower ppo.optimizer.learning_rates"
+                )
+            for part, norm in norms.items():
+                work.measured.add(f"grad_norm/{part}", norm)
+        self._optimizer.step()
+
+    @torch.no_grad()
+    def _pooled(self, batch: TensorDict) -> TensorDict:
+        """[M] contexts of a single token, the mean of the unmasked ones: the value is the same."""
+        pooled = []
+        for rows in torch.arange(len(batch)).split(self._config.micro_batch):
+            first, last = int(rows[0]), int(rows[-1]) + 1
+            context = (
+                self._model.encode(batch["inputs"][first:last])
+                if self._trains_backbone
+                else batch["context"][first:last]
+            )
+            weight = context["mask"].unsqueeze(1).float()
+            pooled.append(torch.bmm(weight, context["hidden"].float()) / weight.sum(-1, True))
+        hidden = torch.cat(pooled)
+        mask = torch.ones(hidden.shape[:2], dtype=torch.bool)
+        return TensorDict({"hidden": hidden, "mask": mask}, batch_size=[len(batch)])
+
+    def _below_float32(self) -> bool:
+        return any(p.dtype != torch.float32 for part in self._parts.values() for p in part)
+
+    @torch.no_grad()
+    def _rescored(self, batch: TensorDict) -> Tensor:
+        """[M] old log-probabilities by the learner's kernels.
+
+        Below float32 the rollout's differ by a good part of the clip range.
+        """
+        scored = []
+        for rows in torch.arange(len(batch)).split(self._config.micro_batch):
+            part = batch[rows]
+            context = (
+                self._model.encode(part["inputs"]) if self._trains_backbone else part["context"]
+            )
+            scored.append(self._score(context, part["chunk"]))
+        return torch.cat(scored)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What resuming needs beside the model's weights; `torch.save`-able."""
+        return {
+            "version": self.version,
+            "optimizer": self._optimizer.state_dict(),
+            "scheduler": self._scheduler.state_dict(),
+            "generator": self._generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of `state_dict`; the model's weights must be those of the same moment."""
+        self.version = state["version"]
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scheduler.load_state_dict(state["scheduler"])
+        self._generator.set_state(state["generator"])

@@ -1,0 +1,274 @@
+"""The supervised trainer: flow matching on action chunks, next-token loss on grounding questions.
+
+One trainer for every supervised stage; which parts train, with which losses, is
+`SupervisedConfig`. Everything random is drawn from `(seed, step)`, so that a resumed run takes the
+very same steps. Leaves out where data comes from, checkpoints' folders and evaluation, which the
+caller hands in.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from learners.optimizer import build_optimizer, clip_gradients
+from vlarl.codec import ActionCodec
+from vlarl.config.schema import FlowConfig, SupervisedConfig
+from vlarl.data.grounding import GroundingSet, grounding_batch
+from vlarl.data.samples import BatchSampler, ChunkBatch, ChunkDataset
+from vlarl.errors import CheckpointError, ConfigError
+from vlarl.flow import flow_matching_loss, interpolate, sample_tau, target_velocity
+from vlarl.model.qwen_vla import QwenVLA
+
+Metrics = dict[str, float]
+_BACKBONE = ("vision", "language")
+_ACTION_STREAM, _QUESTION_STREAM = 0, 1
+
+
+class MetricLog(Protocol):
+    """Whatever takes metrics; a `RunFolder` does."""
+
+    def log(self, step: int, **metrics: float) -> None:
+        """Record the metrics of one step."""
+        ...
+
+
+def encode_chunks(codec: ActionCodec, batch: ChunkBatch) -> tuple[Tensor, Tensor]:
+    """Normalized chunks `y0` [B, H, K], zero where padded, and their mask [B, H, K] bool."""
+    clean, mask = codec.encode(batch.actions)
+    steps = batch.valid.shape[1]
+    mask[:, :steps] &= torch.from_numpy(batch.valid).unsqueeze(-1)
+    return clean.masked_fill(~mask, 0.0), mask
+
+
+def action_loss(
+    model: QwenVLA,
+    context: TensorDict,
+    clean: Tensor,
+    mask: Tensor,
+    config: FlowConfig,
+    generator: torch.Generator,
+) -> Tensor:
+    """Flow-matching loss (paper eq. 1, 2), averaged over `config.repeats` draws for each context.
+
+    Args:
+        model: whose velocity is trained.
+        context: of `model.encode`, batch size [B].
+        clean: [B, H, K] normalized chunks `y0`.
+        mask: [B, H, K] which entries count.
+        config: how flow times are drawn, and how many for each context.
+        generator: draws flow times and noise.
+
+    Returns:
+        Scalar.
+    """
+    clean = clean.repeat_interleave(config.repeats, dim=0)
+    mask = mask.repeat_interleave(config.repeats, dim=0)
+    tau = sample_tau(len(clean), config, generator)
+    noise = torch.randn(clean.shape, generator=generator).masked_fill(~mask, 0.0)
+    noisy = interpolate(clean, noise, tau)
+    velocity = model.velocity(context, noisy, tau, mask)
+    return flow_matching_loss(velocity, target_velocity(clean, noise), mask).mean()
+
+
+class SupervisedTrainer:
+    """Owns optimizer, schedule and step count; the model is the caller's.
+
+    Attributes:
+        step: optimizer steps taken so far.
+    """
+
+    def __init__(
+        self,
+        model: QwenVLA,
+        config: SupervisedConfig,
+        dataset: ChunkDataset | None,
+        grounding: GroundingSet | None,
+        seed: int,
+        run: MetricLog | None = None,
+    ) -> None:
+        """Freeze the parts without a rate and build the optimizer.
+
+        Raises:
+            ConfigError: if a loss that has weight has no data, no loss has any, or a learning rate
+                is given for a part that no loss can reach.
+        """
+        self.model, self.config, self.step = model, config, 0
+        self._dataset = dataset if config.action_weight > 0 else None
+        self._grounding = grounding if config.grounding_batch_size > 0 else None
+        self._seed, self._run = seed, run
+        self._check(dataset, grounding)
+        if self._dataset is not None:
+            self._frames = BatchSampler(len(self._dataset), config.batch_size, seed)
+        if self._grounding is not None:
+            self._scenes = BatchSampler(len(self._grounding), config.grounding_batch_size, seed)
+        self._parts = model.parts()
+        self._optimizer, self._scheduler = build_optimizer(
+            self._parts, config.optimizer, config.steps
+        )
+
+    def _check(self, dataset: ChunkDataset | None, grounding: GroundingSet | None) -> None:
+        config, rates = self.config, self.config.optimizer.learning_rates
+        if config.action_weight > 0 and dataset is None:
+            raise ConfigError("supervised.action_weight is positive but there are no actions")
+        if config.grounding_batch_size > 0 and grounding is None:
+            raise ConfigError(
+                f"supervised.grounding_batch_size is {config.grounding_batch_size} but there are "
+                "no grounding scenes: set supervised.data.grounding_images"
+            )
+        if config.grounding_batch_size > 0 and not config.vision_language_weight > 0:
+            raise ConfigError(
+                "supervised.vision_language_weight must be positive with a grounding batch; "
+                "set supervised.grounding_batch_size to 0 to train without"
+            )
+        if self._dataset is None and self._grounding is None:
+            raise ConfigError(
+                "no loss to train on: give supervised.action_weight or grounding_batch_size"
+            )
+        if "value" in rates:
+            raise ConfigError("supervised.optimizer: no supervised loss trains the value head")
+        if self._dataset is None and "expert" in rates:
+            raise ConfigError("supervised.optimizer: without action_weight the expert cannot train")
+        if self._grounding is not None and not any(part in rates for part in _BACKBONE):
+            raise ConfigError("supervised.optimizer: grounding needs a rate for vision or language")
+
+    def train_step(self) -> Metrics:
+        """One optimizer step.
+
+        Returns:
+            `action_loss`, `grounding_loss` (where trained), `grad_norm/<part>` before clipping.
+
+        Raises:
+            FloatingPointError: if the gradient is not finite; nothing was changed then.
+        """
+        self._optimizer.zero_grad(set_to_none=True)
+        metrics: Metrics = {}
+        if self._dataset is not None:
+            loss = self._action_loss(self._dataset)
+            (self.config.action_weight * loss).backward()
+            metrics["action_loss"] = float(loss.detach())
+        if self._grounding is not None:
+            loss = self._grounding_loss(self._grounding)
+            (self.config.vision_language_weight * loss).backward()
+            metrics["grounding_loss"] = float(loss.detach())
+        norms = clip_gradients(self._parts, self.config.optimizer.max_grad_norm)
+        if not np.isfinite(norms["total"]):
+            raise FloatingPointError(
+                f"supervised step {self.step}: gradient norm is {norms['total']}; "
+                "lower the learning rates"
+            )
+        self._optimizer.step()
+        self._scheduler.step()
+        self.step += 1
+        return metrics | {f"grad_norm/{part}": norm for part, norm in norms.items()}
+
+    def _action_loss(self, dataset: ChunkDataset) -> Tensor:
+        batch = dataset.chunks(self._frames.indices(self.step))
+        clean, mask = encode_chunks(self.model.codec, batch)
+        inputs = self.model.processor(batch.images, batch.instructions)
+        rates = self.config.optimizer.learning_rates
+        with torch.set_grad_enabled(any(part in rates for part in _BACKBONE)):
+            context = self.model.encode(inputs)
+        seed = _mixed(self._seed, self.step, _ACTION_STREAM)
+        generator = torch.Generator().manual_seed(seed)
+        return action_loss(self.model, context, clean, mask, self.config.flow, generator)
+
+    def _grounding_loss(self, grounding: GroundingSet) -> Tensor:
+        random = np.random.default_rng(_mixed(self._seed, self.step, _QUESTION_STREAM))
+        indices = self._scenes.indices(self.step)
+        objects = self.config.data.objects_per_answer
+        batch = grounding_batch(grounding, indices, objects, random)
+        inputs = self.model.processor.question(batch.images, batch.questions, batch.answers)
+        return self.model.language_loss(inputs)
+
+    def train(
+        self,
+        until: int | None = None,
+        save: Callable[[int], None] | None = None,
+        evaluate: Callable[[int], Metrics] | None = None,
+        progress: Callable[[int, Metrics], None] | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> Metrics:
+        """Train to step `until` (default: the configured end).
+
+        Args:
+            until: step to stop at; the schedule stays that of the whole run.
+            save: called every `save_every` steps and at the end, with the step.
+            evaluate: called every `eval_every` steps, with the step; what it returns is logged.
+            progress: called after each step with the step and its metrics.
+            stop: asked after each step whether to end early, as if this step were the last.
+
+        Returns:
+            The metrics logged last.
+        """
+        config = self.config
+        until = config.steps if until is None else until
+        logged: Metrics = {}
+        window: list[Metrics] = []
+        started = time.perf_counter()
+        self.model.train()
+        done = self.step >= until
+        while not done:
+            window.append(self.train_step())
+            done = self.step >= until or (stop is not None and stop())
+            if progress is not None:
+                progress(self.step, window[-1])
+            if done or self.step % config.log_every == 0:
+                elapsed = time.perf_counter() - started
+                numbers = self._summary(window) | {"steps_per_second": len(window) / elapsed}
+                logged |= numbers
+                self._log(numbers)
+                window, started = [], time.perf_counter()
+            if evaluate is not None and config.eval_every and self.step % config.eval_every == 0:
+                found = evaluate(self.step)
+                logged |= found
+                self._log(found)
+                self.model.train()
+                started = time.perf_counter()
+            if save is not None and (done or self.step % config.save_every == 0):
+                save(self.step)
+        return logged
+
+    def _summary(self, window: list[Metrics]) -> Metrics:
+        """Means over the window, and the present rates."""
+        means = {name: float(np.mean([m[name] for m in window])) for name in window[0]}
+        rates = {f"rate/{g['part']}": float(g["lr"]) for g in self._optimizer.param_groups}
+        return means | rates
+
+    def _log(self, metrics: Metrics) -> None:
+        if self._run is not None:
+            self._run.log(self.step, **metrics)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What resuming needs beside the model's weights; `torch.save`-able."""
+        return {
+            "step": self.step,
+            "seed": self._seed,
+            "optimizer": self._optimizer.state_dict(),
+            "scheduler": self._scheduler.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of `state_dict`; the model's weights must be those of the same moment.
+
+        Raises:
+            CheckpointError: if the state is of a run with another seed.
+        """
+        if state["seed"] != self._seed:
+            raise CheckpointError(
+                f"the training state is of seed {state['seed']}, this run's seed is {self._seed}"
+            )
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scheduler.load_state_dict(state["scheduler"])
+        self.step = state["step"]
+
+
+def _mixed(seed: int, step: int, stream: int) -> int:
+    """One seed of 64 bits for what `stream` draws at `step`."""
+    return int(np.random.SeedSequence([seed, step, stream]).generate_state(1, np.uint64)[0] >> 1)

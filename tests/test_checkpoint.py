@@ -1,0 +1,144 @@
+"""Checkpoint folder: bit-equal round trip, every defect an error that names it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
+
+from vlarl.errors import CheckpointError
+from vlarl.model.presets import build, channel_bounds_codec, tabletop_contract
+from vlarl.model.qwen_vla import QwenVLA
+
+FILES = [
+    "action_stats.json",
+    "config.json",
+    "contract.json",
+    "model.safetensors",
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+]
+
+
+def random_model(seed: int = 0) -> QwenVLA:
+    torch.manual_seed(seed)
+    contract = tabletop_contract()
+    model = build("tiny", contract, channel_bounds_codec(contract))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    return model
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    random_model().save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def edit_tensors(folder: Path, edit: dict[str, torch.Tensor | None]) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    for name, tensor in edit.items():
+        if tensor is None:
+            del tensors[name]
+        else:
+            tensors[name] = tensor
+    save_file(tensors, folder / "model.safetensors")
+
+
+def test_round_trip_is_bit_equal(folder: Path) -> None:
+    model = random_model()
+    state = torch.get_rng_state()
+    again = QwenVLA.from_pretrained(folder)
+    assert torch.equal(torch.get_rng_state(), state)
+    expected = model.state_dict()
+    assert again.state_dict().keys() == expected.keys()
+    for name, tensor in again.state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+    assert again.contract == model.contract
+    assert again.expert_config == model.expert_config
+    assert again.processor.layout == model.processor.layout
+    assert again.codec.stats.to_dict() == model.codec.stats.to_dict()
+    assert again.config.to_dict() == model.config.to_dict()
+    embedding = again.backbone.get_input_embeddings().weight
+    assert again.backbone.lm_head.weight is embedding
+
+
+def test_folder_holds_the_documented_files_and_nothing_stays_beside_it(folder: Path) -> None:
+    assert sorted(path.name for path in folder.iterdir()) == FILES
+    random_model(1).save_pretrained(folder)
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+    changed = QwenVLA.from_pretrained(folder)
+    assert torch.equal(changed.value_head.weight, random_model(1).value_head.weight)
+
+
+def test_tokenizer_loads_as_transformers_users_expect(folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert len(tokenizer.encode("<|cam_left_wrist_end|>")) == 1
+
+
+def test_missing_value_head_starts_at_zero_with_one_notice(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    edit_tensors(folder, {"value_head.weight": None, "value_head.bias": None})
+    with caplog.at_level(logging.WARNING, logger="vlarl"):
+        model = QwenVLA.from_pretrained(folder)
+    assert model.value_head.weight.abs().sum() == 0
+    assert [record.levelname for record in caplog.records if record.name.startswith("vlarl")] == [
+        "WARNING"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        ({"expert.context_in.weight": None}, "missing expert.context_in.weight"),
+        ({"value_head.bias": None}, "missing value_head.bias"),
+        ({"expert.extra": torch.zeros(2)}, "unknown expert.extra"),
+        ({"expert.context_in.bias": torch.zeros(7)}, r"expert.context_in.bias is \(7,\)"),
+    ],
+)
+def test_tensors_must_match(folder: Path, edit: dict[str, torch.Tensor | None], words: str) -> None:
+    edit_tensors(folder, edit)
+    with pytest.raises(CheckpointError, match=words):
+        QwenVLA.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_truncated_or_missing_file_is_named(folder: Path, name: str) -> None:
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(CheckpointError, match=name.replace(".", r"\.")):
+        QwenVLA.from_pretrained(folder)
+    (folder / name).unlink()
+    with pytest.raises(CheckpointError, match=rf"{name} is missing"):
+        QwenVLA.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "words"),
+    [
+        ("config.json", "model_type", "llama", "model_type is 'llama'"),
+        ("config.json", "expert", {"width": 1}, "missing"),
+        ("contract.json", "horizon", 99, "horizon 99"),
+        ("action_stats.json", "low", [9.0] * 5, "exceeds"),
+        ("preprocessor_config.json", "crop", 1, "crop"),
+    ],
+)
+def test_settings_must_make_sense(
+    folder: Path, name: str, key: str, value: object, words: str
+) -> None:
+    values = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps({**values, key: value}))
+    with pytest.raises(CheckpointError, match=words):
+        QwenVLA.from_pretrained(folder)
+
+
+def test_unknown_name_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no checkpoint folder"):
+        QwenVLA.from_pretrained(tmp_path / "nothing")

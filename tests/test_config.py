@@ -1,0 +1,260 @@
+"""The config loader: what it accepts, and every way it refuses, with key, value and remedy."""
+
+import dataclasses
+
+import pytest
+
+from vlarl.config.load import config_yaml, dump_config, known_keys, load_config
+from vlarl.config.paths import configs_folder
+from vlarl.config.schema import RunConfig
+from vlarl.config.validate import check_execute_steps
+from vlarl.errors import ConfigError
+
+
+def test_defaults_are_a_valid_config():
+    assert load_config(None) == RunConfig()
+
+
+def test_file_then_overrides(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("seed: 3\nenv:\n  tasks: [spoon, carrot]\nppo:\n  gamma: 0.9\n")
+    config = load_config(file, ["seed=4", "ppo.optimizer.betas=[0.8, 0.9]", "env.servers=1"])
+    assert config.seed == 4
+    assert config.env.tasks == ("spoon", "carrot")
+    assert config.ppo.gamma == 0.9
+    assert config.ppo.optimizer.betas == (0.8, 0.9)
+    assert config.env.envs_per_server == RunConfig().env.envs_per_server
+
+
+def test_result_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        load_config(None).seed = 1
+
+
+def test_free_mapping_of_a_file_replaces_and_an_override_adds(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("ppo: {optimizer: {learning_rates: {expert: 2e-5}}}\n")
+    assert load_config(file).ppo.optimizer.learning_rates == {"expert": 2e-5}
+    added = load_config(file, ["ppo.optimizer.learning_rates.vision=1e-6"])
+    assert added.ppo.optimizer.learning_rates == {"expert": 2e-5, "vision": 1e-6}
+    on_default = load_config(None, ["ppo.optimizer.learning_rates.value=0.5"])
+    assert on_default.ppo.optimizer.learning_rates == {"expert": 1e-5, "value": 0.5}
+
+
+def test_dump_reads_back_equal(tmp_path):
+    config = load_config(
+        None,
+        [
+            "env.tasks=[a, b]",
+            "reward.name=my.module:score",
+            "reward.parameters.bonus=0.5",
+            "seed=9",
+        ],
+    )
+    dump_config(config, tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == config
+    assert load_config(tmp_path) == config
+    assert "bonus: 0.5" in config_yaml(config)
+
+
+def test_every_shipped_run_config_loads():
+    files = [file for stage in ("rl", "sft") for file in (configs_folder() / stage).glob("*.yaml")]
+    for file in files:
+        assert load_config(file).stage == file.parent.name
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "remedy"),
+    [
+        ("ppo.minibatchs=3", "ppo.minibatchs", "ppo.minibatch"),
+        ("minibatch=3", "minibatch", "ppo.minibatch"),
+        ("evn.suite=tabletop", "evn", "env.suite"),
+        ("ppo=3", "ppo", "section"),
+        ("env.servers=many", "env.servers", "whole number"),
+        ("env.servers=2.5", "env.servers", "whole number"),
+        ("ppo.drop_last=maybe", "ppo.drop_last", "true"),
+        ("ppo.optimizer.betas=[0.9]", "ppo.optimizer.betas", "right length"),
+        ("env.tasks=spoon", "env.tasks", "list"),
+        ("ppo.optimizer.learning_rates.expert=fast", "ppo.optimizer.learning_rates", "mapping"),
+        ("seed", "seed", "key=value"),
+        ("env.tasks=[a", "env.tasks", "Quote"),
+    ],
+)
+def test_unknown_and_ill_typed(override, key, remedy):
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, [override])
+    message = str(caught.value)
+    assert message.startswith("command line: ")
+    assert key in message
+    assert remedy in message
+
+
+EXPLORATION = "sampling.exploration"
+IMPOSSIBLE = [
+    # Overrides, the key that the message names, a word of the remedy or reason.
+    (["stage=rll"], "stage", "Did you mean rl?"),
+    (["resume=always"], "resume", "auto"),
+    (["seed=-1"], "seed", "at least 0"),
+    (["checkpoint_every=0"], "checkpoint_every", "at least 1"),
+    (["keep_checkpoints=0"], "keep_checkpoints", "at least 1"),
+    (["name=a/b"], "name", "output"),
+    (["output="], "output", "output=runs"),
+    (["resume=auto"], "resume", "name=NAME"),
+    (["seed=2000000"], "seed", "held-out"),
+    (["stage=sft", "ppo.gamma=0.5"], "ppo.gamma", "no effect"),
+    (["stage=sft", "reward.name=a:b"], "reward.name", "no effect"),
+    (["stage=sft", "rollout.workers=2"], "rollout.workers", "no effect"),
+    (["supervised.flow.repeats=2"], "supervised.flow.repeats", "no effect"),
+    (["env.mode=spwan"], "env.mode", "Did you mean spawn?"),
+    (["env.servers=0"], "env.servers", "at least 1"),
+    (["env.restarts=-1"], "env.restarts", "at least 0"),
+    (["env.deadline_seconds=0"], "env.deadline_seconds", "above zero"),
+    (["env.suite="], "env.suite", "tabletop"),
+    (["env.suite='gym:'"], "env.suite", "gym:ID"),
+    (["env.tasks=[a, a]"], "env.tasks", "twice"),
+    (["env.mode=connect"], "env.addresses", "tcp://"),
+    (["env.mode=connect", "env.addresses=[here]"], "env.addresses", "tcp://"),
+    (["env.addresses=['tcp://h:1']"], "env.addresses", "no effect"),
+    (["sampling.denoising_steps=0"], "sampling.denoising_steps", "at least 1"),
+    (["sampling.execute_steps=0"], "sampling.execute_steps", "at least 1"),
+    (["sampling.rollout_temperature=0"], "sampling.rollout_temperature", "above zero"),
+    (["sampling.eval_temperature=-1"], "sampling.eval_temperature", "at least 0"),
+    ([f"{EXPLORATION}.kind=flow_sdee"], f"{EXPLORATION}.kind", "flow_sde?"),
+    ([f"{EXPLORATION}.noise_at=two"], f"{EXPLORATION}.noise_at", "one, all"),
+    ([f"{EXPLORATION}.logprob_reduction=max"], f"{EXPLORATION}.logprob_reduction", "sum, mean"),
+    ([f"{EXPLORATION}.logprob_at=all"], f"{EXPLORATION}.logprob_at", "noise_at=all"),
+    ([f"{EXPLORATION}.noise_level=0"], f"{EXPLORATION}.noise_level", "above zero"),
+    ([f"{EXPLORATION}.std_low=0.1"], f"{EXPLORATION}.std_low", "no effect"),
+    ([f"{EXPLORATION}.last_step=4"], f"{EXPLORATION}.last_step", "0 to 3"),
+    ([f"{EXPLORATION}.last_step=-2"], f"{EXPLORATION}.last_step", "0 to 3"),
+    ([f"{EXPLORATION}.first_step=4"], f"{EXPLORATION}.first_step", "last_step"),
+    ([f"{EXPLORATION}.kind=flow_cps"], f"{EXPLORATION}.last_step", "last_step=2"),
+    (
+        [f"{EXPLORATION}.kind=flow_cps", "sampling.denoising_steps=1"],
+        f"{EXPLORATION}.last_step",
+        "denoising_steps=2",
+    ),
+    (
+        [f"{EXPLORATION}.kind=flow_noise", f"{EXPLORATION}.noise_level=0.3"],
+        f"{EXPLORATION}.noise_level",
+        "no effect",
+    ),
+    (
+        [f"{EXPLORATION}.kind=flow_noise", f"{EXPLORATION}.std_low=0"],
+        f"{EXPLORATION}.std_low",
+        "above zero",
+    ),
+    (
+        [f"{EXPLORATION}.kind=flow_noise", f"{EXPLORATION}.std_high=0.01"],
+        f"{EXPLORATION}.std_high",
+        "std_low",
+    ),
+    (["ppo.epochs=0"], "ppo.epochs", "at least 1"),
+    (["ppo.clip_epsilon=0"], "ppo.clip_epsilon", "above zero"),
+    (["ppo.gamma=1.5"], "ppo.gamma", "between 0 and 1"),
+    (["ppo.gae_lambda=-0.1"], "ppo.gae_lambda", "between 0 and 1"),
+    (["ppo.target_kl=-1"], "ppo.target_kl", "at least 0"),
+    (["ppo.micro_batch=100"], "ppo.minibatch", "multiple"),
+    (["ppo.minibatch=1024"], "ppo.minibatch", "512 decisions"),
+    (["ppo.optimizer.learning_rates={}"], "ppo.optimizer.learning_rates", "trains nothing"),
+    (
+        ["ppo.optimizer.learning_rates.experts=1"],
+        "ppo.optimizer.learning_rates.experts",
+        "expert?",
+    ),
+    (
+        ["ppo.optimizer.learning_rates.vision=0"],
+        "ppo.optimizer.learning_rates.vision",
+        "freeze",
+    ),
+    (["ppo.optimizer.betas=[0.9, 1.0]"], "ppo.optimizer.betas", "[0, 1)"),
+    (["ppo.optimizer.weight_decay=-1"], "ppo.optimizer.weight_decay", "at least 0"),
+    (["ppo.optimizer.final_fraction=2"], "ppo.optimizer.final_fraction", "between 0 and 1"),
+    (["ppo.optimizer.max_grad_norm=0"], "ppo.optimizer.max_grad_norm", "above zero"),
+    (["reward.parameters={bonus: 1}"], "reward.parameters", "no effect"),
+    (["reward.name=spares_success"], "reward.name", "sparse_success"),
+    (["rollout.workers=0"], "rollout.workers", "at least 1"),
+    (["evaluation.episodes=0"], "evaluation.episodes", "at least 1"),
+    (["evaluation.videos=-1"], "evaluation.videos", "at least 0"),
+    (["runtime.kind=rays"], "runtime.kind", "ray?"),
+    (["runtime.threads=0"], "runtime.threads", "at least 1"),
+    (["runtime.object_store_mb=10"], "runtime.object_store_mb", "at least 80"),
+    (["runtime.kind=inprocess", "rollout.workers=2"], "rollout.workers", "no effect"),
+    (["logging.project=mine"], "logging.project", "no effect"),
+]
+IMPOSSIBLE_SFT = [
+    (["flow.tau_distribution=gauss"], "flow.tau_distribution", "logit_normal"),
+    (["flow.tau_distribution=logit_normal", "flow.alpha=2"], "flow.alpha", "no effect"),
+    (["flow.beta=0"], "flow.beta", "above zero"),
+    (["batch_size=0"], "batch_size", "at least 1"),
+    (["collect.action_noise=-1"], "collect.action_noise", "at least 0"),
+    (["data.path=x", "collect.seed=4"], "collect.seed", "no effect"),
+    (["grounding_batch_size=8"], "data.grounding_images", "20000"),
+    (["data.grounding_images=8"], "grounding_batch_size", "without effect"),
+    (["steps=100"], "optimizer.warmup_steps", "below steps"),
+    (["optimizer.learning_rates={}"], "optimizer.learning_rates", "trains nothing"),
+]
+
+
+def refusal(overrides):
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("overrides", "key", "words"), IMPOSSIBLE)
+def test_impossible_values(overrides, key, words):
+    message = refusal(overrides)
+    assert f": {key} = " in message
+    assert words in message
+
+
+@pytest.mark.parametrize(("overrides", "key", "words"), IMPOSSIBLE_SFT)
+def test_impossible_values_of_a_supervised_stage(overrides, key, words):
+    message = refusal(["stage=sft", *(f"supervised.{override}" for override in overrides)])
+    assert f": supervised.{key} = " in message
+    assert words in message
+
+
+def test_message_names_where_the_value_was_set(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("ppo: {gamma: 3}\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: ppo\.gamma = 3\.0"):
+        load_config(file)
+    with pytest.raises(ConfigError, match=r"^command line: ppo\.gamma"):
+        load_config(file, ["ppo.gamma=4"])
+    file.write_text("ppo: {optimizer: {learning_rates: {eye: 1}}}\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: ppo\.optimizer\.learning_rates\.eye"):
+        load_config(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("a: [1", "not readable"), ("- 1\n", "holds a list"), ("sede: 1\n", "Did you mean seed")],
+)
+def test_malformed_files(tmp_path, text, words):
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=words) as caught:
+        load_config(file)
+    assert "bad.yaml" in str(caught.value)
+
+
+def test_missing_file_suggests_its_neighbor(tmp_path):
+    (tmp_path / "tabletop.yaml").write_text("seed: 1\n")
+    with pytest.raises(ConfigError, match=r"Did you mean .*tabletop\.yaml"):
+        load_config(tmp_path / "tabeltop.yaml")
+
+
+def test_execute_steps_within_the_horizon():
+    config = load_config(None, ["sampling.execute_steps=9"])
+    check_execute_steps(config, 9, "tabletop-sft")
+    with pytest.raises(ConfigError, match=r"sampling\.execute_steps=8"):
+        check_execute_steps(config, 8, "tabletop-sft")
+
+
+def test_known_keys_hold_every_leaf():
+    keys = known_keys()
+    assert keys["ppo.optimizer.learning_rates"] == {"expert": 1e-5, "value": 1e-3}
+    assert keys["evaluation.seed"] == 1_000_000
+    assert "ppo" not in keys

@@ -1,0 +1,119 @@
+"""The counting suite tells every mix-up, and its checker is not fooled."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from envservers.counting import (
+    TASKS,
+    CountingSuite,
+    check_observation,
+    check_transition,
+    success_step,
+)
+from envservers.registry import config_options, make_suite
+from vlarl.config.schema import EnvConfig
+from vlarl.errors import UserError
+from vlarl.types import EpisodeStart
+
+
+def started(n=4, length=50):
+    suite = CountingSuite(n, episode_length=length)
+    starts = [EpisodeStart(TASKS[i % 2], 1000 + i) for i in range(n)]
+    return suite, suite.reset(np.arange(n), starts)
+
+
+def chunk(n, h=3, seed=0):
+    return np.random.default_rng(seed).uniform(-1, 1, (n, h, 3)).astype(np.float32)
+
+
+def test_an_honest_transition_passes():
+    suite, before = started()
+    actions = chunk(4)
+    check_transition(before, actions, suite.step(np.arange(4), actions))
+
+
+@pytest.mark.parametrize("field", ["images", "state", "step", "seed", "env_ids", "executed"])
+def test_rows_exchanged_in_any_field_are_caught(field):
+    suite, before = started()
+    suite.step(np.array([1]), chunk(1, 1))
+    before = suite.step(np.arange(4), chunk(4))
+    actions = chunk(4, seed=1)
+    honest = suite.step(np.arange(4), actions)
+    order = [1, 0, 2, 3]
+    value = getattr(honest, field)
+    if field == "executed":
+        exchanged = value - 1
+    elif field == "images":
+        exchanged = {**value, "ego": value["ego"][order]}
+    else:
+        exchanged = value[order]
+    with pytest.raises(AssertionError):
+        check_transition(before, actions, dataclasses.replace(honest, **{field: exchanged}))
+
+
+def test_an_observation_of_another_call_is_caught():
+    suite, before = started()
+    suite.step(np.arange(4), chunk(4))
+    second = chunk(4, seed=1)
+    after = suite.step(np.arange(4), second)
+    with pytest.raises(AssertionError):
+        check_transition(before, second, after)
+    fresh = suite.reset(np.arange(4), [EpisodeStart(TASKS[0], i) for i in range(4)])
+    with pytest.raises(AssertionError):
+        check_transition(fresh, second, after)
+
+
+def test_success_is_decided_by_the_seed_and_the_limit_truncates():
+    lengths = [success_step(seed, TASKS[0], 10) for seed in range(400)]
+    assert 0.4 < np.mean(np.array(lengths) <= 10) < 0.6
+    suite = CountingSuite(400, episode_length=10)
+    suite.reset(np.arange(400), [EpisodeStart(TASKS[0], seed) for seed in range(400)])
+    end = suite.step(np.arange(400), np.zeros((400, 12, 3), np.float32))
+    assert end.done.all()
+    assert not (end.terminated & end.truncated).any()
+    assert end.executed.tolist() == [min(length, 10) for length in lengths]
+    assert end.success.tolist() == [length <= 10 for length in lengths]
+    check_observation(end)
+
+
+def test_restore_undoes_and_replays():
+    suite, _ = started()
+    suite.step(np.arange(4), chunk(4))
+    blob = suite.snapshot()
+    first = suite.step(np.arange(4), chunk(4, seed=2))
+    suite.reset(np.array([2]), [EpisodeStart(TASKS[1], 5)])
+    suite.restore(blob)
+    second = suite.step(np.arange(4), chunk(4, seed=2))
+    np.testing.assert_equal(vars(second), vars(first))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("countign", {}, "Did you mean 'counting'"),
+        ("gym", {}, "unknown suite"),
+        ("tabletop:3", {}, "unknown suite"),
+        ("counting", {"episode_lenght": 3}, "Did you mean 'episode_length'"),
+        ("counting", {"tasks": ["count_rde"]}, "unknown task 'count_rde'"),
+    ],
+)
+def test_typos_are_named(name, options, message):
+    with pytest.raises(UserError, match=message):
+        make_suite(name, 2, **options)
+
+
+def test_too_many_environments_are_refused_before_anything_is_built():
+    with pytest.raises(UserError, match=r"MiB are free: lower env\.envs_per_server"):
+        make_suite("counting", 10**9)
+    with pytest.raises(UserError, match="at least 1"):
+        make_suite("counting", 0)
+
+
+def test_a_config_becomes_constructor_options():
+    config = EnvConfig(suite="counting", tasks=("count_blue",), image_size=8, max_steps=7)
+    suite = make_suite(config.suite, 2, **config_options(config), threads=2)
+    assert suite.spec.tasks == ("count_blue",)
+    assert suite.spec.max_steps == 7
+    assert suite.spec.cameras[0].height == 8

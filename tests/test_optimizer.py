@@ -1,0 +1,94 @@
+"""The optimizer: which parts move, at which rate, and what clipping leaves."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from learners.optimizer import build_optimizer, clip_gradients
+from vlarl.config.schema import OptimizerConfig
+from vlarl.errors import ConfigError
+
+
+def make_parts() -> dict[str, list[nn.Parameter]]:
+    torch.manual_seed(0)
+    names = ("vision", "language", "expert", "value")
+    return {name: list(nn.Linear(3, 2).parameters()) for name in names}
+
+
+def set_gradients(parts: dict[str, list[nn.Parameter]], scale: float = 1.0) -> None:
+    generator = torch.Generator().manual_seed(1)
+    for parameters in parts.values():
+        for parameter in parameters:
+            if parameter.requires_grad:
+                parameter.grad = scale * torch.randn(parameter.shape, generator=generator)
+
+
+def test_only_parts_with_a_rate_move():
+    parts = make_parts()
+    config = OptimizerConfig(learning_rates={"expert": 1e-2, "value": 1e-1}, weight_decay=0.1)
+    optimizer, scheduler = build_optimizer(parts, config, 10)
+    before = {name: [p.detach().clone() for p in members] for name, members in parts.items()}
+    set_gradients(parts)
+    optimizer.step()
+    scheduler.step()
+    for name, members in parts.items():
+        moved = [not torch.equal(p, q) for p, q in zip(members, before[name], strict=True)]
+        assert all(moved) if name in config.learning_rates else not any(moved)
+        assert all(p.requires_grad == (name in config.learning_rates) for p in members)
+
+
+def test_biases_are_not_decayed_and_weights_are():
+    parts = make_parts()
+    config = OptimizerConfig(learning_rates={"expert": 1e-2}, weight_decay=0.5)
+    optimizer, _ = build_optimizer(parts, config, 10)
+    weight, bias = parts["expert"]
+    before = weight.detach().clone(), bias.detach().clone()
+    weight.grad, bias.grad = torch.zeros_like(weight), torch.zeros_like(bias)
+    optimizer.step()
+    assert weight.norm() < before[0].norm()
+    assert torch.equal(bias, before[1])
+
+
+def test_rate_warms_up_peaks_and_ends_at_the_final_fraction():
+    parts = make_parts()
+    config = OptimizerConfig(
+        learning_rates={"expert": 1e-3, "value": 1e-2}, warmup_steps=5, final_fraction=0.1
+    )
+    optimizer, scheduler = build_optimizer(parts, config, 50)
+    rates: dict[str, list[float]] = {"expert": [], "value": []}
+    for _ in range(51):
+        for group in optimizer.param_groups:
+            rates[group["part"]].append(group["lr"])
+        optimizer.step()
+        scheduler.step()
+    expert = rates["expert"][::2]
+    assert 0 < expert[0] < expert[4] < max(expert)
+    assert max(expert) == pytest.approx(1e-3) == expert[5]
+    assert expert[-1] == pytest.approx(1e-4)
+    assert all(a >= b for a, b in pairwise(expert[5:]))
+    assert rates["value"][::2] == pytest.approx([10 * rate for rate in expert])
+
+
+def test_clipping_bounds_the_total_and_keeps_the_direction():
+    parts = make_parts()
+    set_gradients(parts, 100.0)
+    before = torch.cat([p.grad.flatten() for members in parts.values() for p in members])
+    norms = clip_gradients(parts, 1.0)
+    after = torch.cat([p.grad.flatten() for members in parts.values() for p in members])
+    assert norms["total"] == pytest.approx(float(before.norm()))
+    assert float(after.norm()) == pytest.approx(1.0)
+    assert torch.allclose(after / after.norm(), before / before.norm())
+    again = clip_gradients(parts, 5.0)
+    assert again["total"] == pytest.approx(1.0)
+    assert set(again) == {*parts, "total"}
+
+
+@pytest.mark.parametrize("rates", [{"wings": 1e-3}, {"expert": 0.0}, {}])
+def test_bad_rates_are_refused(rates):
+    with pytest.raises(ConfigError, match="learning_rates") as caught:
+        build_optimizer(make_parts(), OptimizerConfig(learning_rates=rates), 10)
+    if "wings" in rates:
+        assert "wings" in str(caught.value)
+        assert "expert" in str(caught.value)

@@ -1,0 +1,241 @@
+"""The supervised trainer: it learns, resumes bit for bit, and padding never counts."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from learners.supervised import SupervisedTrainer, action_loss, encode_chunks
+from vlarl.codec import ActionCodec, fit_action_stats
+from vlarl.config.schema import DataConfig, FlowConfig, OptimizerConfig, SupervisedConfig
+from vlarl.data.episode import Episode
+from vlarl.data.grounding import GroundingSet
+from vlarl.data.samples import ChunkBatch, ChunkDataset
+from vlarl.errors import CheckpointError, ConfigError
+from vlarl.model.presets import build, tabletop_contract
+from vlarl.model.qwen_vla import QwenVLA
+
+SIZE = 32
+RATES = {"vision": 2e-3, "language": 2e-3, "expert": 2e-3}
+CONFIG = SupervisedConfig(
+    steps=28,
+    batch_size=8,
+    flow=FlowConfig(repeats=2),
+    optimizer=OptimizerConfig(learning_rates=RATES, warmup_steps=3),
+    data=DataConfig(objects_per_answer=2),
+    log_every=1,
+)
+
+
+def make_dataset(frames: int = 8, seed: int = 0, steady: bool = False) -> ChunkDataset:
+    """Two episodes with random images and actions; `steady` ones repeat one action."""
+    random = np.random.default_rng(seed)
+    episodes = [
+        Episode(
+            images={
+                name: random.integers(0, 256, (frames // 2, SIZE, SIZE, 3), dtype=np.uint8)
+                for name in ("ego", "cam_right_wrist")
+            },
+            state=np.zeros((frames // 2, 1), np.float32),
+            action=np.repeat(
+                random.uniform(-1, 1, (1 if steady else frames // 2, 5)).astype(np.float32),
+                frames // 2 if steady else 1,
+                axis=0,
+            ),
+            instruction=instruction,
+        )
+        for instruction in ("put the spoon on the towel", "put the carrot on the plate")
+    ]
+    return ChunkDataset(episodes, 16)
+
+
+def make_grounding(seed: int = 0) -> GroundingSet:
+    random = np.random.default_rng(seed)
+    images = {
+        name: random.integers(0, 256, (4, SIZE, SIZE, 3), dtype=np.uint8)
+        for name in ("ego", "cam_right_wrist")
+    }
+    places = random.uniform(0, 1, (4, len(images), 2, 2)).astype(np.float32)
+    return GroundingSet(images, ("spoon", "towel"), places)
+
+
+def make_model(dataset: ChunkDataset, awake: bool = False) -> QwenVLA:
+    """Tiny random weights; `awake` gives the layers that start at zero something to say."""
+    torch.manual_seed(0)
+    contract = tabletop_contract(image_size=SIZE)
+    stats = fit_action_stats(dataset.actions)
+    shape = (contract.tensor_channels, contract.tensor_horizon)
+    model = build("tiny", contract, ActionCodec(stats, contract.horizon, *shape))
+    if awake:
+        with torch.no_grad():
+            for parameter in model.expert.parameters():
+                parameter += 0.05 * torch.randn(parameter.shape)
+    return model
+
+
+class Log:
+    """Records what is logged."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, dict[str, float]] = {}
+
+    def log(self, step: int, **metrics: float) -> None:
+        self.rows.setdefault(step, {}).update(metrics)
+
+
+def losses(log: Log, name: str) -> list[float]:
+    return [row[name] for row in log.rows.values() if name in row]
+
+
+def test_overfits_a_few_chunks():
+    dataset, log = make_dataset(steady=True), Log()
+    trainer = SupervisedTrainer(make_model(dataset), CONFIG, dataset, None, seed=0, run=log)
+    trainer.train()
+    found = losses(log, "action_loss")
+    assert np.mean(found[-6:]) < 0.5 * np.mean(found[:4])
+
+
+def test_learns_where_objects_are():
+    dataset, grounding, log = make_dataset(), make_grounding(), Log()
+    rates = {name: RATES[name] for name in ("vision", "language")}
+    config = replace(
+        CONFIG,
+        grounding_batch_size=4,
+        action_weight=0.0,
+        vision_language_weight=1.0,
+        optimizer=OptimizerConfig(learning_rates=rates),
+    )
+    model = make_model(dataset)
+    expert = [p.detach().clone() for p in model.parts()["expert"]]
+    SupervisedTrainer(model, config, None, grounding, seed=0, run=log).train()
+    found = losses(log, "grounding_loss")
+    assert np.mean(found[-4:]) < 0.5 * np.mean(found[:2])
+    assert all(torch.equal(p, q) for p, q in zip(model.parts()["expert"], expert, strict=True))
+
+
+def test_resumed_run_takes_the_very_same_steps(tmp_path):
+    dataset, grounding = make_dataset(), make_grounding()
+    config = replace(CONFIG, steps=6, grounding_batch_size=2, save_every=3)
+
+    def save(trainer: SupervisedTrainer, step: int) -> None:
+        trainer.model.save_pretrained(tmp_path / f"step_{step}")
+        torch.save(trainer.state_dict(), tmp_path / f"state_{step}.pt")
+
+    whole = Log()
+    trainer = SupervisedTrainer(make_model(dataset), config, dataset, grounding, 7, whole)
+    trainer.train(save=lambda step: save(trainer, step))
+    resumed = Log()
+    model = QwenVLA.from_pretrained(tmp_path / "step_3")
+    torch.manual_seed(99)
+    later = SupervisedTrainer(model, config, dataset, grounding, 7, resumed)
+    later.load_state_dict(torch.load(tmp_path / "state_3.pt"))
+    later.train()
+    assert later.step == 6
+    assert list(resumed.rows) == [4, 5, 6]
+    for step, row in resumed.rows.items():
+        expected = {k: v for k, v in whole.rows[step].items() if k != "steps_per_second"}
+        assert {k: v for k, v in row.items() if k != "steps_per_second"} == expected
+    for name, tensor in trainer.model.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name]), name
+    with pytest.raises(CheckpointError, match="seed"):
+        SupervisedTrainer(model, config, dataset, grounding, 8).load_state_dict(later.state_dict())
+
+
+def gradient(model: QwenVLA, batch: ChunkBatch, scribble: float) -> tuple[float, torch.Tensor]:
+    """Loss and expert gradient, with `scribble` written into everything that is padding."""
+    model.zero_grad()
+    clean, mask = encode_chunks(model.codec, batch)
+    clean = clean.masked_fill(~mask, scribble)
+    context = model.encode(model.processor(batch.images, batch.instructions))
+    generator = torch.Generator().manual_seed(0)
+    loss = action_loss(model, context, clean, mask, FlowConfig(repeats=3), generator)
+    loss.backward()
+    return float(loss.detach()), torch.cat([p.grad.flatten() for p in model.expert.parameters()])
+
+
+def test_padding_changes_neither_loss_nor_gradient():
+    dataset = make_dataset()
+    model = make_model(dataset, awake=True)
+    batch = dataset.chunks(np.array([1, 6]))
+    assert not batch.valid.all()
+    loss, expected = gradient(model, batch, 0.0)
+    scribbled, found = gradient(model, batch, 1e3)
+    assert scribbled == loss
+    assert torch.equal(found, expected)
+    actions = np.where(batch.valid[..., None], batch.actions, -7.0).astype(np.float32)
+    beyond, found = gradient(model, replace(batch, actions=actions), 0.0)
+    assert beyond == loss
+    assert torch.equal(found, expected)
+
+
+def test_repeats_are_separate_draws_on_the_same_context():
+    dataset = make_dataset()
+    model = make_model(dataset, awake=True)
+    batch = dataset.chunks(np.array([0, 5]))
+    clean, mask = encode_chunks(model.codec, batch)
+    with torch.no_grad():
+        context = model.encode(model.processor(batch.images, batch.instructions))
+
+        def mean_loss(rows: list[int], repeats: int) -> float:
+            generator = torch.Generator().manual_seed(3)
+            flow = FlowConfig(repeats=repeats)
+            index = torch.tensor(rows)
+            return float(
+                action_loss(model, context[index], clean[index], mask[index], flow, generator)
+            )
+
+        assert mean_loss([0, 1], 2) == pytest.approx(mean_loss([0, 0, 1, 1], 1), rel=1e-5)
+
+
+def test_frozen_backbone_stays_and_is_not_differentiated():
+    dataset = make_dataset()
+    model = make_model(dataset)
+    config = replace(CONFIG, optimizer=OptimizerConfig(learning_rates={"expert": 1e-3}))
+    before = {n: p.detach().clone() for n, p in model.backbone.named_parameters()}
+    metrics = SupervisedTrainer(model, config, dataset, None, 0).train_step()
+    assert set(metrics) == {"action_loss", "grad_norm/expert", "grad_norm/total"}
+    assert all(torch.equal(p, before[n]) for n, p in model.backbone.named_parameters())
+
+
+def test_hooks_are_called_when_configured():
+    dataset, log, calls = make_dataset(), Log(), []
+    config = replace(CONFIG, steps=5, save_every=2, eval_every=3, log_every=2)
+    trainer = SupervisedTrainer(make_model(dataset), config, dataset, None, 0, log)
+
+    def evaluate(step: int) -> dict[str, float]:
+        calls.append(("evaluate", step))
+        return {"success_rate": 0.5}
+
+    last = trainer.train(save=lambda step: calls.append(("save", step)), evaluate=evaluate)
+    assert calls == [("save", 2), ("evaluate", 3), ("save", 4), ("save", 5)]
+    assert [step for step, row in log.rows.items() if "action_loss" in row] == [2, 4, 5]
+    assert log.rows[3] == {"success_rate": 0.5}
+    assert {"action_loss", "success_rate", "rate/expert"} <= set(last)
+
+
+def test_a_gradient_that_is_not_finite_stops_before_any_change():
+    dataset = make_dataset()
+    model = make_model(dataset, awake=True)
+    trainer = SupervisedTrainer(model, CONFIG, dataset, None, 0)
+    with torch.no_grad():
+        model.expert.context_in.bias[0] = float("nan")
+    before = [p.detach().clone() for p in model.parts()["language"]]
+    with pytest.raises(FloatingPointError, match="step 0"):
+        trainer.train_step()
+    assert trainer.step == 0
+    assert all(torch.equal(p, q) for p, q in zip(model.parts()["language"], before, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"action_weight": 0.0}, "no loss"),
+        ({"grounding_batch_size": 2}, "grounding_images"),
+        ({"optimizer": OptimizerConfig(learning_rates={"value": 1e-3})}, "value"),
+    ],
+)
+def test_settings_without_effect_are_refused(changes, words):
+    dataset = make_dataset()
+    with pytest.raises(ConfigError, match=words):
+        SupervisedTrainer(make_model(dataset), replace(CONFIG, **changes), dataset, None, 0)

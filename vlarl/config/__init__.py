@@ -1,0 +1,1 @@
+"""Config: the schema (frozen dataclasses) and the loader (OmegaConf)."""

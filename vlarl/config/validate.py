@@ -1,0 +1,318 @@
+"""What the values of a config mean together: every rule a generator of problems.
+
+A rule yields `(key, problem, remedy)`; the first problem found becomes one `ConfigError` with the
+key's value and where it was set. Rules look at the config alone: what needs a simulator, a
+checkpoint or the machine (task names, horizon, memory) is checked where that is known.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from vlarl.config.schema import OptimizerConfig, RunConfig
+from vlarl.errors import ConfigError
+
+PARTS = ("vision", "language", "expert", "value")
+
+
+class Problem(NamedTuple):
+    """One thing that cannot be run as configured."""
+
+    key: str
+    problem: str
+    remedy: str
+
+
+def validate(
+    config: RunConfig, origin: Mapping[str, str] | None = None, default_origin: str = "config"
+) -> None:
+    """Refuse a config that cannot be run or that holds a setting without effect.
+
+    Args:
+        config: what to check.
+        origin: dotted key -> the file or command line it came from, for the message.
+        default_origin: named for keys that `origin` does not hold.
+
+    Raises:
+        ConfigError: naming the source, key, value and remedy of the first problem.
+    """
+    for rule in RULES:
+        for key, problem, remedy in rule(config):
+            source = _source(origin or {}, key, default_origin)
+            value = _value_at(config, key)
+            raise ConfigError(f"{source}: {key} = {value!r}: {problem}. {remedy}")
+
+
+def check_execute_steps(config: RunConfig, horizon: int, checkpoint: str) -> None:
+    """Refuse to execute more of a chunk than the checkpoint's model predicts.
+
+    Raises:
+        ConfigError: if `sampling.execute_steps` is above `horizon` (`H_task` of the contract).
+    """
+    steps = config.sampling.execute_steps
+    if steps > horizon:
+        raise ConfigError(
+            f"sampling.execute_steps = {steps}: checkpoint {checkpoint} predicts {horizon} steps. "
+            f"Use sampling.execute_steps={horizon} or less."
+        )
+
+
+def _source(origin: Mapping[str, str], key: str, default: str) -> str:
+    """Where the key, or the free mapping that holds it, was set."""
+    return origin.get(key) or origin.get(key.rpartition(".")[0]) or default
+
+
+def _value_at(config: RunConfig, key: str) -> Any:
+    value: Any = config
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else getattr(value, name)
+    return value
+
+
+def _choice(config: RunConfig, key: str, allowed: Sequence[str]) -> Iterator[Problem]:
+    value = _value_at(config, key)
+    if value not in allowed:
+        close = difflib.get_close_matches(str(value), allowed, n=1)
+        remedy = f"Did you mean {close[0]}?" if close else f"Choose one of: {', '.join(allowed)}."
+        yield Problem(key, "no such choice", remedy)
+
+
+def _at_least(config: RunConfig, low: float, keys: Iterable[str]) -> Iterator[Problem]:
+    for key in keys:
+        if not _value_at(config, key) >= low:
+            yield Problem(key, f"must be at least {low:g}", f"Try {key}={low:g}.")
+
+
+def _above_zero(config: RunConfig, keys: Iterable[str]) -> Iterator[Problem]:
+    for key in keys:
+        if not _value_at(config, key) > 0:
+            default = _value_at(RunConfig(), key)
+            yield Problem(key, "must be above zero", f"The default is {default:g}.")
+
+
+def _fraction(config: RunConfig, keys: Iterable[str]) -> Iterator[Problem]:
+    for key in keys:
+        if not 0 <= _value_at(config, key) <= 1:
+            default = _value_at(RunConfig(), key)
+            yield Problem(key, "must lie between 0 and 1", f"The default is {default:g}.")
+
+
+def _without_effect(config: RunConfig, keys: Iterable[str], because: str) -> Iterator[Problem]:
+    defaults = RunConfig()
+    for key in keys:
+        if _value_at(config, key) != _value_at(defaults, key):
+            yield Problem(key, f"has no effect with {because}", "Remove it or change the other.")
+
+
+def _sections_without_effect(config: RunConfig, section: str, because: str) -> Iterator[Problem]:
+    """The changed setting below `section` that does nothing, named in full."""
+    for field in dataclasses.fields(_value_at(config, section)):
+        key = f"{section}.{field.name}"
+        if dataclasses.is_dataclass(_value_at(config, key)):
+            yield from _sections_without_effect(config, key, because)
+        else:
+            yield from _without_effect(config, [key], because)
+
+
+def _run(config: RunConfig) -> Iterator[Problem]:
+    yield from _choice(config, "stage", ("rl", "sft"))
+    yield from _choice(config, "resume", ("never", "auto"))
+    yield from _at_least(config, 0, ["seed"])
+    yield from _at_least(config, 1, ["checkpoint_every", "keep_checkpoints"])
+    if config.name in (".", "..") or "/" in config.name:
+        yield Problem("name", "is not a folder name", "Put the path into `output`.")
+    if not config.output:
+        yield Problem("output", "is empty", "Name a folder, such as output=runs.")
+    if config.resume == "auto" and not config.name:
+        yield Problem("resume", "needs a run to continue", "Name it: name=NAME.")
+    if config.seed >= config.evaluation.seed:
+        yield Problem(
+            "seed",
+            f"reaches the held-out initial states, which start at {config.evaluation.seed}",
+            "Use a smaller seed.",
+        )
+    for stage, sections in (("sft", ("reward", "ppo", "rollout")), ("rl", ("supervised",))):
+        if config.stage == stage:
+            for section in sections:
+                yield from _sections_without_effect(config, section, f"stage={stage}")
+
+
+def _env(config: RunConfig) -> Iterator[Problem]:
+    yield from _choice(config, "env.mode", ("spawn", "connect", "inprocess"))
+    yield from _at_least(config, 1, ["env.servers", "env.envs_per_server", "env.image_size"])
+    yield from _at_least(config, 0, ["env.restarts", "env.max_steps"])
+    yield from _above_zero(config, ["env.deadline_seconds"])
+    if not config.env.suite or config.env.suite == "gym:":
+        yield Problem("env.suite", "names no suite", "Try env.suite=tabletop or gym:ID.")
+    if len(set(config.env.tasks)) < len(config.env.tasks):
+        yield Problem("env.tasks", "names a task twice", "Name each task once.")
+    if config.env.mode == "connect":
+        if not config.env.addresses:
+            yield Problem(
+                "env.addresses",
+                "is empty with mode=connect",
+                "Try env.addresses=[tcp://HOST:PORT].",
+            )
+        for address in config.env.addresses:
+            if not address.startswith("tcp://") or not address.rpartition(":")[2].isdigit():
+                yield Problem(
+                    "env.addresses", f"{address!r} is no address", "Write tcp://HOST:PORT."
+                )
+    else:
+        yield from _without_effect(config, ["env.addresses"], f"env.mode={config.env.mode}")
+
+
+def _sampling(config: RunConfig) -> Iterator[Problem]:
+    keys = ["denoising_steps", "execute_steps"]
+    yield from _at_least(config, 1, [f"sampling.{key}" for key in keys])
+    yield from _above_zero(config, ["sampling.rollout_temperature"])
+    yield from _at_least(config, 0, ["sampling.eval_temperature"])
+
+
+def _exploration(config: RunConfig) -> Iterator[Problem]:
+    prefix = "sampling.exploration"
+    exploration = config.sampling.exploration
+    steps = config.sampling.denoising_steps
+    yield from _choice(config, f"{prefix}.kind", ("flow_sde", "flow_cps", "flow_noise"))
+    yield from _choice(config, f"{prefix}.noise_at", ("one", "all"))
+    yield from _choice(config, f"{prefix}.logprob_at", ("one", "all"))
+    yield from _choice(config, f"{prefix}.logprob_reduction", ("sum", "mean"))
+    if exploration.logprob_at == "all" and exploration.noise_at == "one":
+        yield Problem(
+            f"{prefix}.logprob_at", "needs noise at every step", f"Set {prefix}.noise_at=all."
+        )
+    if exploration.kind == "flow_noise":
+        yield from _without_effect(config, [f"{prefix}.noise_level"], "kind=flow_noise")
+        yield from _above_zero(config, [f"{prefix}.std_low"])
+        if exploration.std_high <= exploration.std_low:
+            yield Problem(f"{prefix}.std_high", "is not above std_low", "Raise it.")
+    else:
+        unused = [f"{prefix}.std_low", f"{prefix}.std_high"]
+        yield from _without_effect(config, unused, f"kind={exploration.kind}")
+        yield from _above_zero(config, [f"{prefix}.noise_level"])
+    last = steps - 1 if exploration.last_step == -1 else exploration.last_step
+    if exploration.last_step < -1 or last > steps - 1:
+        yield Problem(
+            f"{prefix}.last_step", f"is not a denoising step of {steps}", f"Use 0 to {steps - 1}."
+        )
+    if not 0 <= exploration.first_step <= last:
+        yield Problem(f"{prefix}.first_step", "is not before last_step", f"Use 0 to {last}.")
+    if exploration.kind == "flow_cps" and last > steps - 2:
+        yield Problem(
+            f"{prefix}.last_step",
+            "flow_cps has no noise at the last denoising step, so it cannot be scored there",
+            f"Use {prefix}.last_step={steps - 2}."
+            if steps > 1
+            else "Use sampling.denoising_steps=2 or more.",
+        )
+
+
+def _optimizer(config: RunConfig, prefix: str) -> Iterator[Problem]:
+    optimizer: OptimizerConfig = _value_at(config, prefix)
+    if not optimizer.learning_rates:
+        yield Problem(f"{prefix}.learning_rates", "trains nothing", "Try {expert: 1e-5}.")
+    for part, rate in optimizer.learning_rates.items():
+        key = f"{prefix}.learning_rates.{part}"
+        if part not in PARTS:
+            close = difflib.get_close_matches(part, PARTS, n=1) or [", ".join(PARTS)]
+            yield Problem(key, "no such part of the model", f"Did you mean {close[0]}?")
+        if not rate > 0:
+            yield Problem(key, "must be above zero", "Leave the part out to freeze it.")
+    if not all(0 <= beta < 1 for beta in optimizer.betas):
+        yield Problem(f"{prefix}.betas", "must lie in [0, 1)", "The default is [0.9, 0.95].")
+    yield from _at_least(config, 0, [f"{prefix}.weight_decay", f"{prefix}.warmup_steps"])
+    yield from _fraction(config, [f"{prefix}.final_fraction"])
+    yield from _above_zero(config, [f"{prefix}.max_grad_norm"])
+
+
+def _ppo(config: RunConfig) -> Iterator[Problem]:
+    counts = ("iterations", "decisions_per_stream", "epochs", "minibatch", "micro_batch")
+    yield from _at_least(config, 1, [f"ppo.{key}" for key in counts])
+    yield from _above_zero(config, ["ppo.clip_epsilon", "ppo.value_clip", "ppo.gamma"])
+    yield from _fraction(config, ["ppo.gamma", "ppo.gae_lambda"])
+    nonnegative = ("value_coefficient", "target_kl", "value_warmup_iterations")
+    yield from _at_least(config, 0, [f"ppo.{key}" for key in nonnegative])
+    ppo = config.ppo
+    if ppo.minibatch % ppo.micro_batch:
+        yield Problem(
+            "ppo.minibatch",
+            f"is not a multiple of ppo.micro_batch={ppo.micro_batch}",
+            f"Use ppo.micro_batch={ppo.minibatch}, or another divisor.",
+        )
+    if config.env.mode != "connect":
+        streams = config.env.servers * config.env.envs_per_server
+        decisions = streams * ppo.decisions_per_stream
+        if config.stage == "rl" and ppo.minibatch > decisions:
+            yield Problem(
+                "ppo.minibatch",
+                f"is more than the {decisions} decisions of a batch",
+                f"Use {decisions} or less, or more environments or decisions_per_stream.",
+            )
+    yield from _optimizer(config, "ppo.optimizer")
+
+
+def _supervised(config: RunConfig) -> Iterator[Problem]:
+    prefix = "supervised"
+    yield from _choice(config, f"{prefix}.flow.tau_distribution", ("beta", "logit_normal"))
+    counts = ("steps", "batch_size", "flow.repeats", "log_every", "save_every", "collect.episodes")
+    yield from _at_least(config, 1, [f"{prefix}.{key}" for key in counts])
+    nonnegative = (
+        "grounding_batch_size",
+        "action_weight",
+        "vision_language_weight",
+        "eval_every",
+        "data.grounding_images",
+        "collect.waypoint_noise",
+        "collect.action_noise",
+        "collect.seed",
+    )
+    yield from _at_least(config, 0, [f"{prefix}.{key}" for key in nonnegative])
+    yield from _above_zero(config, [f"{prefix}.flow.alpha", f"{prefix}.flow.beta"])
+    stage = config.supervised
+    if stage.flow.tau_distribution == "logit_normal":
+        keys = [f"{prefix}.flow.alpha", f"{prefix}.flow.beta"]
+        yield from _without_effect(config, keys, "tau_distribution=logit_normal")
+    if stage.data.path:
+        yield from _sections_without_effect(config, f"{prefix}.collect", "supervised.data.path set")
+    if stage.grounding_batch_size and not stage.data.grounding_images:
+        key = f"{prefix}.data.grounding_images"
+        yield Problem(key, "is needed by grounding_batch_size", f"Try {key}=20000.")
+    if stage.data.grounding_images and not stage.grounding_batch_size:
+        key = f"{prefix}.grounding_batch_size"
+        yield Problem(key, "leaves data.grounding_images without effect", f"Try {key}=64.")
+    if stage.optimizer.warmup_steps >= stage.steps and config.stage == "sft":
+        yield Problem(f"{prefix}.optimizer.warmup_steps", "is not below steps", "Shorten it.")
+    yield from _optimizer(config, f"{prefix}.optimizer")
+
+
+def _rest(config: RunConfig) -> Iterator[Problem]:
+    if config.reward.name == "sparse_success":
+        yield from _without_effect(config, ["reward.parameters"], "reward.name=sparse_success")
+    elif ":" not in config.reward.name:
+        remedy = "Use sparse_success, or package.module:callable for your own."
+        yield Problem("reward.name", "no such reward function", remedy)
+    yield from _at_least(config, 1, ["rollout.workers", "rollout.threads"])
+    yield from _at_least(config, 1, ["evaluation.episodes"])
+    yield from _at_least(config, 0, ["evaluation.every", "evaluation.videos", "evaluation.seed"])
+    yield from _choice(config, "runtime.kind", ("ray", "inprocess"))
+    yield from _at_least(config, 1, ["runtime.threads"])
+    yield from _at_least(config, 80, ["runtime.object_store_mb"])
+    if config.runtime.kind == "inprocess":
+        keys = ["runtime.address", "runtime.object_store_mb", "rollout.workers", "rollout.threads"]
+        yield from _without_effect(config, keys, "runtime.kind=inprocess")
+    if not config.logging.wandb:
+        yield from _without_effect(config, ["logging.project"], "logging.wandb=false")
+
+
+RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (
+    _run,
+    _env,
+    _sampling,
+    _exploration,
+    _ppo,
+    _supervised,
+    _rest,
+)

@@ -1,0 +1,1 @@
+"""Datasets: LeRobot folders on disk, training samples in memory, grounding questions."""

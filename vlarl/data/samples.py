@@ -1,0 +1,111 @@
+"""Demonstrations in memory, served as (observation, action chunk) pairs in a resumable order.
+
+Images stay uint8 until the processor turns a batch into patches. Letters: `B` samples, `F` frames,
+`H` control steps of a chunk, `c` action channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlarl.data.episode import Episode
+from vlarl.data.lerobot_reader import LeRobotReader
+
+
+@dataclass(frozen=True)
+class ChunkBatch:
+    """`B` observations, each with the actions that followed."""
+
+    images: dict[str, NDArray[np.uint8]]
+    """camera -> [B, height, width, 3]"""
+    instructions: tuple[str, ...]
+    actions: NDArray[np.float32]
+    """[B, H, c] simulator units; repeats the episode's last action where not valid."""
+    valid: NDArray[np.bool_]
+    """[B, H] False beyond the end of the episode; never False at the first step."""
+
+
+class ChunkDataset:
+    """All frames of some episodes, as arrays.
+
+    Attributes:
+        images: camera -> [F, height, width, 3] uint8.
+        actions: [F, c] float32, simulator units.
+        instructions: [F] index into `sentences`.
+    """
+
+    def __init__(self, episodes: Iterable[Episode], horizon: int) -> None:
+        """Take in `episodes` one by one; `horizon` is `H`.
+
+        Raises:
+            ValueError: if there are no episodes.
+        """
+        kept = list(episodes)
+        if not kept:
+            raise ValueError("a training set needs at least one episode")
+        self.horizon = horizon
+        self.sentences = tuple(dict.fromkeys(episode.instruction for episode in kept))
+        lengths = np.array([len(episode) for episode in kept])
+        self.images = {
+            name: np.concatenate([episode.images[name] for episode in kept])
+            for name in kept[0].images
+        }
+        self.actions = np.concatenate([episode.action for episode in kept])
+        places = [self.sentences.index(episode.instruction) for episode in kept]
+        self.instructions = np.repeat(places, lengths)
+        self._end = np.repeat(lengths.cumsum(), lengths)
+
+    @staticmethod
+    def read(reader: LeRobotReader, horizon: int) -> ChunkDataset:
+        """All episodes of a dataset folder."""
+        return ChunkDataset((reader.episode(i) for i in range(len(reader))), horizon)
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+    def chunks(self, frames: NDArray[np.int64]) -> ChunkBatch:
+        """The samples that start at `frames` [B]."""
+        steps = frames[:, None] + np.arange(self.horizon)
+        end = self._end[frames][:, None]
+        return ChunkBatch(
+            images={name: images[frames] for name, images in self.images.items()},
+            instructions=tuple(self.sentences[i] for i in self.instructions[frames]),
+            actions=self.actions[np.minimum(steps, end - 1)],
+            valid=steps < end,
+        )
+
+
+class BatchSampler:
+    """Which samples make up optimizer step `step`: a pure function of `(seed, step)`.
+
+    Every sample comes once in each pass over the data, in an order drawn anew for each pass; a
+    batch may straddle two passes. Resuming needs no state but the step.
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int) -> None:
+        """`size` samples in all."""
+        assert size > 0
+        assert batch_size > 0
+        self._size, self._batch_size, self._seed = size, batch_size, seed
+        self._orders: dict[int, NDArray[np.int64]] = {}
+
+    def indices(self, step: int) -> NDArray[np.int64]:
+        """[B] samples of step `step` (the first is 0)."""
+        places = np.arange(step * self._batch_size, (step + 1) * self._batch_size)
+        passes, offsets = np.divmod(places, self._size)
+        indices = np.empty(self._batch_size, np.int64)
+        for number in np.unique(passes):
+            here = passes == number
+            indices[here] = self._order(int(number))[offsets[here]]
+        return indices
+
+    def _order(self, number: int) -> NDArray[np.int64]:
+        if number not in self._orders:
+            self._orders = {n: o for n, o in self._orders.items() if n == number - 1}
+            random = np.random.default_rng([self._seed, number])
+            self._orders[number] = random.permutation(self._size)
+        return self._orders[number]

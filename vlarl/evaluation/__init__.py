@@ -1,0 +1,1 @@
+"""Evaluation's output: statistics of outcomes, curves, videos, the report page."""

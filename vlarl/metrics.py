@@ -1,0 +1,84 @@
+"""Where metrics go beside `metrics.jsonl`: Weights & Biases (offline) and TensorBoard, by choice.
+
+A sink takes one step's numbers. Both libraries are imported only when asked for.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from vlarl.config.schema import LoggingConfig
+from vlarl.errors import ConfigError
+
+
+class MetricSink(Protocol):
+    """Takes numbers by name, once for each step."""
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Record one step."""
+        ...
+
+    def close(self) -> None:
+        """Flush and end; safe to call twice."""
+        ...
+
+
+class WandbSink:
+    """Offline Weights & Biases run in the run folder; `wandb sync` uploads it when wanted."""
+
+    def __init__(self, folder: Path, project: str, config: dict[str, Any]) -> None:
+        import wandb
+
+        settings = wandb.Settings(silent=True, console="off", disable_git=True)
+        self._run = wandb.init(
+            project=project,
+            name=folder.name,
+            dir=str(folder),
+            mode="offline",
+            config=config,
+            settings=settings,
+        )
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Record one step."""
+        self._run.log(dict(metrics), step=step)
+
+    def close(self) -> None:
+        """End the run."""
+        self._run.finish()
+
+
+class TensorBoardSink:
+    """Event files under `tensorboard/` of the run folder."""
+
+    def __init__(self, folder: Path) -> None:
+        if importlib.util.find_spec("tensorboard") is None:
+            raise ConfigError(
+                "logging.tensorboard = True: tensorboard is not installed. "
+                "Install it: pip install 'vlarl[tensorboard]'."
+            )
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Record one step."""
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush the event file."""
+        self._writer.close()
+
+
+def open_sinks(folder: Path, logging: LoggingConfig, config: dict[str, Any]) -> list[MetricSink]:
+    """The sinks that the config asks for."""
+    sinks: list[MetricSink] = []
+    if logging.wandb:
+        sinks.append(WandbSink(folder, logging.project, config))
+    if logging.tensorboard:
+        sinks.append(TensorBoardSink(folder))
+    return sinks

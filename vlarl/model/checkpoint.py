@@ -1,0 +1,183 @@
+"""Reading and writing the checkpoint folder. One format for every stage; no training state.
+
+    config.json  model.safetensors  action_stats.json  contract.json
+    tokenizer.json  tokenizer_config.json  preprocessor_config.json
+
+A folder is written beside its final place and renamed. Whatever does not match exactly is a
+`CheckpointError`, with one exception: a missing value head starts at zero, with one notice.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import Qwen3_5Config
+from transformers.models.qwen3_5.tokenization_qwen3_5 import Qwen3_5Tokenizer
+
+from vlarl.codec import ActionCodec, ActionStats
+from vlarl.contract import Contract
+from vlarl.errors import CheckpointError
+from vlarl.model.dit import ExpertConfig
+from vlarl.model.processor import PatchLayout, Processor
+from vlarl.model.qwen_vla import QwenVLA
+
+PACKAGED = Path(__file__).resolve().parents[1] / "checkpoints"
+MODEL_TYPE = "qwen_vla"
+_TIED_HEAD = "backbone.lm_head.weight"
+_VALUE_HEAD = ("value_head.weight", "value_head.bias")
+
+logger = logging.getLogger(__name__)
+
+
+def save(model: QwenVLA, folder: Path) -> None:
+    """Write `model` to `folder`, replacing what is there."""
+    folder = folder.absolute()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    _write_json(partial / "config.json", _config(model))
+    _write_json(partial / "contract.json", model.contract.to_dict())
+    _write_json(partial / "action_stats.json", model.codec.stats.to_dict())
+    _write_json(partial / "preprocessor_config.json", asdict(model.processor.layout))
+    model.processor.tokenizer.save_pretrained(partial)
+    save_file(saved_tensors(model), partial / "model.safetensors", metadata={"format": "pt"})
+    replaced = folder.with_name(f".{folder.name}.replaced-{os.getpid()}")
+    if folder.exists():
+        folder.rename(replaced)
+    partial.rename(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def load(folder_or_name: str | Path) -> QwenVLA:
+    """Read a checkpoint folder, or a packaged one by name.
+
+    Raises:
+        CheckpointError: if it is missing, truncated, or does not match its own config.
+    """
+    folder = resolve(folder_or_name)
+    config = _read_json(folder / "config.json")
+    if config.get("model_type") != MODEL_TYPE:
+        raise CheckpointError(
+            f"{folder}/config.json: model_type is {config.get('model_type')!r}, not {MODEL_TYPE!r}"
+        )
+    try:
+        contract = Contract.from_dict(_read_json(folder / "contract.json"))
+        stats = ActionStats.from_dict(_read_json(folder / "action_stats.json"))
+        codec = ActionCodec(
+            stats, contract.horizon, contract.tensor_channels, contract.tensor_horizon
+        )
+        layout = _layout(_read_json(folder / "preprocessor_config.json"))
+        processor = Processor(_tokenizer(folder), contract, layout)
+        backbone = Qwen3_5Config.from_dict(config["backbone"])
+        expert = ExpertConfig(**config["expert"])
+    except (TypeError, KeyError) as error:
+        raise CheckpointError(f"{folder}: {error}") from error
+    except ValueError as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{folder}: {error}") from error
+    # Random weights are overwritten below; callers' random numbers must not depend on loading.
+    with torch.random.fork_rng(devices=[]):
+        model = QwenVLA(backbone, expert, contract, codec, processor)
+    restore(model, _read_tensors(folder / "model.safetensors"), str(folder))
+    return model
+
+
+def resolve(folder_or_name: str | Path) -> Path:
+    """The folder itself if it exists, else the packaged checkpoint of this name."""
+    packaged = PACKAGED / str(folder_or_name)
+    for folder in (Path(folder_or_name), packaged):
+        if folder.is_dir():
+            return folder
+    names = sorted(path.name for path in PACKAGED.glob("*") if path.is_dir())
+    raise CheckpointError(
+        f"no checkpoint folder {str(folder_or_name)!r}; packaged: {', '.join(names) or 'none'}"
+    )
+
+
+def saved_tensors(model: QwenVLA) -> dict[str, Tensor]:
+    """Every tensor that a checkpoint holds, by name; a tied language head only once."""
+    tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    if model.config.tie_word_embeddings:
+        del tensors[_TIED_HEAD]
+    return tensors
+
+
+def restore(model: QwenVLA, tensors: dict[str, Tensor], origin: str) -> None:
+    """Copy `tensors` into `model`.
+
+    Raises:
+        CheckpointError: naming every tensor that is missing, unknown or of another shape.
+    """
+    expected = saved_tensors(model)
+    missing = expected.keys() - tensors.keys()
+    if missing == set(_VALUE_HEAD):
+        logger.warning("%s has no value head: it starts at zero", origin)
+        tensors = {**tensors, **{name: torch.zeros_like(expected[name]) for name in _VALUE_HEAD}}
+        missing = set()
+    problems = [f"missing {name}" for name in sorted(missing)]
+    problems += [f"unknown {name}" for name in sorted(tensors.keys() - expected.keys())]
+    problems += [
+        f"{name} is {tuple(tensors[name].shape)}, the config says {tuple(expected[name].shape)}"
+        for name in sorted(expected.keys() & tensors.keys())
+        if tensors[name].shape != expected[name].shape
+    ]
+    if problems:
+        raise CheckpointError(f"{origin} does not match its config:\n  " + "\n  ".join(problems))
+    if model.config.tie_word_embeddings:
+        embedding = "backbone.model.language_model.embed_tokens.weight"
+        tensors = {**tensors, _TIED_HEAD: tensors[embedding]}
+    model.load_state_dict(tensors)
+
+
+def _config(model: QwenVLA) -> dict[str, Any]:
+    return {
+        "model_type": MODEL_TYPE,
+        "architectures": ["QwenVLA"],
+        "backbone": model.config.to_dict(),
+        "expert": asdict(model.expert_config),
+    }
+
+
+def _layout(values: dict[str, Any]) -> PatchLayout:
+    means = {key: tuple(values[key]) for key in ("image_mean", "image_std")}
+    return PatchLayout(**{**values, **means})
+
+
+def _tokenizer(folder: Path) -> Qwen3_5Tokenizer:
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        _read_json(folder / name)
+    return Qwen3_5Tokenizer.from_pretrained(folder)
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"checkpoint file {path} is missing") from error
+    except ValueError as error:
+        raise CheckpointError(f"checkpoint file {path} is damaged: {error}") from error
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"checkpoint file {path} is missing") from error
+    except SafetensorError as error:
+        raise CheckpointError(f"checkpoint file {path} is damaged: {error}") from error

@@ -1,0 +1,244 @@
+"""Images and sentences -> the backbone's input tensors. No weights, no randomness.
+
+One layout for training, rollout, evaluation and serving: the contract's cameras in their order,
+each in its view tags, then the prompt, in a minimal chat template. Batches have a fixed length
+(`contract.prompt_tokens`), padded on the right, so that any of them can be stacked. Images must
+have the contract's size; nothing is resized here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tensordict import TensorDict
+from torch import Tensor
+from transformers.models.qwen3_5.tokenization_qwen3_5 import Qwen3_5Tokenizer
+
+from vlarl.contract import Contract
+from vlarl.model.tokenizer import CONTROL_TOKENS, VIEWS, token_id
+from vlarl.prompt import prompt
+
+IGNORED_LABEL = -100
+_REMEMBERED_PROMPTS = 4096
+
+
+@dataclass(frozen=True)
+class PatchLayout:
+    """How images become patches; saved as `preprocessor_config.json`."""
+
+    patch_size: int = 16
+    merge_size: int = 2
+    temporal_patch_size: int = 2
+    image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+    def grid(self, height: int, width: int) -> tuple[int, int, int]:
+        """Patches of one image: time, rows, columns.
+
+        Raises:
+            ValueError: if the size is no multiple of patch times merge.
+        """
+        unit = self.patch_size * self.merge_size
+        if height % unit or width % unit:
+            raise ValueError(f"image size {height}x{width} must be a multiple of {unit}")
+        return 1, height // self.patch_size, width // self.patch_size
+
+    def tokens(self, height: int, width: int) -> int:
+        """Tokens of one image in the language model."""
+        _, rows, columns = self.grid(height, width)
+        return rows * columns // self.merge_size**2
+
+    def patchify(self, images: Tensor) -> Tensor:
+        """uint8 [B, h, w, 3] -> float32 [B, rows * columns, patch_dim].
+
+        Patches come in blocks of merge x merge, each flattened as channel, time, row, column; a
+        still image is repeated over time. Equals transformers' `Qwen2VLImageProcessorPil`.
+        """
+        batch, height, width, _ = images.shape
+        _, rows, columns = self.grid(height, width)
+        size, merge = self.patch_size, self.merge_size
+        mean, std = torch.tensor(self.image_mean), torch.tensor(self.image_std)
+        normal = images.float().mul_(1.0 / (255.0 * std)).sub_(mean / std)
+        blocks = normal.view(
+            batch, rows // merge, merge, size, columns // merge, merge, size, 3
+        ).permute(0, 1, 4, 2, 5, 7, 3, 6)
+        shape = blocks.shape
+        repeated = blocks.unsqueeze(6).expand(*shape[:6], self.temporal_patch_size, *shape[6:])
+        return repeated.reshape(batch, rows * columns, -1)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Tensors of one text with its image placeholders, [L] each and [3, L] positions."""
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    mm_token_type_ids: Tensor
+    position_ids: Tensor
+    labels: Tensor
+
+
+class Processor:
+    """Builds the inputs of `QwenVLA` for one contract."""
+
+    def __init__(
+        self, tokenizer: Qwen3_5Tokenizer, contract: Contract, layout: PatchLayout | None = None
+    ) -> None:
+        """Raises ValueError for a camera without view tags, or a size without a patch grid."""
+        unknown = [camera.name for camera in contract.cameras if camera.name not in VIEWS]
+        if unknown:
+            raise ValueError(f"cameras {unknown} have no view tags; allowed: {', '.join(VIEWS)}")
+        self.tokenizer = tokenizer
+        self.contract = contract
+        self.layout = layout or PatchLayout()
+        self.grids = [self.layout.grid(camera.height, camera.width) for camera in contract.cameras]
+        self.image_token = token_id(tokenizer, "<|image_pad|>")
+        self._views = "".join(self._view_text(index) for index in range(len(contract.cameras)))
+        self._grid = torch.tensor(self.grids)
+        self._rows: dict[tuple[str, str | None], _Row] = {}
+
+    def _view_text(self, index: int) -> str:
+        camera = self.contract.cameras[index]
+        pads = "<|image_pad|>" * self.layout.tokens(camera.height, camera.width)
+        return f"<|{camera.name}_start|><|vision_start|>{pads}<|vision_end|><|{camera.name}_end|>"
+
+    def chat(self, text: str) -> str:
+        """The chat template around views and text, up to where the assistant speaks."""
+        return f"<|im_start|>user\n{self._views}{text}<|im_end|>\n<|im_start|>assistant\n"
+
+    def __call__(
+        self, images: dict[str, NDArray[np.uint8]], instructions: Sequence[str]
+    ) -> TensorDict:
+        """Inputs that ask for actions.
+
+        Args:
+            images: camera name -> [B, height, width, 3]; cameras beyond the contract's are unused.
+            instructions: [B] task sentences.
+
+        Returns:
+            TensorDict of batch size [B]: `input_ids`, `attention_mask`, `mm_token_type_ids` [B, L],
+            `position_ids` [B, 3, L], `pixel_values` [B, P, patch_dim] over all cameras,
+            `image_grid_thw` [B, I, 3].
+
+        Raises:
+            ValueError: for a missing camera, a wrong shape or type, or a text that is too long.
+        """
+        robot, horizon = self.contract.embodiment, self.contract.horizon
+        texts = [prompt(robot, instruction, horizon) for instruction in instructions]
+        return self._assemble(images, [(text, None) for text in texts])
+
+    def question(
+        self,
+        images: dict[str, NDArray[np.uint8]],
+        question: Sequence[str],
+        answer: Sequence[str] | None = None,
+    ) -> TensorDict:
+        """Inputs for next-token training: as `__call__`, plus `labels` [B, L].
+
+        Labels stand at the answer and the `<|im_end|>` after it, -100 elsewhere. Without `answer`
+        the text ends where the assistant would begin and nothing is supervised.
+        """
+        answers: Sequence[str | None] = [None] * len(question) if answer is None else answer
+        if len(answers) != len(question):
+            raise ValueError(f"{len(question)} questions but {len(answers)} answers")
+        texts = list(zip(question, answers, strict=True))
+        inputs = self._assemble(images, texts)
+        inputs["labels"] = torch.stack([self._row(*text).labels for text in texts])
+        return inputs
+
+    def _assemble(
+        self, images: dict[str, NDArray[np.uint8]], texts: list[tuple[str, str | None]]
+    ) -> TensorDict:
+        rows = [self._row(*text) for text in texts]
+        batch = len(rows)
+        return TensorDict(
+            {
+                "input_ids": torch.stack([row.input_ids for row in rows]),
+                "attention_mask": torch.stack([row.attention_mask for row in rows]),
+                "mm_token_type_ids": torch.stack([row.mm_token_type_ids for row in rows]),
+                "position_ids": torch.stack([row.position_ids for row in rows]),
+                "pixel_values": self.pixels(images, batch),
+                "image_grid_thw": self._grid.expand(batch, -1, -1).clone(),
+            },
+            batch_size=[batch],
+        )
+
+    def pixels(self, images: dict[str, NDArray[np.uint8]], batch: int) -> Tensor:
+        """[B, P, patch_dim] float32 over the contract's cameras; checks names, shapes and types."""
+        parts = []
+        for camera in self.contract.cameras:
+            if camera.name not in images:
+                raise ValueError(f"no image of camera {camera.name!r}; given: {sorted(images)}")
+            image = images[camera.name]
+            expected = (batch, camera.height, camera.width, 3)
+            if image.shape != expected or image.dtype != np.uint8:
+                raise ValueError(
+                    f"camera {camera.name!r}: expected uint8 {expected}, "
+                    f"got {image.dtype} {image.shape}"
+                )
+            parts.append(self.layout.patchify(torch.tensor(image)))
+        return torch.cat(parts, dim=1)
+
+    def _row(self, text: str, answer: str | None) -> _Row:
+        key = (text, answer)
+        if key not in self._rows:
+            if len(self._rows) >= _REMEMBERED_PROMPTS:
+                self._rows.clear()
+            self._rows[key] = self._tokenize(text, answer)
+        return self._rows[key]
+
+    def _tokenize(self, text: str, answer: str | None) -> _Row:
+        for token in CONTROL_TOKENS:
+            # Otherwise a sentence from outside could close its turn or fake an image.
+            if token in text or (answer is not None and token in answer):
+                raise ValueError(f"the text contains the control token {token!r}")
+        ids = self.tokenizer.encode(self.chat(text), add_special_tokens=False)
+        supervised: list[int] = []
+        if answer is not None:
+            supervised = self.tokenizer.encode(f"{answer}<|im_end|>", add_special_tokens=False)
+        length, total = self.contract.prompt_tokens, len(ids) + len(supervised)
+        if total > length:
+            raise ValueError(
+                f"{total} tokens exceed the contract's prompt_tokens = {length}: {text!r}"
+            )
+        pad = self.tokenizer.pad_token_id
+        input_ids = torch.tensor([*ids, *supervised, *[pad] * (length - total)])
+        labels = torch.full((length,), IGNORED_LABEL)
+        labels[len(ids) : total] = torch.tensor(supervised, dtype=torch.long)
+        is_image = (input_ids == self.image_token).long()
+        return _Row(
+            input_ids=input_ids,
+            attention_mask=(torch.arange(length) < total).long(),
+            mm_token_type_ids=is_image,
+            position_ids=self._positions(is_image.tolist(), total),
+            labels=labels,
+        )
+
+    def _positions(self, is_image: list[int], total: int) -> Tensor:
+        """[3, L] time, row and column of multi-section rotary embedding; 0 where padded."""
+        positions = torch.zeros(3, len(is_image), dtype=torch.long)
+        merge = self.layout.merge_size
+        image, place, position = 0, 0, 0
+        while place < total:
+            if not is_image[place]:
+                positions[:, place] = position
+                place, position = place + 1, position + 1
+                continue
+            _, rows, columns = (
+                self.grids[image][axis] // (merge if axis else 1) for axis in range(3)
+            )
+            tokens = torch.arange(rows * columns)
+            span = slice(place, place + rows * columns)
+            positions[0, span] = position
+            positions[1, span] = position + tokens // columns
+            positions[2, span] = position + tokens % columns
+            image, place, position = (
+                image + 1,
+                place + rows * columns,
+                position + max(rows, columns),
+            )
+        return positions

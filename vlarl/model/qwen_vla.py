@@ -1,0 +1,172 @@
+"""Qwen-VLA: the backbone, the action expert and the value head in one module (paper section 2.2).
+
+Sampling and losses are functions elsewhere; reading and writing checkpoints is in `checkpoint`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor, nn
+from transformers import Qwen3_5Config
+
+from vlarl.codec import ActionCodec
+from vlarl.contract import Contract
+from vlarl.model.backbone import build_backbone, hidden_states, next_token_loss, view_tokens
+from vlarl.model.dit import ActionExpert, ExpertConfig
+from vlarl.model.processor import Processor
+
+_INITIAL_LOG_STD = -1.9
+"""Between the usual bounds 0.05 and 0.5 of `flow_noise`."""
+
+
+class QwenVLA(nn.Module):
+    """A vision-language-action model with everything that its checkpoint carries."""
+
+    def __init__(
+        self,
+        backbone: Qwen3_5Config,
+        expert: ExpertConfig,
+        contract: Contract,
+        codec: ActionCodec,
+        processor: Processor,
+    ) -> None:
+        """Random weights; the value head starts at zero.
+
+        Raises:
+            ValueError: if expert, contract and codec disagree about the action tensor.
+        """
+        super().__init__()
+        shape = (contract.tensor_horizon, contract.tensor_channels)
+        for name, other in (
+            ("expert", (expert.horizon, expert.channels)),
+            ("codec", (codec.tensor_horizon, codec.channels)),
+        ):
+            if other != shape:
+                raise ValueError(f"{name} has action tensors {other}, the contract {shape}")
+        self.config = backbone
+        self.expert_config = expert
+        self.contract = contract
+        self.codec = codec
+        self.processor = processor
+        self.backbone = build_backbone(backbone)
+        self.expert = ActionExpert(expert, backbone.text_config)
+        self.value_head = nn.Linear(backbone.text_config.hidden_size, 1)
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+        self.exploration_log_std = nn.Parameter(torch.full((expert.channels,), _INITIAL_LOG_STD))
+
+    def encode(self, inputs: TensorDict) -> TensorDict:
+        """Run the backbone once; what comes back serves all denoising steps and the value.
+
+        Args:
+            inputs: of the processor, batch size [B].
+
+        Returns:
+            The context: `hidden` [B, L, D] float32, zero where padded, `mask` [B, L] bool,
+            `position_ids` [B, 3, L].
+        """
+        return TensorDict(
+            {
+                "hidden": hidden_states(self.backbone, inputs).float(),
+                "mask": inputs["attention_mask"].bool(),
+                "position_ids": inputs["position_ids"],
+            },
+            batch_size=inputs.batch_size,
+        )
+
+    def prepare(self, context: TensorDict) -> TensorDict:
+        """The same context, ready for many calls of `velocity`, as denoising makes them.
+
+        With the prefix variant its keys and values are added (`shared`), which are bigger than the
+        hidden states: use it while sampling, do not store it. Without, nothing changes.
+        """
+        if not self.expert_config.prefix:
+            return context
+        states = self.expert.shared_states(
+            context["hidden"].to(self.expert_dtype), context["mask"], context["position_ids"]
+        )
+        return context.copy().set("shared", states)
+
+    def velocity(self, context: TensorDict, y: Tensor, tau: Tensor, action_mask: Tensor) -> Tensor:
+        """The expert's velocity `v = y1 - y0` at flow time `tau` (1: noise, 0: clean).
+
+        Args:
+            context: of `encode` or `prepare`, batch size [B].
+            y: [B * R, H, K] noisy chunks; what stands in padded entries is ignored. Usually R is 1;
+                otherwise rows b * R ... b * R + R - 1 share context b, as `repeat_interleave` does.
+            tau: [B * R]
+            action_mask: [B * R, H, K] bool.
+
+        Returns:
+            [B * R, H, K] float32, exactly zero at padded entries.
+        """
+        velocity = self.expert(
+            context["hidden"].to(self.expert_dtype),
+            context["mask"],
+            context["position_ids"],
+            y.masked_fill(~action_mask, 0.0),
+            tau,
+            context.get("shared"),
+        )
+        return velocity.masked_fill(~action_mask, 0.0)
+
+    def view_tokens(self, pixel_values: Tensor) -> list[Tensor]:
+        """The vision tower alone: [B, tokens, D] for each camera of the contract.
+
+        Args:
+            pixel_values: [B, P, patch_dim] of `processor.pixels`.
+        """
+        return view_tokens(self.backbone, pixel_values, self.processor.grids)
+
+    @property
+    def expert_dtype(self) -> torch.dtype:
+        """The expert's number format."""
+        return self.expert.context_in.weight.dtype
+
+    def value(self, context: TensorDict) -> Tensor:
+        """[B] float32 from the mean hidden state; no gradient reaches the backbone."""
+        weight = context["mask"].unsqueeze(-1).float()
+        hidden = context["hidden"].detach().float()
+        mean = (hidden * weight).sum(dim=1) / weight.sum(dim=1)
+        return self.value_head(mean).squeeze(-1)
+
+    def language_logits(self, inputs: TensorDict) -> Tensor:
+        """[B, L, V] next-token logits at every position; `language_loss` is cheaper."""
+        return self.backbone.lm_head(hidden_states(self.backbone, inputs))
+
+    def language_loss(self, inputs: TensorDict) -> Tensor:
+        """Mean next-token loss (paper eq. 3) over `inputs["labels"]` of `processor.question`."""
+        return next_token_loss(
+            self.backbone, hidden_states(self.backbone, inputs), inputs["labels"]
+        )
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters by part; each is in exactly one."""
+        vision = list(self.backbone.model.visual.parameters())
+        in_vision = {id(parameter) for parameter in vision}
+        return {
+            "vision": vision,
+            "language": [p for p in self.backbone.parameters() if id(p) not in in_vision],
+            "expert": [*self.expert.parameters(), self.exploration_log_std],
+            "value": list(self.value_head.parameters()),
+        }
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the checkpoint folder; a half-written one is never seen under this name."""
+        from vlarl.model.checkpoint import save
+
+        save(self, Path(folder))
+
+    @staticmethod
+    def from_pretrained(folder_or_name: str | Path) -> QwenVLA:
+        """Read a checkpoint folder, or a packaged one by name (`tabletop-sft`).
+
+        Raises:
+            CheckpointError: if it is missing, truncated, or does not match its own config.
+        """
+        from vlarl.model.checkpoint import load
+
+        return load(folder_or_name)

@@ -1,0 +1,143 @@
+"""A model that acts: from images and instructions to action chunks in simulator units.
+
+Everything runs without gradients and with the model in evaluation mode. Environments, episodes and
+learning live elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tensordict import TensorDict
+from torch import Tensor, nn
+
+from vlarl.codec import ActionCodec
+from vlarl.config.schema import SamplingConfig
+from vlarl.sampler import ExploredChunk, sample_explore, sample_ode
+
+
+class PolicyModel(Protocol):
+    """What acting and learning need of a model; `QwenVLA` is one."""
+
+    codec: ActionCodec
+    processor: Any
+    exploration_log_std: nn.Parameter
+
+    def encode(self, inputs: TensorDict) -> TensorDict:
+        """The context of observations, batch size [B]."""
+        ...
+
+    def velocity(self, context: TensorDict, y: Tensor, tau: Tensor, action_mask: Tensor) -> Tensor:
+        """[B, H, K] velocity of the chunks `y` at flow times `tau` [B]."""
+        ...
+
+    def value(self, context: TensorDict) -> Tensor:
+        """[B] value: a linear function of the mean unmasked hidden state."""
+        ...
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters by part."""
+        ...
+
+    def eval(self) -> Any:
+        """Switch to evaluation mode."""
+        ...
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """One decision of each of `n` environments."""
+
+    actions: NDArray[np.float32]
+    """[n, H_exec, c] in simulator units: what is executed."""
+    value: Tensor
+    """[n] float32"""
+    chunk: ExploredChunk | None
+    """What the learner scores; None without exploration."""
+    context: TensorDict | None = None
+    """Of `model.encode`, if it is to be kept."""
+    inputs: TensorDict | None = None
+    """Of the processor, if they are to be kept."""
+
+
+class Policy:
+    """Acts with whatever weights `model` holds at the time."""
+
+    def __init__(self, model: PolicyModel, sampling: SamplingConfig) -> None:
+        self._model = model
+        self._sampling = sampling
+
+    @property
+    def noise_shape(self) -> tuple[int, int]:
+        """`H, K` of one action tensor."""
+        return self._model.codec.tensor_horizon, self._model.codec.channels
+
+    @torch.no_grad()
+    def act(
+        self,
+        images: Mapping[str, NDArray[np.uint8]],
+        instructions: Sequence[str],
+        generator: torch.Generator | None,
+        explore: bool,
+        keep: str = "context",
+        noise: Tensor | None = None,
+    ) -> Decisions:
+        """Decide for `n` environments in one batch.
+
+        Args:
+            images: camera -> [n, height, width, 3].
+            instructions: [n]
+            generator: draws the noise; may be None if all of it is given.
+            explore: sample with the exploration noise at rollout temperature, else solve the ODE at
+                evaluation temperature.
+            keep: `context` or `inputs`: what the learner will need; only when exploring.
+            noise: [n, H, K] standard normal, where to start; the temperature is applied here.
+        """
+        assert keep in ("context", "inputs"), keep
+        self._model.eval()
+        sampling, codec = self._sampling, self._model.codec
+        inputs = self._model.processor(images, instructions)
+        context = self._model.encode(inputs)
+        mask = codec.mask(len(instructions))
+        if noise is None:
+            assert generator is not None, "without noise, give a generator"
+            noise = torch.randn(mask.shape, generator=generator)
+
+        def velocity(y: Tensor, tau: Tensor) -> Tensor:
+            return self._model.velocity(context, y, tau, mask)
+
+        chunk = None
+        if explore:
+            assert generator is not None, "exploration needs a generator"
+            chunk = sample_explore(
+                velocity,
+                noise * sampling.rollout_temperature,
+                mask,
+                sampling.denoising_steps,
+                sampling.exploration,
+                sampling.rollout_temperature,
+                generator,
+                self._model.exploration_log_std,
+            )
+            action = chunk["action"]
+        else:
+            start = noise * sampling.eval_temperature
+            action = sample_ode(velocity, start, mask, sampling.denoising_steps)
+        return Decisions(
+            actions=codec.decode(action)[:, : sampling.execute_steps],
+            value=self._model.value(context),
+            chunk=chunk,
+            context=context if explore and keep == "context" else None,
+            inputs=inputs if explore and keep == "inputs" else None,
+        )
+
+    @torch.no_grad()
+    def value(self, images: Mapping[str, NDArray[np.uint8]], instructions: Sequence[str]) -> Tensor:
+        """[n] values of observations that are not acted on."""
+        self._model.eval()
+        return self._model.value(self._model.encode(self._model.processor(images, instructions)))

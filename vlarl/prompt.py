@@ -1,0 +1,36 @@
+"""The embodiment-aware prompt, word for word as in section 2.3 of the paper. Light; no tokens here.
+
+The same string serves training, rollout, evaluation and serving. A change of wording is a change of
+`PROMPT_VERSION`, which checkpoints carry.
+"""
+
+from __future__ import annotations
+
+from vlarl.embodiment import Embodiment
+
+PROMPT_VERSION = "1"
+
+
+def prompt(embodiment: Embodiment, instruction: str, horizon: int) -> str:
+    """The text that tells the model which robot it drives and what to do.
+
+    Args:
+        embodiment: the robot and its control frequency.
+        instruction: the task's sentence; a final period is dropped, for the template brings one.
+        horizon: `H_task`, control steps of the predicted chunk.
+
+    Raises:
+        ValueError: if the instruction is empty.
+    """
+    task = instruction.strip().removesuffix(".")
+    if not task:
+        raise ValueError("the instruction is empty: say what the robot should do")
+    arms = "dual arms" if embodiment.dual_arm else "single arm"
+    waist = ", waist" if embodiment.waist else ""
+    base = ", and mobile base" if embodiment.mobile_base else ""
+    return (
+        f"The robot is {embodiment.robot_tag} with {arms}{waist}{base}. "
+        f"The control frequency is {embodiment.control_hz:g} Hz. "
+        f"Please predict the next {horizon} control actions "
+        f"to execute the following task: {task}."
+    )

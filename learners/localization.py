@@ -29,7 +29,7 @@ _VISIBILITY_WEIGHT = 0.3
 
 
 class LocalizationTrainer:
-    """Owns the throw-away heads (one for each camera) and the optimizer; the tower is the model's."""
+    """Owns the throw-away heads, one for each camera, and the optimizer."""
 
     def __init__(
         self, model: QwenVLA, config: LocalizationConfig, scenes: GroundingSet, seed: int
@@ -86,7 +86,7 @@ class LocalizationTrainer:
         return float(np.mean(recent))
 
     def predict(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Places [B, cameras, objects, 2] as fractions, and visibility logits [B, cameras, objects]."""
+        """Places [B, cameras, objects, 2] as fractions, visibility logits [B, cameras, objects]."""
         images = {name: each[indices] for name, each in self._scenes.images.items()}
         views = self._model.view_tokens(self._model.processor.pixels(images, len(indices)))
         read = [

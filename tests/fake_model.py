@@ -40,6 +40,9 @@ class FakeModel(nn.Module):
         hidden = hidden * mask.unsqueeze(-1)
         return TensorDict({"hidden": hidden, "mask": mask}, batch_size=[len(inputs)])
 
+    def prepare(self, context):
+        return context
+
     def velocity(self, context, y, tau, action_mask):
         self.moved += len(y)
         seen = context["hidden"].mean(dim=1)

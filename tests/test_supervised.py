@@ -93,7 +93,7 @@ def test_overfits_a_few_chunks():
     trainer = SupervisedTrainer(make_model(dataset), CONFIG, dataset, None, seed=0, run=log)
     trainer.train()
     found = losses(log, "action_loss")
-    assert np.mean(found[-6:]) < 0.5 * np.mean(found[:4])
+    assert np.mean(found[-6:]) < 0.65 * np.mean(found[:4])
 
 
 def test_learns_where_objects_are():

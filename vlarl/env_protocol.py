@@ -39,7 +39,7 @@ class Suite(Protocol):
         ...
 
     def snapshot(self) -> bytes:
-        """Physics, random state and counters of all slots; raises NotImplementedError if it can't."""
+        """Physics, random state and counters of all slots; NotImplementedError if it can't."""
         ...
 
     def restore(self, blob: bytes) -> None:
@@ -53,7 +53,7 @@ class Suite(Protocol):
 
 @runtime_checkable
 class EnvClient(Protocol):
-    """A suite behind a process boundary (or not): `submit_*` now, `receive` later, first in first out."""
+    """A suite behind a process boundary, or not: `submit_*` now, `receive` later, in order."""
 
     spec: EnvSpec
     num_envs: int

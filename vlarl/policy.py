@@ -32,6 +32,10 @@ class PolicyModel(Protocol):
         """The context of observations, batch size [B]."""
         ...
 
+    def prepare(self, context: TensorDict) -> TensorDict:
+        """The same context, ready for the many velocities of one sample."""
+        ...
+
     def velocity(self, context: TensorDict, y: Tensor, tau: Tensor, action_mask: Tensor) -> Tensor:
         """[B, H, K] velocity of the chunks `y` at flow times `tau` [B]."""
         ...
@@ -103,13 +107,14 @@ class Policy:
         sampling, codec = self._sampling, self._model.codec
         inputs = self._model.processor(images, instructions)
         context = self._model.encode(inputs)
+        prepared = self._model.prepare(context)
         mask = codec.mask(len(instructions))
         if noise is None:
             assert generator is not None, "without noise, give a generator"
             noise = torch.randn(mask.shape, generator=generator)
 
         def velocity(y: Tensor, tau: Tensor) -> Tensor:
-            return self._model.velocity(context, y, tau, mask)
+            return self._model.velocity(prepared, y, tau, mask)
 
         chunk = None
         if explore:

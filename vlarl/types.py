@@ -39,7 +39,7 @@ class Channel:
 
 @dataclass(frozen=True)
 class EnvSpec:
-    """What a server simulates. Sent once, on connect; a checkpoint's contract is held against it."""
+    """What a server simulates. Sent once; checkpoints' contracts are held against it."""
 
     suite: str
     tasks: tuple[str, ...]
@@ -103,7 +103,7 @@ class TimeStep:
     info: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     """name -> [n] privileged scalars that a reward function may read."""
     frames: tuple[NDArray[np.uint8], ...] | None = None
-    """When recording: [n] arrays [executed, height, width, 3] of the first camera, a frame a step."""
+    """When recording: [n] arrays [executed, height, width, 3] of the first camera."""
 
     def __len__(self) -> int:
         return len(self.env_ids)

@@ -41,7 +41,7 @@ def encode(message: dict[str, Any]) -> list[bytes | memoryview]:
             if value.dtype.kind not in _ARRAY_KINDS:
                 raise WireError(f"an array of dtype {value.dtype} cannot cross the wire")
             array = np.ascontiguousarray(value, value.dtype.newbyteorder("<"))
-            buffers.append(array.tobytes() if array.size == 0 else memoryview(array).cast("B"))
+            buffers.append(array.tobytes() if array.size == 0 else array.data.cast("B"))
             reference = [len(buffers) - 1, array.dtype.str, list(value.shape)]
             return msgpack.ExtType(_ARRAY, msgpack.packb(reference))
         if isinstance(value, np.generic):

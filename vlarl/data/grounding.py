@@ -27,8 +27,8 @@ class GroundingSet:
     objects: tuple[str, ...]
     """Names as they are spoken: `green block`."""
     places: NDArray[np.float32]
-    """[M, cameras, objects, 2] horizontal and vertical place in each camera's image (in the order of
-    `images`), as fractions from its left and top edge; outside [0, 1) or NaN where out of view.
+    """[M, cameras, objects, 2] horizontal and vertical place in each camera's image, in the order
+    of `images`, as fractions from its left and top edge; outside [0, 1) or NaN where out of view.
     Questions are asked about the first camera."""
 
     def __post_init__(self) -> None:

@@ -29,6 +29,7 @@ MAX_ATTEMPTS = 20
 """Attempts for each wanted episode after which collecting gives up."""
 _SUITES = ("tabletop",)
 CLUMSY = ExpertNoise(waypoint_std=0.02, action_std=0.3)
+HAND_POINTS = ("gripper", "spot below the gripper")
 MOTION_STEPS, EXPERT_STEPS, EXPERT_STRIDE = 8, 36, 2
 """Of grounding scenes: control steps of a random motion, of an episode, and between two scenes."""
 
@@ -263,16 +264,26 @@ class _Gallery:
         """Take in the scenes of `now`, which must be the latest of their slots."""
         for name, images in self._images.items():
             images.append(now.images[name])
-        views = [self._suite.object_pixels(now.env_ids, camera) for camera in self._images]
+        points = _points_to_name(self._suite, now.env_ids)
+        views = [self._suite.point_pixels(points, now.env_ids, camera) for camera in self._images]
         self._places.append(np.stack(views, axis=1))
 
     def to_set(self, count: int) -> GroundingSet:
         """The first `count` scenes."""
         return GroundingSet(
             images={name: np.concatenate(each)[:count] for name, each in self._images.items()},
-            objects=tuple(name.replace("_", " ") for name in OBJECTS),
+            objects=(*(name.replace("_", " ") for name in OBJECTS), *HAND_POINTS),
             places=np.concatenate(self._places)[:count].astype(np.float32),
         )
+
+
+def _points_to_name(suite: TabletopSuite, env_ids: NDArray[np.int64]) -> NDArray[np.float64]:
+    """[n, 10, 3] world points: the objects, the gripper, and the table right below it.
+
+    The last two, seen by one camera, say where the hand is in space.
+    """
+    tool = suite.end_effector(env_ids)[:, None, :3]
+    return np.concatenate([suite.object_positions(env_ids), tool, tool * [1, 1, 0]], axis=1)
 
 
 def _random_starts(suite: TabletopSuite, random: np.random.Generator) -> list[EpisodeStart]:

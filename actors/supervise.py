@@ -5,7 +5,7 @@ Composition root of `learners.supervised`; everything happens in this process, w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from actors.collect import collect, make_grounding, make_tabletop
 from actors.controller import Interrupt, last_checkpoint
 from actors.env_host import EnvAccess, EnvHost
 from actors.evaluation import EvaluationRequest, evaluate
+from learners.binding import BindingTrainer
 from learners.localization import LocalizationTrainer
 from learners.supervised import Metrics, SupervisedTrainer
 from vlarl.codec import ActionCodec, fit_action_stats
@@ -53,8 +54,9 @@ def supervise(config: RunConfig) -> dict[str, Any]:
         model = _model(config, reader, checkpoint)
         dataset = ChunkDataset.read(reader, model.contract.horizon)
         scenes = _grounding(config)
-        if checkpoint is None and config.supervised.localization.steps:
-            _learn_to_see(model, config, scenes, run)
+        sees_now = checkpoint is None and config.supervised.localization.steps > 0
+        if sees_now:
+            _learn_to_see(model, config, scenes, dataset.sentences, run)
         trainer = SupervisedTrainer(model, config.supervised, dataset, scenes, config.seed, run)
         if checkpoint is not None:
             trainer.load_state_dict(torch.load(checkpoint / TRAINING_STATE, weights_only=True))
@@ -65,6 +67,8 @@ def supervise(config: RunConfig) -> dict[str, Any]:
                 model.save_pretrained(folder)
                 torch.save(trainer.state_dict(), folder / TRAINING_STATE)
 
+        if sees_now:
+            save(0)
         with (
             _evaluation(config, model) as judge,
             Progress("sft", config.supervised.steps) as progress,
@@ -111,9 +115,13 @@ def _demonstrations(config: RunConfig, run: RunFolder) -> Path:
 
 
 def _learn_to_see(
-    model: QwenVLA, config: RunConfig, scenes: GroundingSet | None, run: RunFolder
+    model: QwenVLA,
+    config: RunConfig,
+    scenes: GroundingSet | None,
+    sentences: Sequence[str],
+    run: RunFolder,
 ) -> None:
-    """Localization before the stage proper; its final error is logged at step 0."""
+    """Localization and binding before the stage proper; their errors are logged at step 0."""
     settings = config.supervised.localization
     if scenes is None:
         raise ConfigError(
@@ -124,6 +132,11 @@ def _learn_to_see(
         trainer = LocalizationTrainer(model, settings, scenes, config.seed)
         error = trainer.train(lambda step, found: progress.reach(step, **found))
     run.log(0, localization_error=error)
+    if settings.binding_steps:
+        with Progress("binding words", settings.binding_steps) as progress:
+            binding = BindingTrainer(model, settings, scenes, sentences, config.seed)
+            error = binding.train(lambda step, found: progress.reach(step, **found))
+        run.log(0, binding_error=error)
 
 
 def _grounding(config: RunConfig) -> GroundingSet | None:

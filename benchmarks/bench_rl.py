@@ -40,6 +40,8 @@ def run(iterations: int = 6, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
                 f"ppo.iterations={iterations}",
                 "ppo.value_warmup_iterations=0",
                 "evaluation.every=0",
+                "evaluation.episodes=8",
+                "evaluation.videos=0",
                 f"output={folder}",
                 "name=bench",
                 *overrides,

@@ -1,9 +1,12 @@
 """Teaching a random vision tower to see: where is every object, in every view?
 
 A backbone from the hub comes with eyes; the tiny preset starts from random weights, and learning to
-see from action losses alone takes millions of samples. Here a throw-away linear head reads the
-place of all objects at once from the merged tokens of an image, a hundred times more signal for
-each image than a chunk of actions gives. Only the tower is kept. Nothing here knows of language.
+see from action losses alone takes millions of samples. Here throw-away linear heads read the
+places of all objects at once from the merged tokens, a hundred times more signal for each image
+than a chunk of actions gives. One head sees all tokens of a view side by side, and learns fast. The
+other sees nothing but the mean token of all views, and so makes every token speak one code that
+attention can add up (without it the tower knew every place, and the action expert could not find
+them). Only the tower is kept. Nothing here knows of language.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from learners.optimizer import build_optimizer, clip_gradients
@@ -45,12 +49,15 @@ class LocalizationTrainer:
             for camera in cameras
         ]
         torch.manual_seed(seed)
-        objects = len(scenes.objects)
-        self._heads = nn.ModuleList(nn.Linear(width, objects * 3) for width in widths)
+        outputs = len(scenes.objects) * 3
+        self._heads = nn.ModuleList(nn.Linear(width, outputs) for width in widths)
+        self._shared_head = nn.Linear(
+            model.config.vision_config.out_hidden_size, len(cameras) * outputs
+        )
         self._sampler = BatchSampler(len(scenes), config.batch_size, seed)
         self._parts = {
             "vision": model.parts()["vision"],
-            "heads": list(self._heads.parameters()),
+            "heads": [*self._heads.parameters(), *self._shared_head.parameters()],
         }
         rates = dict.fromkeys(self._parts, config.learning_rate)
         self._optimizer, self._scheduler = build_optimizer(
@@ -71,9 +78,9 @@ class LocalizationTrainer:
         recent: list[float] = []
         for step in range(self._config.steps):
             indices = self._sampler.indices(step)
-            places, visibility = self.predict(indices)
+            by_view, (places, visibility) = self._read(indices)
             seen = self._visible[indices]
-            loss = self._loss(places, visibility, indices)
+            loss = self._loss(*by_view, indices) + self._loss(places, visibility, indices)
             self._optimizer.zero_grad(set_to_none=True)
             loss.backward()
             clip_gradients(self._parts, 1.0)
@@ -85,18 +92,33 @@ class LocalizationTrainer:
                 progress(step + 1, {"error": float(np.mean(recent))})
         return float(np.mean(recent))
 
-    def predict(self, indices: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Places [B, cameras, objects, 2] as fractions, visibility logits [B, cameras, objects]."""
+    def predict(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """What the mean token says of these scenes.
+
+        Returns:
+            Places [B, cameras, objects, 2] as fractions, visibility logits [B, cameras, objects].
+        """
+        return self._read(indices)[1]
+
+    def _read(
+        self, indices: NDArray[np.int64]
+    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """What the heads of the views say, and what the shared one says."""
         images = {name: each[indices] for name, each in self._scenes.images.items()}
         views = self._model.view_tokens(self._model.processor.pixels(images, len(indices)))
-        read = [
-            head(tokens.flatten(1)).unflatten(1, (-1, 3))
-            for head, tokens in zip(self._heads, views, strict=True)
-        ]
-        found = torch.stack(read, dim=1)
+        by_view = [head(tokens.flatten(1)) for head, tokens in zip(self._heads, views, strict=True)]
+        shared = self._shared_head(torch.cat(views, dim=1).mean(dim=1))
+        return self._places_of(torch.stack(by_view, dim=1)), self._places_of(
+            shared.unflatten(1, (len(views), -1))
+        )
+
+    @staticmethod
+    def _places_of(numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, cameras, objects * 3] -> places and visibility logits."""
+        found = numbers.unflatten(2, (-1, 3))
         return found[..., :2] / _SCALE + 0.5, found[..., 2]
 
-    def _loss(self, places: Tensor, visibility: Tensor, indices: np.ndarray) -> Tensor:
+    def _loss(self, places: Tensor, visibility: Tensor, indices: NDArray[np.int64]) -> Tensor:
         seen = self._visible[indices]
         error = _SCALE * (places[seen] - self._places[indices][seen])
         distance = F.smooth_l1_loss(error, torch.zeros_like(error), beta=_KNEE)

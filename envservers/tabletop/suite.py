@@ -256,9 +256,15 @@ class TabletopSuite:
         return _yaw_of(self._qpos[env_ids, at + 3 : at + 7])
 
     def object_pixels(self, env_ids: NDArray[np.int64], camera: str) -> NDArray[np.float64]:
-        """[n, 8, 2] image coordinates of the objects' centers (see `renderer.project`)."""
+        """[n, 8, 2] image coordinates (u, v) of the objects' centers, in `OBJECTS` order."""
+        return self.point_pixels(self.object_positions(env_ids), env_ids, camera)
+
+    def point_pixels(
+        self, points: NDArray[np.float64], env_ids: NDArray[np.int64], camera: str
+    ) -> NDArray[np.float64]:
+        """[n, k, 2] image coordinates of world points [n, k, 3]; see `renderer.project`."""
         pose = self.renderer.camera_pose(np.asarray(env_ids), camera)
-        return project(self.object_positions(env_ids), pose, FIELD_OF_VIEW[camera])
+        return project(points, pose, FIELD_OF_VIEW[camera])
 
     def end_effector(self, env_ids: NDArray[np.int64]) -> NDArray[np.float64]:
         """[n, 4] measured tool pose: x, y, z, yaw."""

@@ -129,7 +129,7 @@ class RolloutConfig:
 
     workers: int = 1
     threads: int = 1
-    """Torch threads of a rollout worker that has a process of its own."""
+    """Torch threads while acting."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +192,10 @@ class LocalizationConfig:
     """0 skips it."""
     batch_size: int = 32
     learning_rate: float = 2e-3
+    binding_steps: int = 0
+    """Then, teaching random language weights to bind the names in the instructions to places."""
+    binding_batch_size: int = 64
+    binding_learning_rate: float = 1e-3
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,9 @@ def test_killed_server_is_replaced_and_its_window_begins_anew(host):
     batch, stats = collector.collect()
     assert killed
     assert stats.restarts == 1
-    assert 0 < stats.dropped_decisions <= ENVS * T
+    # How many decisions it had given by then is a matter of timing; all its slots lose theirs.
+    assert stats.dropped_decisions in range(0, ENVS * T + 1, ENVS)
+    assert stats.dropped_episodes == ENVS
     shown, _ = columns(batch)
     assert shown.shape == (2 * ENVS, T, 8)
     # Its streams hold the new process's history alone, from the first episode's first step on.

@@ -4,7 +4,7 @@ Follows localization (`localization.py`), and needs its tower. A throw-away line
 places of the objects that an instruction names, and of the hand, from the mean hidden state of the
 backbone. That is the same question as the paper's spatial grounding, asked of the very prompts the
 policy will see and answered in numbers instead of digits: binding takes hundreds of steps this way,
-where next-token and action losses sat on a plateau for thousands.
+where the next-token loss stayed on a plateau for two thousand.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ see from action losses alone takes millions of samples. Here throw-away linear h
 places of all objects at once from the merged tokens, a hundred times more signal for each image
 than a chunk of actions gives. One head sees all tokens of a view side by side, and learns fast. The
 other sees nothing but the mean token of all views, and so makes every token speak one code that
-attention can add up; what each head is worth was not measured apart. Only the tower is kept. Nothing here knows of language.
+attention can add up; what each head is worth was not measured apart. Only the
+tower is kept. Nothing here knows of language.
 """
 
 from __future__ import annotations

@@ -38,6 +38,7 @@ from types import FrameType
 from typing import Any
 
 from actors.evaluation import EvaluationRequest, write_videos
+from actors.proof import AFTER, BEFORE, Proof
 from actors.runtime import Runtime, open_runtime
 from vlarl.config.schema import RunConfig
 from vlarl.progress import Progress
@@ -83,25 +84,32 @@ def train(
         progress: advanced by one for each iteration; None shows one on standard error.
 
     Returns:
-        `run` and `checkpoint` (folders), `steps` (iterations done), `interrupted`, and the
-        last metrics.
+        `run` and `checkpoint` (folders), `steps` (iterations done), `interrupted`, the last
+        metrics, and what `Proof.conclude` says (unless interrupted).
 
     Raises:
         UserError: for a config, checkpoint or reward that does not fit, before anything is written.
         EnvServerError: naming a server that failed more often than `env.restarts`.
         RuntimeError: if the training diverged or one of its processes died.
     """
+    started = time.monotonic()
     if run is None and config.resume == "auto":
         run = RunFolder.create(config)
     checkpoint, first = (None, 0) if run is None else last_checkpoint(config, run)
     with Interrupt.watching() as interrupt, open_runtime(config, checkpoint) as runtime:
         if run is None:
             run = RunFolder.create(config)
+        proof = Proof(config, run, runtime)
+        proof.judge(BEFORE)
         with progress or Progress("rl", config.ppo.iterations, "iterations") as shown:
             if first:
                 run.forget_after(first)
                 shown.advance(first)
-            return iterate(config, run, runtime, interrupt, first=first, progress=shown)
+            trained = iterate(config, run, runtime, interrupt, first=first, progress=shown)
+        if interrupt.pressed:
+            return trained
+        proof.judge(AFTER)
+    return trained | proof.conclude(time.monotonic() - started)
 
 
 def last_checkpoint(config: RunConfig, run: RunFolder) -> tuple[Path | None, int]:

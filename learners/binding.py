@@ -25,7 +25,7 @@ from vlarl.errors import ConfigError
 from vlarl.model.qwen_vla import QwenVLA
 
 _SCALE, _KNEE = 4.0, 0.1
-_VISION_SHARE = 0.1
+_VISION_SHARE = 0.3
 """Learning rate of the tower, which knows its job by now, beside the language model's."""
 
 

@@ -120,6 +120,7 @@ def test_runtime_is_closed_when_the_loop_fails(tmp_path, monkeypatch):
             runtime.close()
 
     monkeypatch.setattr(controller, "open_runtime", open_fake)
+    monkeypatch.setattr(controller.Proof, "judge", lambda self, name: 0.0)
     with pytest.raises(RuntimeError):
         train(debug_config(tmp_path))
     assert runtime.events[-1] == "close"

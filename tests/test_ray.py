@@ -13,14 +13,19 @@ pytest.importorskip("ray")
 CONFIG = Path(__file__).parents[1] / "configs" / "rl" / "debug.yaml"
 
 
-MARK = 100_000 + os.getpid()
-"""An episode length that tells this test's env servers from anybody else's."""
+MARK = f"VLARL_TEST_RAY={os.getpid()}"
+"""An environment variable that tells this test's env servers from anybody else's."""
+
+
+@pytest.fixture(autouse=True)
+def _mark(monkeypatch):
+    monkeypatch.setenv(*MARK.split("="))
 
 
 def ray_config(tmp_path, *overrides):
     """The debug config, spread over Ray actors and two server processes."""
     spread = ["runtime.kind=ray", "env.mode=spawn", "env.servers=2", "env.envs_per_server=2"]
-    return load_config(CONFIG, [f"output={tmp_path}", *spread, f"env.max_steps={MARK}", *overrides])
+    return load_config(CONFIG, [f"output={tmp_path}", *spread, *overrides])
 
 
 def our_servers():
@@ -30,9 +35,10 @@ def our_servers():
         if entry.name.isdigit():
             try:
                 command = (entry / "cmdline").read_bytes()
-            except (FileNotFoundError, ProcessLookupError):
+                variables = (entry / "environ").read_bytes()
+            except OSError:
                 continue
-            if b"envservers.server" in command and str(MARK).encode() in command:
+            if b"envservers.server" in command and MARK.encode() in variables.split(b"\0"):
                 found.append(int(entry.name))
     return found
 
@@ -40,6 +46,9 @@ def our_servers():
 def check(result, run):
     rows = run.metrics()
     assert result["steps"] == len(rows) == 2
+    # Judged on the servers of the run, before the first iteration and after the last.
+    assert result["sft"]["episodes"] == result["instruct"]["episodes"] == 4
+    assert Path(result["report"]).is_file()
     for row in rows:
         assert row["decisions"] == 16
         assert row["batch_age"] == 0

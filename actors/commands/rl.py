@@ -8,7 +8,7 @@ from actors.commands.command import Command, Invocation
 
 
 def run(invocation: Invocation) -> dict[str, Any]:
-    """Train; the run folder holds checkpoints and metrics."""
+    """Train; the run folder holds checkpoints, metrics and the report."""
     from vlarl.config.load import load_config
     from vlarl.errors import ConfigError
 

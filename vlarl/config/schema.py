@@ -141,7 +141,7 @@ class EvalConfig:
     seed: int = 1_000_000
     """First seed of the held-out initial states; training draws below it."""
     every: int = 0
-    """Iterations between evaluations while training; 0: none."""
+    """Iterations between evaluations while training; 0: only before and after."""
     videos: int = 4
 
 

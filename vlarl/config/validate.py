@@ -280,7 +280,7 @@ def _supervised(config: RunConfig) -> Iterator[Problem]:
     if stage.grounding_batch_size and not stage.data.grounding_images:
         key = f"{prefix}.data.grounding_images"
         yield Problem(key, "is needed by grounding_batch_size", f"Try {key}=20000.")
-    if stage.data.grounding_images and not stage.grounding_batch_size:
+    if stage.data.grounding_images and not (stage.grounding_batch_size or stage.localization.steps):
         key = f"{prefix}.grounding_batch_size"
         yield Problem(key, "leaves data.grounding_images without effect", f"Try {key}=64.")
     if stage.optimizer.warmup_steps >= stage.steps and config.stage == "sft":

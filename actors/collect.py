@@ -1,7 +1,8 @@
 """Demonstrations by the scripted expert, and rendered scenes with the places of their objects.
 
 Composition root: simulator on one side, datasets on the other. Many episodes run at once and every
-control step is recorded, with the images that were seen before the action.
+control step is recorded, with the images that were seen before the action; of an episode that
+begins clumsily, only the recovery.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from actors.episodes import HELD_OUT
 from envservers.tabletop.expert import Expert, ExpertNoise
-from envservers.tabletop.scene import OBJECTS
+from envservers.tabletop.scene import FINGER_HALF, OBJECTS
 from envservers.tabletop.suite import MAX_STEPS, TabletopSuite
 from vlarl.config.schema import CollectConfig
 from vlarl.data.episode import Episode
@@ -28,8 +29,10 @@ from vlarl.types import EpisodeStart, TimeStep
 MAX_ATTEMPTS = 20
 """Attempts for each wanted episode after which collecting gives up."""
 _SUITES = ("tabletop",)
-CLUMSY = ExpertNoise(waypoint_std=0.02, action_std=0.3)
-HAND_POINTS = ("gripper", "spot below the gripper")
+_CLUMSY = ExpertNoise(waypoint_std=0.02, action_std=0.3)
+"""Of the expert along whose episodes grounding scenes are taken."""
+HAND_POINTS = ("gripper", "spot below the gripper", "left finger", "right finger")
+"""Without the fingers a policy cannot tell an open hand from a closed one, and grasps for ever."""
 MOTION_STEPS, EXPERT_STEPS, EXPERT_STRIDE = 8, 36, 2
 """Of grounding scenes: control steps of a random motion, of an episode, and between two scenes."""
 
@@ -167,7 +170,11 @@ def collect(
     """
     slots = min(num_envs, config.episodes)
     suite = make_tabletop(suite_name, slots, tasks, image_size, threads=threads)
-    noise = ExpertNoise(waypoint_std=config.waypoint_noise, action_std=config.action_noise)
+    noise = ExpertNoise(
+        waypoint_std=config.waypoint_noise,
+        action_std=config.action_noise,
+        clumsy_steps=config.clumsy_steps,
+    )
     expert = Expert(suite, noise, config.seed)
     quota = EpisodeQuota(suite.spec.tasks, config.episodes, config.seed)
     kept = frames = successes = 0
@@ -211,15 +218,19 @@ def _expert_episodes(
         if not running:
             return
         ids = np.array(sorted(running))
-        actions = expert.act(ids)
-        for slot, action in zip(ids, actions, strict=True):
-            running[int(slot)].add(*now[int(slot)], action)
+        clumsy, actions = expert.clumsy(ids), expert.act(ids)
+        for slot, action, skipped in zip(ids, actions, clumsy, strict=True):
+            if not skipped:
+                running[int(slot)].add(*now[int(slot)], action)
         after = suite.step(ids, actions[:, None])
         for row, slot in enumerate(ids.tolist()):
             now[slot] = after, row
             if after.done[row]:
-                success = bool(after.success[row])
-                yield running.pop(slot).finish(success), success
+                success, recording = bool(after.success[row]), running.pop(slot)
+                if recording.actions:
+                    yield recording.finish(success), success
+                else:
+                    quota.give_back(recording.start.task)
 
 
 def make_grounding(
@@ -264,7 +275,7 @@ class _Gallery:
         """Take in the scenes of `now`, which must be the latest of their slots."""
         for name, images in self._images.items():
             images.append(now.images[name])
-        points = _points_to_name(self._suite, now.env_ids)
+        points = points_to_name(self._suite, now.env_ids)
         views = [self._suite.point_pixels(points, now.env_ids, camera) for camera in self._images]
         self._places.append(np.stack(views, axis=1))
 
@@ -277,13 +288,16 @@ class _Gallery:
         )
 
 
-def _points_to_name(suite: TabletopSuite, env_ids: NDArray[np.int64]) -> NDArray[np.float64]:
-    """[n, 10, 3] world points: the objects, the gripper, and the table right below it.
+def points_to_name(suite: TabletopSuite, env_ids: NDArray[np.int64]) -> NDArray[np.float64]:
+    """[n, 12, 3] world points: the objects, then `HAND_POINTS`.
 
-    The last two, seen by one camera, say where the hand is in space.
+    The gripper and the table right below it, seen by one camera, say where the hand is in space.
     """
-    tool = suite.end_effector(env_ids)[:, None, :3]
-    return np.concatenate([suite.object_positions(env_ids), tool, tool * [1, 1, 0]], axis=1)
+    state = suite.state(env_ids).astype(np.float64)
+    opening, tool, yaw = state[:, 6:7], state[:, 7:10], state[:, 10:]
+    finger = (opening / 2 + FINGER_HALF) * np.concatenate([-np.sin(yaw), np.cos(yaw), 0 * yaw], 1)
+    hand = np.stack([tool, tool * [1, 1, 0], tool + finger, tool - finger], axis=1)
+    return np.concatenate([suite.object_positions(env_ids), hand], axis=1)
 
 
 def _random_starts(suite: TabletopSuite, random: np.random.Generator) -> list[EpisodeStart]:
@@ -311,7 +325,7 @@ def _photograph_expert(
     ids = np.arange(suite.num_envs)
     starts = _random_starts(suite, random)
     suite.reset(ids, starts)
-    expert = Expert(suite, CLUMSY, int(random.integers(HELD_OUT)))
+    expert = Expert(suite, _CLUMSY, int(random.integers(HELD_OUT)))
     expert.reset(ids, starts)
     for step in range(EXPERT_STEPS):
         now = suite.step(ids, expert.act(ids)[:, None])

@@ -40,10 +40,12 @@ class MetricLog(Protocol):
 
 
 def encode_chunks(codec: ActionCodec, batch: ChunkBatch) -> tuple[Tensor, Tensor]:
-    """Normalized chunks `y0` [B, H, K], zero where padded, and their mask [B, H, K] bool."""
+    """Normalized chunks `y0` [B, H, K], zero where padded, and their mask [B, H, K] bool.
+
+    The steps beyond an episode's end count like any other. Masked, they would tell the expert how
+    far the episode has come, which no mask tells it when it acts.
+    """
     clean, mask = codec.encode(batch.actions)
-    steps = batch.valid.shape[1]
-    mask[:, :steps] &= torch.from_numpy(batch.valid).unsqueeze(-1)
     return clean.masked_fill(~mask, 0.0), mask
 
 
@@ -153,7 +155,7 @@ class SupervisedTrainer:
             loss = self._action_loss(self._dataset)
             (self.config.action_weight * loss).backward()
             metrics["action_loss"] = float(loss.detach())
-        if self._grounding is not None:
+        if self._grounding is not None and self.step >= self.config.expert_only_steps:
             loss = self._grounding_loss(self._grounding)
             (self.config.vision_language_weight * loss).backward()
             metrics["grounding_loss"] = float(loss.detach())
@@ -173,7 +175,8 @@ class SupervisedTrainer:
         clean, mask = encode_chunks(self.model.codec, batch)
         inputs = self.model.processor(batch.images, batch.instructions)
         rates = self.config.optimizer.learning_rates
-        with torch.set_grad_enabled(any(part in rates for part in _BACKBONE)):
+        opened = self.step >= self.config.expert_only_steps
+        with torch.set_grad_enabled(opened and any(part in rates for part in _BACKBONE)):
             context = self.model.encode(inputs)
         seed = _mixed(self._seed, self.step, _ACTION_STREAM)
         generator = torch.Generator().manual_seed(seed)

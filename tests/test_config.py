@@ -121,6 +121,7 @@ IMPOSSIBLE = [
     (["sampling.eval_temperature=-1"], "sampling.eval_temperature", "at least 0"),
     ([f"{EXPLORATION}.kind=flow_sdee"], f"{EXPLORATION}.kind", "flow_sde?"),
     ([f"{EXPLORATION}.noise_at=two"], f"{EXPLORATION}.noise_at", "one, all"),
+    ([f"{EXPLORATION}.logprob_steps=some"], f"{EXPLORATION}.logprob_steps", "chunk, executed"),
     ([f"{EXPLORATION}.logprob_reduction=max"], f"{EXPLORATION}.logprob_reduction", "sum, mean"),
     ([f"{EXPLORATION}.logprob_at=all"], f"{EXPLORATION}.logprob_at", "noise_at=all"),
     ([f"{EXPLORATION}.noise_level=0"], f"{EXPLORATION}.noise_level", "above zero"),
@@ -183,6 +184,8 @@ IMPOSSIBLE = [
     (["logging.project=mine"], "logging.project", "no effect"),
 ]
 IMPOSSIBLE_SFT = [
+    (["expert_only_steps=20000"], "expert_only_steps", "not below steps"),
+    (["collect.clumsy_steps=-1"], "collect.clumsy_steps", "at least 0"),
     (["flow.tau_distribution=gauss"], "flow.tau_distribution", "logit_normal"),
     (["flow.tau_distribution=logit_normal", "flow.alpha=2"], "flow.alpha", "no effect"),
     (["flow.beta=0"], "flow.beta", "above zero"),

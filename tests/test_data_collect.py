@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from actors.collect import collect, make_grounding, make_tabletop
+from actors.collect import HAND_POINTS, collect, make_grounding, make_tabletop, points_to_name
 from actors.episodes import HELD_OUT
+from envservers.tabletop.scene import OBJECTS
 from envservers.tabletop.suite import TabletopSuite
 from vlarl.config.schema import CollectConfig
 from vlarl.data.lerobot_reader import LeRobotReader
@@ -82,4 +83,26 @@ def test_grounding_places_show_the_object():
             red, green, blue = image[down, across].astype(int)
             contrasts.append(min(red, green) - blue)
     assert np.median(contrasts) > 40
+    suite.close()
+
+
+def test_grounding_knows_where_the_fingers_are():
+    suite = make_tabletop("tabletop", 4)
+    ids = np.arange(4)
+    starts = [EpisodeStart("spoon_on_towel", seed) for seed in ids.tolist()]
+    suite.reset(ids, starts)
+    bodies = suite._batch.bind("xpos")
+    for gripper in (1.0, -1.0):
+        actions = np.zeros((4, 3, 5), np.float32)
+        actions[:, :, 3], actions[:, :, 4] = 0.2, gripper
+        suite.step(ids, actions)
+        points = points_to_name(suite, ids)[:, len(OBJECTS) :]
+        gaps = []
+        for side in ("left", "right"):
+            true = bodies[ids, suite.model.body(f"{side}_finger").id]
+            found = points[:, HAND_POINTS.index(f"{side} finger")]
+            assert np.abs(found - true)[:, :2].max() < 0.004
+            gaps.append(found)
+        gap = np.linalg.norm(gaps[0] - gaps[1], axis=1)
+        assert (gap > 0.08).all() if gripper > 0 else (gap < 0.03).all()
     suite.close()

@@ -150,3 +150,19 @@ def test_without_noise_there_is_nothing_to_score():
 
 def test_the_generator_decides_everything():
     assert (explore(ExplorationConfig()) == explore(ExplorationConfig())).all()
+
+
+@pytest.mark.parametrize("config", VARIANTS)
+def test_only_scored_steps_count_in_the_density(config):
+    noise, mask, generator = start(7)
+    whole = sample_explore(wavy_velocity, noise, mask, 4, config, 1.0, generator, LOG_STD)
+    noise, mask, generator = start(7)
+    part = sample_explore(wavy_velocity, noise, mask, 4, config, 1.0, generator, LOG_STD, 2)
+    assert torch.equal(part["action"], whole["action"])
+    again = score(wavy_velocity, part, 4, config, 1.0, LOG_STD)
+    assert torch.equal(again, part["log_prob"])
+    shifted = part.clone()
+    shifted["y_next"][..., 2:, :] += 1.0
+    assert torch.equal(score(wavy_velocity, shifted, 4, config, 1.0, LOG_STD), again)
+    shifted["y_next"][..., 1, :] += 1.0
+    assert not torch.isclose(score(wavy_velocity, shifted, 4, config, 1.0, LOG_STD), again).any()

@@ -114,6 +114,30 @@ def test_learns_where_objects_are():
     assert all(torch.equal(p, q) for p, q in zip(model.parts()["expert"], expert, strict=True))
 
 
+def test_expert_learns_alone_at_first():
+    dataset, grounding = make_dataset(), make_grounding()
+    model = make_model(dataset, awake=True)
+    config = replace(CONFIG, steps=4, expert_only_steps=2, grounding_batch_size=2)
+    trainer = SupervisedTrainer(model, config, dataset, grounding, seed=0)
+
+    def weights() -> dict[str, list[torch.Tensor]]:
+        return {part: [p.detach().clone() for p in ps] for part, ps in model.parts().items()}
+
+    def changed(part: str, before: dict[str, list[torch.Tensor]]) -> bool:
+        return any(
+            not torch.equal(p, q) for p, q in zip(before[part], weights()[part], strict=True)
+        )
+
+    start = weights()
+    trainer.train(until=2)
+    assert changed("expert", start)
+    assert not changed("vision", start)
+    assert not changed("language", start)
+    trainer.train()
+    assert changed("vision", start)
+    assert changed("language", start)
+
+
 def test_resumed_run_takes_the_very_same_steps(tmp_path):
     dataset, grounding = make_dataset(), make_grounding()
     config = replace(CONFIG, steps=6, grounding_batch_size=2, save_every=3)
@@ -158,15 +182,18 @@ def test_padding_changes_neither_loss_nor_gradient():
     dataset = make_dataset()
     model = make_model(dataset, awake=True)
     batch = dataset.chunks(np.array([1, 6]))
-    assert not batch.valid.all()
     loss, expected = gradient(model, batch, 0.0)
     scribbled, found = gradient(model, batch, 1e3)
     assert scribbled == loss
     assert torch.equal(found, expected)
-    actions = np.where(batch.valid[..., None], batch.actions, -7.0).astype(np.float32)
-    beyond, found = gradient(model, replace(batch, actions=actions), 0.0)
-    assert beyond == loss
-    assert torch.equal(found, expected)
+
+
+def test_training_masks_what_acting_masks():
+    """A mask that knew where the episode ends would tell the expert what acting cannot know."""
+    dataset = make_dataset()
+    model = make_model(dataset)
+    _, mask = encode_chunks(model.codec, dataset.chunks(np.arange(len(dataset))))
+    assert torch.equal(mask, model.codec.mask(len(dataset)))
 
 
 def test_repeats_are_separate_draws_on_the_same_context():

@@ -128,6 +128,9 @@ class Policy:
                 sampling.rollout_temperature,
                 generator,
                 self._model.exploration_log_std,
+                sampling.execute_steps
+                if sampling.exploration.logprob_steps == "executed"
+                else None,
             )
             action = chunk["action"]
         else:

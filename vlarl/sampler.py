@@ -21,9 +21,10 @@ VelocityFunction = Callable[[Tensor, Tensor], Tensor]
 
 ExploredChunk: TypeAlias = TensorDict
 """What exploration leaves, batch size [B]: `action` [B, H, K] the chunk (not clipped), `mask`
-[B, H, K], `log_prob` [B], and the scored transition: `step` [B] its denoising index, `y_k` and
-`y_next` [B, H, K]. With `logprob_at: all` these three have a second dimension [B, n, ...] for the
-`n` stochastic steps, and `log_prob` is of all of them."""
+[B, H, K], `scored` [B, H, K] the entries whose density counts, `log_prob` [B], and the scored
+transition: `step` [B] its denoising index, `y_k` and `y_next` [B, H, K]. With `logprob_at: all`
+these three have a second dimension [B, n, ...] for the `n` stochastic steps, and `log_prob` is of
+all of them."""
 
 
 def step_range(config: ExplorationConfig, steps: int) -> tuple[int, int]:
@@ -70,6 +71,7 @@ def sample_explore(
     temperature: float,
     generator: torch.Generator,
     log_std: Tensor | None = None,
+    scored_steps: int | None = None,
 ) -> ExploredChunk:
     """Denoising with exploration noise.
 
@@ -86,6 +88,7 @@ def sample_explore(
         temperature: multiplies the standard deviation of the noise added on the way.
         generator: draws steps and noise.
         log_std: [K] learned, for `flow_noise` alone.
+        scored_steps: control steps, from the first, whose density counts; None: all of `mask`.
 
     Raises:
         ValueError: if a scored step would have no noise, or the config is contradictory.
@@ -121,8 +124,17 @@ def sample_explore(
     if chain:
         scored = torch.arange(first, last + 1).expand(len(noise), -1).contiguous()
         y_k, drift_k, y_next = (torch.stack(parts, dim=1) for parts in zip(*chain, strict=True))
+    counted = mask.clone()
+    counted[:, scored_steps:] &= scored_steps is None
     explored = TensorDict(
-        {"action": y, "mask": mask, "step": scored, "y_k": y_k, "y_next": y_next},
+        {
+            "action": y,
+            "mask": mask,
+            "scored": counted,
+            "step": scored,
+            "y_k": y_k,
+            "y_next": y_next,
+        },
         batch_size=[len(noise)],
     )
     explored["log_prob"] = _log_prob(explored, drift_k, steps, config, temperature, log_std)
@@ -166,7 +178,7 @@ def _log_prob(
 ) -> Tensor:
     """[B] log-probability of the stored transitions, given the velocity `drift` at `y_k`."""
     times = flow_times(steps).to(drift.device)
-    step, mask = chunk["step"], chunk["mask"]
+    step, mask = chunk["step"], chunk["scored"]
     scored = 1 if step.dim() == 1 else step.shape[1]
     step, before, after, drift = (
         tensor.flatten(0, step.dim() - 1) for tensor in (step, chunk["y_k"], chunk["y_next"], drift)

@@ -15,6 +15,7 @@ ALIASES = {
     "seed": "supervised.collect.seed",
     "waypoint_noise": "supervised.collect.waypoint_noise",
     "action_noise": "supervised.collect.action_noise",
+    "clumsy_steps": "supervised.collect.clumsy_steps",
     "keep_failures": "supervised.collect.keep_failures",
 }
 SETTINGS = {
@@ -24,6 +25,7 @@ SETTINGS = {
     "seed": "of scenes and noise (0)",
     "waypoint_noise": "standard deviation of grasp and place points, in meters (0)",
     "action_noise": "standard deviation of action noise (0)",
+    "clumsy_steps": "longest clumsy, unrecorded beginning of half of the episodes (0)",
     "keep_failures": "whether failed episodes are kept (false)",
     "num_envs": "episodes that run at once (16)",
     "image_size": "pixels (64)",

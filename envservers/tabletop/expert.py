@@ -38,6 +38,12 @@ class ExpertNoise:
     """Normal noise on each motion channel at each step, as a fraction of the channel's bound."""
     hurry: float = 0.0
     """Probability, per step of a descent, of closing (or opening) before it is finished."""
+    clumsy_steps: int = 0
+    """Half of all episodes begin with up to so many control steps at `CLUMSY` noise, from whose
+    mishaps (missed, misplaced, dropped) the expert then recovers."""
+
+
+CLUMSY = ExpertNoise(waypoint_std=0.03, action_std=0.3, hurry=0.1)
 
 
 @dataclass
@@ -46,9 +52,13 @@ class _Progress:
 
     task: Task
     random: np.random.Generator
+    noise: ExpertNoise
+    """At present."""
     phase: str = "above"
     waited: int = 0
     """Control steps spent in the phase."""
+    clumsy_left: int = 0
+    """Control steps until the noise is the expert's own."""
     offset: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
     """Error of the present attempt, meters."""
 
@@ -98,9 +108,16 @@ class Expert:
         """Forget the episodes of these slots; begin those of `starts`."""
         for sim, start in zip(env_ids, starts, strict=True):
             random = np.random.default_rng([self._seed, start.seed, 0xE9])
-            progress = _Progress(find_task(start.task), random)
+            progress = _Progress(find_task(start.task), random, self._noise)
+            if self._noise.clumsy_steps and random.random() < 0.5:
+                progress.clumsy_left = int(random.integers(1, self._noise.clumsy_steps + 1))
+                progress.noise = CLUMSY
             self._draw_offset(progress)
             self._progress[int(sim)] = progress
+
+    def clumsy(self, env_ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """[n] whether the next action of each slot is a clumsy one, which nobody should imitate."""
+        return np.array([self._progress[int(sim)].clumsy_left > 0 for sim in env_ids])
 
     def act(self, env_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """[n, 5] the next action of each slot, within the channels' bounds."""
@@ -124,15 +141,19 @@ class Expert:
         return actions.astype(np.float32)
 
     def _draw_offset(self, progress: _Progress) -> None:
-        progress.offset = progress.random.normal(size=2) * self._noise.waypoint_std
+        progress.offset = progress.random.normal(size=2) * progress.noise.waypoint_std
 
     def _act_one(self, progress: _Progress, view: _View) -> NDArray[np.float64]:
         """[5] one action: the phase's waypoint, approached as fast as the bounds allow."""
+        if progress.clumsy_left == 0 and progress.noise is not self._noise:
+            progress.noise = self._noise
+            self._draw_offset(progress)
         self._advance(progress, view)
         waypoint, gripper = self._waypoint(progress, view)
         progress.waited += 1
         motion = waypoint - view.commanded
-        motion += progress.random.normal(size=4) * self._noise.action_std * ACTION_HIGH[:4]
+        motion += progress.random.normal(size=4) * progress.noise.action_std * ACTION_HIGH[:4]
+        progress.clumsy_left = max(0, progress.clumsy_left - 1)
         return np.append(np.clip(motion, -ACTION_HIGH[:4], ACTION_HIGH[:4]), gripper)
 
     def _advance(self, progress: _Progress, view: _View) -> None:
@@ -141,8 +162,8 @@ class Expert:
         grasping = progress.phase in ("above", "descend")
         goal = (view.source if grasping else self._carried_goal(view))[:2] + progress.offset
         near = np.linalg.norm(goal - view.tool[:2])
-        hurried = progress.random.random() < self._noise.hurry
-        slack = 0.006 + 2 * 0.05 * self._noise.action_std
+        hurried = progress.random.random() < progress.noise.hurry
+        slack = 0.006 + 2 * 0.05 * progress.noise.action_std
         if phase == "above":
             turn = abs(self._grasp_yaw(progress, view) - view.tool[3])
             if near < 0.010 + slack and turn < 0.12 and view.tool[2] < HOVER + 0.03:

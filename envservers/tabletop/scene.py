@@ -55,6 +55,8 @@ TOWEL_HALF, PLATE_RADIUS, BASKET_HALF, BASKET_WALL = 0.052, 0.052, 0.058, 0.003
 SHOULDER_HEIGHT, UPPER_ARM, FOREARM, WRIST_TO_TOOL = 0.20, 0.32, 0.30, 0.17
 FINGER_OPEN, FINGER_CLOSED = 0.040, -0.020
 """Finger targets of gripper commands +1 and -1; the negative one is what squeezes."""
+FINGER_HALF = 0.006
+"""Half the thickness of a finger, whose inner face is at the opening."""
 PAD_BELOW_TOOL = 0.010
 """The fingertips reach this far below the tool point."""
 SERVO_RATE = 40.0
@@ -93,11 +95,11 @@ _ARM = f"""
                   <geom name="palm" type="box" size=".012 .05 .016" pos=".105 0 0" mass=".05"
                     class="arm"/>
                   <site name="tool" pos="{WRIST_TO_TOOL} 0 0" group="4"/>
-                  <body name="left_finger" pos="{WRIST_TO_TOOL} .006 0" gravcomp="1">
+                  <body name="left_finger" pos="{WRIST_TO_TOOL} {FINGER_HALF} 0" gravcomp="1">
                     <joint name="left_finger" class="finger" axis="0 1 0"/>
                     <geom name="left_finger" class="finger"/>
                   </body>
-                  <body name="right_finger" pos="{WRIST_TO_TOOL} -.006 0" gravcomp="1">
+                  <body name="right_finger" pos="{WRIST_TO_TOOL} -{FINGER_HALF} 0" gravcomp="1">
                     <joint name="right_finger" class="finger" axis="0 -1 0"/>
                     <geom name="right_finger" class="finger"/>
                   </body>
@@ -189,7 +191,7 @@ def build_xml() -> str:
     <default class="finger">
       <joint type="slide" range="0 {FINGER_OPEN}" armature=".3" damping="1"
         solimplimit=".97 .99 .001"/>
-      <geom {_COLLIDE_FINGER} type="box" size=".027 .006 .011" pos="-.017 0 0" mass=".02"
+      <geom {_COLLIDE_FINGER} type="box" size=".027 {FINGER_HALF} .011" pos="-.017 0 0" mass=".02"
         group="1" friction="1.5 .02 .001" condim="4"/>
       <position kp="300" kv="15" ctrlrange="{FINGER_CLOSED} {FINGER_OPEN}"/>
     </default>

@@ -49,6 +49,9 @@ class ExplorationConfig:
     """`one`: a single stochastic step per sample; `all`: every step (the paper's)."""
     logprob_at: str = "one"
     """`one` or `all`; `all` needs `noise_at: all`."""
+    logprob_steps: str = "chunk"
+    """`chunk` or `executed`: only the steps that are carried out. The others reach the simulator
+    by nothing but later denoising, so that they bring more variance than signal."""
     logprob_reduction: str = "sum"
     """`sum` (chunk density) or `mean` (tempered)."""
     first_step: int = 0
@@ -177,6 +180,9 @@ class CollectConfig:
     waypoint_noise: float = 0.0
     """Standard deviation in meters of the persistent offset of each grasp and place attempt."""
     action_noise: float = 0.0
+    clumsy_steps: int = 0
+    """Half of the episodes begin with up to so many control steps of clumsy work, not recorded, so
+    that the demonstrations show how to recover from mishaps."""
     keep_failures: bool = False
     seed: int = 0
 
@@ -205,6 +211,9 @@ class SupervisedConfig:
     steps: int = 10_000
     batch_size: int = 64
     grounding_batch_size: int = 0
+    expert_only_steps: int = 0
+    """First steps, in which the action expert learns alone: gradients through a random expert would
+    wash out of the backbone what it has learned about scenes and words."""
     action_weight: float = 1.0
     vision_language_weight: float = 0.1
     flow: FlowConfig = field(default_factory=FlowConfig)

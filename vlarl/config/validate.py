@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 from vlarl.config.schema import OptimizerConfig, RunConfig
 from vlarl.errors import ConfigError
 
+_BACKBONE = {"vision", "language"}
+
 PARTS = ("vision", "language", "expert", "value")
 
 
@@ -180,6 +182,7 @@ def _exploration(config: RunConfig) -> Iterator[Problem]:
     yield from _choice(config, f"{prefix}.noise_at", ("one", "all"))
     yield from _choice(config, f"{prefix}.logprob_at", ("one", "all"))
     yield from _choice(config, f"{prefix}.logprob_reduction", ("sum", "mean"))
+    yield from _choice(config, f"{prefix}.logprob_steps", ("chunk", "executed"))
     if exploration.logprob_at == "all" and exploration.noise_at == "one":
         yield Problem(
             f"{prefix}.logprob_at", "needs noise at every step", f"Set {prefix}.noise_at=all."
@@ -261,12 +264,14 @@ def _supervised(config: RunConfig) -> Iterator[Problem]:
     yield from _at_least(config, 1, [f"{prefix}.{key}" for key in counts])
     nonnegative = (
         "grounding_batch_size",
+        "expert_only_steps",
         "action_weight",
         "vision_language_weight",
         "eval_every",
         "data.grounding_images",
         "collect.waypoint_noise",
         "collect.action_noise",
+        "collect.clumsy_steps",
         "collect.seed",
     )
     yield from _at_least(config, 0, [f"{prefix}.{key}" for key in nonnegative])
@@ -283,6 +288,15 @@ def _supervised(config: RunConfig) -> Iterator[Problem]:
     if stage.data.grounding_images and not (stage.grounding_batch_size or stage.localization.steps):
         key = f"{prefix}.grounding_batch_size"
         yield Problem(key, "leaves data.grounding_images without effect", f"Try {key}=64.")
+    if stage.expert_only_steps >= stage.steps and config.stage == "sft":
+        remedy = "Use fewer, or leave vision and language out of optimizer.learning_rates."
+        yield Problem(f"{prefix}.expert_only_steps", "is not below steps", remedy)
+    if stage.expert_only_steps and not _BACKBONE & stage.optimizer.learning_rates.keys():
+        yield Problem(
+            f"{prefix}.expert_only_steps",
+            "has no effect: the backbone has no learning rate anyway",
+            "Remove it, or give optimizer.learning_rates for vision or language.",
+        )
     if stage.optimizer.warmup_steps >= stage.steps and config.stage == "sft":
         yield Problem(f"{prefix}.optimizer.warmup_steps", "is not below steps", "Shorten it.")
     yield from _optimizer(config, f"{prefix}.optimizer")

@@ -24,9 +24,7 @@ class ChunkBatch:
     """camera -> [B, height, width, 3]"""
     instructions: tuple[str, ...]
     actions: NDArray[np.float32]
-    """[B, H, c] simulator units; repeats the episode's last action where not valid."""
-    valid: NDArray[np.bool_]
-    """[B, H] False beyond the end of the episode; never False at the first step."""
+    """[B, H, c] simulator units; repeats the episode's last action beyond its end."""
 
 
 class ChunkDataset:
@@ -75,7 +73,6 @@ class ChunkDataset:
             images={name: images[frames] for name, images in self.images.items()},
             instructions=tuple(self.sentences[i] for i in self.instructions[frames]),
             actions=self.actions[np.minimum(steps, end - 1)],
-            valid=steps < end,
         )
 
 

@@ -169,10 +169,11 @@ def collect(
         UserError: for a suite without expert, a folder that exists, or an expert that fails.
     """
     slots = min(num_envs, config.episodes)
-    suite = make_tabletop(suite_name, slots, tasks, image_size, threads=threads)
+    suite = make_tabletop(suite_name, slots, tasks, image_size, config.max_steps, threads=threads)
     noise = ExpertNoise(
         waypoint_std=config.waypoint_noise,
         action_std=config.action_noise,
+        slowest_pace=config.slowest_pace,
         clumsy_steps=config.clumsy_steps,
     )
     expert = Expert(suite, noise, config.seed)
@@ -267,6 +268,7 @@ class _Gallery:
         self._suite = suite
         self._images: dict[str, list[NDArray[np.uint8]]] = {c.name: [] for c in suite.spec.cameras}
         self._places: list[NDArray[np.float64]] = []
+        self._offsets: list[NDArray[np.float64]] = []
 
     def __len__(self) -> int:
         return sum(len(places) for places in self._places)
@@ -278,6 +280,7 @@ class _Gallery:
         points = points_to_name(self._suite, now.env_ids)
         views = [self._suite.point_pixels(points, now.env_ids, camera) for camera in self._images]
         self._places.append(np.stack(views, axis=1))
+        self._offsets.append(points - points[:, len(OBJECTS), None])
 
     def to_set(self, count: int) -> GroundingSet:
         """The first `count` scenes."""
@@ -285,6 +288,7 @@ class _Gallery:
             images={name: np.concatenate(each)[:count] for name, each in self._images.items()},
             objects=(*(name.replace("_", " ") for name in OBJECTS), *HAND_POINTS),
             places=np.concatenate(self._places)[:count].astype(np.float32),
+            offsets=np.concatenate(self._offsets)[:count].astype(np.float32),
         )
 
 

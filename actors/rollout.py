@@ -148,6 +148,7 @@ class RolloutCollector:
         self._max_restarts = max_restarts
         self._bootstrap_time_limit = bootstrap_time_limit
         self._tasks = clients[0].spec.tasks
+        self._max_steps = clients[0].spec.max_steps
         self._tally = _Tally()
         self._pending: dict[int, TensorDict] = {}
 
@@ -234,7 +235,12 @@ class RolloutCollector:
         started = time.perf_counter()
         seen = lane.observation
         decisions = self._policy.act(
-            seen.images, seen.instruction, lane.generator, explore=True, keep=self._keep
+            seen.images,
+            seen.instruction,
+            lane.generator,
+            explore=True,
+            keep=self._keep,
+            elapsed=self._elapsed(seen),
         )
         self._tally.policy += time.perf_counter() - started
         n, time_index = len(seen), len(lane.window)
@@ -279,7 +285,7 @@ class RolloutCollector:
         next_value = torch.zeros(n)
         if last or (self._bootstrap_time_limit and after.truncated.any()):
             started = time.perf_counter()
-            values = self._policy.value(after.images, after.instruction)
+            values = self._policy.value(after.images, after.instruction, self._elapsed(after))
             next_value = torch.as_tensor(values, dtype=torch.float32)
             self._tally.policy += time.perf_counter() - started
         row["reward"] = torch.from_numpy(self._rewards(before, actions, after))
@@ -289,6 +295,10 @@ class RolloutCollector:
         row["window_end"] = torch.full((n,), last, dtype=torch.bool)
         row["next_value"] = next_value
         lane.window.append(row)
+
+    def _elapsed(self, seen: TimeStep) -> np.ndarray:
+        """[n] shares of the episodes' control steps that have passed."""
+        return seen.step.astype(np.float32) / self._max_steps
 
     def _rewards(self, before: TimeStep, actions: np.ndarray, after: TimeStep) -> np.ndarray:
         rewards = np.asarray(self._reward(RewardInput(before, actions, after)), np.float32)

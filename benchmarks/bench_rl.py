@@ -48,7 +48,9 @@ def run(iterations: int = 6, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
             ],
         )
         train(config)
-        rows = [row for row in read_metrics(Path(folder) / "bench") if row["step"] > 1]
+        rows = [
+            row for row in read_metrics(Path(folder) / "bench" / "metrics.jsonl") if row["step"] > 1
+        ]
     medians = {name: statistics.median(row[name] for row in rows) for name in COLUMNS}
     return {"iterations": len(rows), "decisions": rows[-1]["decisions"], **medians}
 

@@ -25,6 +25,9 @@ from vlarl.errors import ConfigError
 from vlarl.model.qwen_vla import QwenVLA
 
 _SCALE, _KNEE = 4.0, 0.1
+_DECIMETERS, _NEAR = 10.0, 0.5
+"""Offsets are regressed in decimeters; one of length zero counts 1 / _NEAR times one of length
+1 - _NEAR: the nearer the hand, the better it must know."""
 _VISION_SHARE = 0.3
 """Learning rate of the tower, which knows its job by now, beside the language model's."""
 
@@ -77,10 +80,12 @@ class BindingTrainer:
         self._asked = np.array([[*row, *sorted(never)] for row in named])
         self._places = torch.from_numpy(scenes.places)
         self._visible = torch.from_numpy(scenes.visible)
+        self._offsets = None if scenes.offsets is None else torch.from_numpy(scenes.offsets)
         torch.manual_seed(seed)
-        self._shape = (len(model.contract.cameras), self._asked.shape[1], 2)
+        asked = self._asked.shape[1]
+        self._shape = (len(model.contract.cameras), asked, 2)
         hidden = model.config.text_config.hidden_size
-        self._head = nn.Linear(hidden, int(np.prod(self._shape)))
+        self._head = nn.Linear(hidden, int(np.prod(self._shape)) + 3 * asked)
         self._sampler = BatchSampler(len(scenes), config.binding_batch_size, seed)
         parts = model.parts()
         self._parts = {
@@ -110,28 +115,50 @@ class BindingTrainer:
             indices = self._sampler.indices(step)
             random = np.random.default_rng([self._seed, step, 0xB1])
             sentences = random.integers(len(self._sentences), size=len(indices))
-            predicted = self.predict(indices, sentences)
-            target, seen = self._truth(indices, sentences)
-            error = _SCALE * (predicted - target)[seen]
-            loss = F.smooth_l1_loss(error, torch.zeros_like(error), beta=_KNEE)
+            loss, error = self.loss(indices, sentences)
             self._optimizer.zero_grad(set_to_none=True)
             loss.backward()
             clip_gradients(self._parts, 1.0)
             self._optimizer.step()
             self._scheduler.step()
-            recent = [*recent[-99:], float(error.detach().abs().mean()) / _SCALE]
+            recent = [*recent[-99:], error]
             if progress is not None and (step + 1) % 20 == 0:
                 progress(step + 1, {"error": float(np.mean(recent))})
         return float(np.mean(recent))
 
-    def predict(self, indices: NDArray[np.int64], sentences: NDArray[np.int64]) -> Tensor:
-        """[B, cameras, asked, 2] places of what each scene's sentence asks for."""
+    def loss(
+        self, indices: NDArray[np.int64], sentences: NDArray[np.int64]
+    ) -> tuple[Tensor, float]:
+        """The loss of these scenes, each with its sentence, and the mean error of the places."""
+        places, offsets = self.predict(indices, sentences)
+        target, seen = self._truth(indices, sentences)
+        error = _SCALE * (places - target)[seen]
+        loss = _distance(error).mean()
+        if self._offsets is not None:
+            true = self._offsets[
+                torch.from_numpy(indices)[:, None], torch.from_numpy(self._asked[sentences])
+            ]
+            weight = 1 / (_NEAR + _DECIMETERS * true.norm(dim=-1, keepdim=True))
+            loss = loss + (weight * _distance(_DECIMETERS * (offsets - true))).mean()
+        return loss, float(error.detach().abs().mean()) / _SCALE
+
+    def predict(
+        self, indices: NDArray[np.int64], sentences: NDArray[np.int64]
+    ) -> tuple[Tensor, Tensor]:
+        """Of what each scene's sentence asks for, where it is.
+
+        Returns:
+            Places [B, cameras, asked, 2] and offsets [B, asked, 3].
+        """
         images = {name: each[indices] for name, each in self._scenes.images.items()}
         words = [self._sentences[index] for index in sentences]
         context = self._model.encode(self._model.processor(images, words))
         weight = context["mask"].unsqueeze(-1).float()
         mean = (context["hidden"] * weight).sum(dim=1) / weight.sum(dim=1)
-        return self._head(mean).view(-1, *self._shape) / _SCALE + 0.5
+        numbers = self._head(mean)
+        count = int(np.prod(self._shape))
+        places = numbers[:, :count].view(-1, *self._shape) / _SCALE + 0.5
+        return places, numbers[:, count:].view(len(mean), -1, 3) / _DECIMETERS
 
     def _truth(
         self, indices: NDArray[np.int64], sentences: NDArray[np.int64]
@@ -141,3 +168,8 @@ class BindingTrainer:
         rows = torch.from_numpy(indices)[:, None, None]
         cameras = torch.arange(self._shape[0])[None, :, None]
         return self._places[rows, cameras, asked], self._visible[rows, cameras, asked]
+
+
+def _distance(error: Tensor) -> Tensor:
+    """Square near zero, absolute beyond the knee."""
+    return F.smooth_l1_loss(error, torch.zeros_like(error), beta=_KNEE, reduction="none")

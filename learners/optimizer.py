@@ -20,6 +20,7 @@ from vlarl.errors import ConfigError
 
 Parts = Mapping[str, Sequence[nn.Parameter]]
 """part -> its parameters; every parameter of the model is in exactly one part."""
+_EPSILON = 1e-8
 
 
 def build_optimizer(
@@ -49,11 +50,12 @@ def build_optimizer(
             parameter.grad = None
         if rate is None:
             continue
+        common = {"lr": rate, "eps": config.epsilons.get(part, _EPSILON), "part": part}
         matrices = [p for p in parameters if p.dim() >= 2]
         vectors = [p for p in parameters if p.dim() < 2]
         for members, decay in ((matrices, config.weight_decay), (vectors, 0.0)):
             if members:
-                groups.append({"params": members, "lr": rate, "weight_decay": decay, "part": part})
+                groups.append({"params": members, "weight_decay": decay, **common})
     optimizer = AdamW(groups, betas=config.betas, fused=True)
     warmup, final = config.warmup_steps, config.final_fraction
     scheduler = LambdaLR(optimizer, lambda step: rate_factor(step, total_steps, warmup, final))

@@ -262,7 +262,7 @@ class PPOLearner:
     @torch.no_grad()
     def _pooled(self, batch: TensorDict) -> TensorDict:
         """[M] contexts of a single token, the mean of the unmasked ones: the value is the same."""
-        pooled = []
+        pooled, elapsed = [], []
         for rows in torch.arange(len(batch)).split(self._config.micro_batch):
             first, last = int(rows[0]), int(rows[-1]) + 1
             context = (
@@ -272,9 +272,12 @@ class PPOLearner:
             )
             weight = context["mask"].unsqueeze(1).float()
             pooled.append(torch.bmm(weight, context["hidden"].float()) / weight.sum(-1, True))
+            elapsed.append(context["elapsed"])
         hidden = torch.cat(pooled)
         mask = torch.ones(hidden.shape[:2], dtype=torch.bool)
-        return TensorDict({"hidden": hidden, "mask": mask}, batch_size=[len(batch)])
+        return TensorDict(
+            {"hidden": hidden, "mask": mask, "elapsed": torch.cat(elapsed)}, batch_size=[len(batch)]
+        )
 
     def _below_float32(self) -> bool:
         return any(p.dtype != torch.float32 for part in self._parts.values() for p in part)

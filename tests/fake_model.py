@@ -38,7 +38,8 @@ class FakeModel(nn.Module):
         hidden = self.backbone(inputs["observation"]).tanh().view(len(inputs), 3, WIDTH)
         mask = torch.tensor([True, True, False]).expand(len(inputs), 3).contiguous()
         hidden = hidden * mask.unsqueeze(-1)
-        return TensorDict({"hidden": hidden, "mask": mask}, batch_size=[len(inputs)])
+        context = {"hidden": hidden, "mask": mask, "elapsed": inputs["elapsed"]}
+        return TensorDict(context, batch_size=[len(inputs)])
 
     def prepare(self, context):
         return context

@@ -18,7 +18,9 @@ class FakePolicy:
     def __init__(self):
         self.calls = []
 
-    def act(self, images, instructions, generator, explore, keep="context", noise=None):
+    def act(
+        self, images, instructions, generator, explore, keep="context", noise=None, elapsed=None
+    ):
         n = len(instructions)
         self.calls.append((explore, n, tuple(instructions)))
         if noise is None:
@@ -35,7 +37,7 @@ class FakePolicy:
             inputs=None,
         )
 
-    def value(self, images, instructions):
+    def value(self, images, instructions, elapsed=None):
         """The number of control steps that the image shows."""
         return torch.from_numpy(decoded(images["ego"])[:, 2].copy())
 

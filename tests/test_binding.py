@@ -13,14 +13,14 @@ from vlarl.model.presets import build, channel_bounds_codec, tabletop_contract
 OBJECTS = ("spoon", "towel", "block", "green block", "gripper")
 
 
-def make_trainer(sentences, places, steps=1):
+def make_trainer(sentences, places, steps=1, offsets=None):
     torch.manual_seed(0)
     contract = tabletop_contract()
     model = build("tiny", contract, channel_bounds_codec(contract))
     images = {
         camera.name: np.zeros((len(places), 64, 64, 3), np.uint8) for camera in contract.cameras
     }
-    scenes = GroundingSet(images, OBJECTS, places)
+    scenes = GroundingSet(images, OBJECTS, places, offsets)
     config = LocalizationConfig(binding_steps=steps, binding_batch_size=8)
     return BindingTrainer(model, config, scenes, sentences, seed=0)
 
@@ -63,13 +63,28 @@ def test_one_sentence_answer_depends_on_the_sentence():
     which = np.array([0, 1])
     target, _ = trainer._truth(scene, which)
     with torch.no_grad():
-        before = (trainer.predict(scene, which) - target).abs().mean()
+        before = (trainer.predict(scene, which)[0] - target).abs().mean()
     trainer.train()
     with torch.no_grad():
-        after = (trainer.predict(scene, which) - target).abs().mean()
+        after = (trainer.predict(scene, which)[0] - target).abs().mean()
     assert after < 0.2 * before
 
 
 def test_sentences_that_name_different_numbers_are_refused():
     with pytest.raises(ConfigError, match="binding_steps"):
         make_trainer(["put the spoon on the towel", "lift the spoon"], numbered_places(2))
+
+
+def test_offsets_are_learned_where_the_scenes_know_them():
+    random = np.random.default_rng(1)
+    offsets = np.tile(random.uniform(-0.3, 0.3, (1, len(OBJECTS), 3)), (4, 1, 1))
+    trainer = make_trainer(
+        ["put the spoon on the towel"],
+        np.tile(numbered_places(1), (4, 1, 1, 1)),
+        steps=80,
+        offsets=offsets.astype(np.float32),
+    )
+    trainer.train()
+    with torch.no_grad():
+        _, found = trainer.predict(np.array([0]), np.array([0]))
+    assert np.abs(found[0, :2].numpy() - offsets[0, :2]).max() < 0.03

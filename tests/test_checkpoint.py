@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from vlarl.errors import CheckpointError
+from vlarl.model.checkpoint import saved_tensors
 from vlarl.model.presets import build, channel_bounds_codec, tabletop_contract
 from vlarl.model.qwen_vla import QwenVLA
 
@@ -74,7 +75,7 @@ def test_folder_holds_the_documented_files_and_nothing_stays_beside_it(folder: P
     random_model(1).save_pretrained(folder)
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
     changed = QwenVLA.from_pretrained(folder)
-    assert torch.equal(changed.value_head.weight, random_model(1).value_head.weight)
+    assert torch.equal(changed.value_head.out.weight, random_model(1).value_head.out.weight)
 
 
 def test_tokenizer_loads_as_transformers_users_expect(folder: Path) -> None:
@@ -85,10 +86,11 @@ def test_tokenizer_loads_as_transformers_users_expect(folder: Path) -> None:
 def test_missing_value_head_starts_at_zero_with_one_notice(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    edit_tensors(folder, {"value_head.weight": None, "value_head.bias": None})
+    names = [name for name in saved_tensors(random_model(0)) if name.startswith("value_head.")]
+    edit_tensors(folder, dict.fromkeys(names))
     with caplog.at_level(logging.WARNING, logger="vlarl"):
         model = QwenVLA.from_pretrained(folder)
-    assert model.value_head.weight.abs().sum() == 0
+    assert model.value_head.out.weight.abs().sum() == 0
     assert [record.levelname for record in caplog.records if record.name.startswith("vlarl")] == [
         "WARNING"
     ]
@@ -98,7 +100,7 @@ def test_missing_value_head_starts_at_zero_with_one_notice(
     ("edit", "words"),
     [
         ({"expert.context_in.weight": None}, "missing expert.context_in.weight"),
-        ({"value_head.bias": None}, "missing value_head.bias"),
+        ({"value_head.out.bias": None}, "missing value_head.out.bias"),
         ({"expert.extra": torch.zeros(2)}, "unknown expert.extra"),
         ({"expert.context_in.bias": torch.zeros(7)}, r"expert.context_in.bias is \(7,\)"),
     ],

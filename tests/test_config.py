@@ -151,6 +151,9 @@ IMPOSSIBLE = [
         "std_low",
     ),
     (["ppo.epochs=0"], "ppo.epochs", "at least 1"),
+    ([f"{EXPLORATION}.correlation=1"], f"{EXPLORATION}.correlation", "[0, 1)"),
+    (["ppo.optimizer.epsilons.expert=0"], "ppo.optimizer.epsilons.expert", "above zero"),
+    (["ppo.optimizer.epsilons.vision=0.1"], "ppo.optimizer.epsilons.vision", "no learning rate"),
     (["ppo.clip_epsilon=0"], "ppo.clip_epsilon", "above zero"),
     (["ppo.gamma=1.5"], "ppo.gamma", "between 0 and 1"),
     (["ppo.gae_lambda=-0.1"], "ppo.gae_lambda", "between 0 and 1"),
@@ -185,6 +188,9 @@ IMPOSSIBLE = [
 ]
 IMPOSSIBLE_SFT = [
     (["expert_only_steps=20000"], "expert_only_steps", "not below steps"),
+    (["collect.slowest_pace=0"], "collect.slowest_pace", "above zero"),
+    (["collect.slowest_pace=1.5"], "collect.slowest_pace", "between 0 and 1"),
+    (["collect.max_steps=-1"], "collect.max_steps", "at least 0"),
     (["collect.clumsy_steps=-1"], "collect.clumsy_steps", "at least 0"),
     (["flow.tau_distribution=gauss"], "flow.tau_distribution", "logit_normal"),
     (["flow.tau_distribution=logit_normal", "flow.alpha=2"], "flow.alpha", "no effect"),

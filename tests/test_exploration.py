@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from torch.distributions import Normal
+from torch.distributions import MultivariateNormal, Normal
 
 from vlarl.config.schema import ExplorationConfig
 from vlarl.exploration import (
     bounded_std,
+    correlated,
     euler_step,
     flow_times,
     gaussian_log_prob,
@@ -99,6 +100,35 @@ def test_log_prob_is_the_normal_density_of_the_active_entries(reduction):
     torch.testing.assert_close(found, torch.stack(expected))
     spoiled = x.masked_fill(~mask, 1e9)
     assert torch.equal(gaussian_log_prob(spoiled, mean, std, mask, reduction), found)
+
+
+def correlation_matrix(steps, correlation):
+    """[steps, steps] what the noise of a chunk is documented to have."""
+    gap = torch.arange(steps)[:, None] - torch.arange(steps)
+    return torch.tensor(correlation) ** gap.abs()
+
+
+def test_correlated_noise_has_the_documented_covariance():
+    """Its linear map, read off the unit vectors, squares to the correlation matrix."""
+    unit = torch.eye(5)[:, :, None]
+    mapping = correlated(unit, 0.8)[..., 0].T
+    torch.testing.assert_close(mapping @ mapping.T, correlation_matrix(5, 0.8))
+    assert correlated(unit, 0.0) is unit
+
+
+@pytest.mark.parametrize("scored", [1, 3, 4])
+def test_correlated_log_prob_is_the_joint_density_of_the_leading_steps(scored):
+    generator = torch.Generator().manual_seed(1)
+    x, mean = torch.randn(2, 6, 4, 2, generator=generator)
+    std = torch.rand(6, 1, 2, generator=generator) + 0.1
+    mask = torch.zeros(6, 4, 2, dtype=torch.bool)
+    mask[:, :scored, 0] = True
+    found = gaussian_log_prob(x, mean, std, mask, correlation=0.7)
+    covariance = std[:, :, :1].square() * correlation_matrix(scored, 0.7)
+    joint = MultivariateNormal(mean[:, :scored, 0], covariance)
+    torch.testing.assert_close(found, joint.log_prob(x[:, :scored, 0]))
+    spoiled = x.masked_fill(~mask, 1e9)
+    assert torch.equal(gaussian_log_prob(spoiled, mean, std, mask, correlation=0.7), found)
 
 
 def test_a_step_without_noise_has_no_density():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 from transformers import Qwen3_5ForConditionalGeneration
 
 from vlarl.model.backbone import hidden_states, vision_layout
-from vlarl.model.dit import ActionExpert
+from vlarl.model.dit import ActionExpert, ExpertConfig
 from vlarl.model.presets import (
     build,
     channel_bounds_codec,
@@ -19,16 +21,21 @@ from vlarl.model.presets import (
     tabletop_contract,
 )
 from vlarl.model.qwen_vla import QwenVLA
+from vlarl.model.value_head import ValueConfig, ValueHead
 
 SENTENCES = ["put the carrot on the plate", "stack the green block on the yellow block", "go"]
-VARIANTS = pytest.mark.parametrize("prefix", [False, True], ids=["joint", "prefix"])
+VARIANTS = pytest.mark.parametrize("variant", ["joint", "prefix", "pooled"])
 
 
-def random_model(prefix: bool = False) -> QwenVLA:
+def random_model(variant: str = "joint") -> QwenVLA:
     """A tiny model whose gates and output layers are open, unlike at the start of training."""
     torch.manual_seed(0)
     contract = tabletop_contract()
-    model = build("tiny-prefix" if prefix else "tiny", contract, channel_bounds_codec(contract))
+    model = build("tiny", contract, channel_bounds_codec(contract))
+    model.expert_config = replace(
+        model.expert_config, prefix=variant != "joint", pooled=variant == "pooled"
+    )
+    model.expert = ActionExpert(model.expert_config, model.config.text_config)
     for parameter in [*model.expert.parameters(), *model.value_head.parameters()]:
         if parameter.abs().sum() == 0:
             torch.nn.init.normal_(parameter, std=0.1)
@@ -63,8 +70,8 @@ def moved_right(inputs: TensorDict, shift: int) -> TensorDict:
 
 
 @VARIANTS
-def test_padded_entries_never_matter_and_stay_zero(prefix: bool) -> None:
-    model = random_model(prefix)
+def test_padded_entries_never_matter_and_stay_zero(variant: str) -> None:
+    model = random_model(variant)
     context = model.encode(inputs_of(model)).detach()
     y, tau, mask = random_actions(model, 3)
     mask[1, 9:] = False
@@ -83,8 +90,8 @@ def test_padded_entries_never_matter_and_stay_zero(prefix: bool) -> None:
 
 
 @VARIANTS
-def test_padded_tokens_never_matter(prefix: bool) -> None:
-    model = random_model(prefix)
+def test_padded_tokens_never_matter(variant: str) -> None:
+    model = random_model(variant)
     inputs = inputs_of(model)
     y, tau, mask = random_actions(model, 3)
     context = model.encode(inputs).detach()
@@ -102,8 +109,8 @@ def test_padded_tokens_never_matter(prefix: bool) -> None:
 
 
 @VARIANTS
-def test_left_and_right_padding_agree(prefix: bool) -> None:
-    model = random_model(prefix)
+def test_left_and_right_padding_agree(variant: str) -> None:
+    model = random_model(variant)
     inputs = model.processor(random_images(2), SENTENCES[::2])
     y, tau, mask = random_actions(model, 2)
     right = model.encode(inputs).detach()
@@ -121,8 +128,8 @@ def test_left_and_right_padding_agree(prefix: bool) -> None:
 
 
 @VARIANTS
-def test_other_samples_never_matter(prefix: bool) -> None:
-    model = random_model(prefix)
+def test_other_samples_never_matter(variant: str) -> None:
+    model = random_model(variant)
     inputs = inputs_of(model)
     y, tau, mask = random_actions(model, 3)
     context = model.encode(inputs)
@@ -140,8 +147,8 @@ def test_other_samples_never_matter(prefix: bool) -> None:
 
 
 @VARIANTS
-def test_repeats_share_a_context(prefix: bool) -> None:
-    model = random_model(prefix)
+def test_repeats_share_a_context(variant: str) -> None:
+    model = random_model(variant)
     context = model.encode(inputs_of(model)).detach()
     y, tau, mask = random_actions(model, 6)
     shared = model.velocity(context, y, tau, mask)
@@ -152,11 +159,11 @@ def test_repeats_share_a_context(prefix: bool) -> None:
 
 
 @VARIANTS
-def test_a_prepared_context_gives_the_same_velocity(prefix: bool) -> None:
-    model = random_model(prefix)
+def test_a_prepared_context_gives_the_same_velocity(variant: str) -> None:
+    model = random_model(variant)
     context = model.encode(inputs_of(model)).detach()
     prepared = model.prepare(context)
-    assert (prepared.get("shared") is not None) == prefix
+    assert (prepared.get("shared") is not None) == (variant != "joint")
     assert context.get("shared") is None
     for seed in range(2):
         y, tau, mask = random_actions(model, 3 * (seed + 1))
@@ -166,8 +173,8 @@ def test_a_prepared_context_gives_the_same_velocity(prefix: bool) -> None:
 
 
 @VARIANTS
-def test_actions_see_each_other_the_context_and_time(prefix: bool) -> None:
-    model = random_model(prefix)
+def test_actions_see_each_other_the_context_and_time(variant: str) -> None:
+    model = random_model(variant)
     context = model.encode(inputs_of(model, 1)).detach()
     context["hidden"].requires_grad_()
     y, tau, mask = random_actions(model, 1)
@@ -185,8 +192,8 @@ def test_actions_see_each_other_the_context_and_time(prefix: bool) -> None:
 
 
 @VARIANTS
-def test_order_of_actions_matters(prefix: bool) -> None:
-    model = random_model(prefix)
+def test_order_of_actions_matters(variant: str) -> None:
+    model = random_model(variant)
     context = model.encode(inputs_of(model, 1)).detach()
     y, tau, mask = random_actions(model, 1)
     flipped = model.velocity(context, y.flip(1), tau, mask).flip(1)
@@ -311,3 +318,25 @@ def test_unknown_preset_and_mismatched_expert_are_refused() -> None:
         build("huge", contract, channel_bounds_codec(contract))
     with pytest.raises(ValueError, match="rotary"):
         ActionExpert(paper_expert_config(), random_model().config.text_config)
+
+
+def test_value_depends_on_the_share_of_the_episode_that_has_passed() -> None:
+    model = random_model()
+    early = model.encode(inputs_of(model))
+    late = early.copy().set("elapsed", torch.ones(3))
+    assert not early["elapsed"].any()
+    assert ((model.value(early) - model.value(late)).abs() > 1e-4).all()
+
+
+def test_the_linear_value_head_is_one_linear_map_of_the_mean() -> None:
+    head = ValueHead(ValueConfig(), 8)
+    assert sum(parameter.numel() for parameter in head.parameters()) == 9
+    torch.nn.init.normal_(head.out.weight)
+    first, second = torch.randn(2, 4, 8, generator=torch.Generator().manual_seed(0))
+    time = torch.rand(4)
+    torch.testing.assert_close(head(first + second, time), head(first, time) + head(second, time))
+
+
+def test_pooled_without_prefix_is_refused() -> None:
+    with pytest.raises(ValueError, match="prefix"):
+        ExpertConfig(width=8, blocks=1, heads=1, head_dim=8, pooled=True)

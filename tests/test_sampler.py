@@ -14,6 +14,7 @@ VARIANTS = [
         ("flow_sde", "flow_cps", "flow_noise"), (("one", "one"), ("all", "one"), ("all", "all"))
     )
 ]
+VARIANTS.append(ExplorationConfig(correlation=0.9))
 LOG_STD = torch.tensor([-2.0, -1.5, -1.0])
 
 

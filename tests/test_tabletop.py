@@ -244,6 +244,13 @@ def test_expert_noise_is_seeded_and_hurts() -> None:
     assert first[1].mean() > run_expert(8, NAMES[2], seed=5)[1].mean()
 
 
+def test_a_slow_expert_succeeds_later() -> None:
+    slow = ExpertNoise(slowest_pace=0.25)
+    success, lengths = run_expert(8, NAMES[0], slow, seed=5, max_steps=144)
+    assert success.all()
+    assert lengths.mean() > 1.2 * run_expert(8, NAMES[0], seed=5)[1].mean()
+
+
 def test_instruction_can_be_overridden() -> None:
     suite = TabletopSuite(1, image_size=1)
     told = suite.reset(np.arange(1), [EpisodeStart(NAMES[0], 0, "tidy up")])

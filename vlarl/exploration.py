@@ -110,8 +110,35 @@ def bounded_std(log_std: Tensor, low: float, high: float) -> Tensor:
     return torch.exp(log_low + span * torch.sigmoid(4 / span * (log_std - middle)))
 
 
+def correlated(noise: Tensor, correlation: float) -> Tensor:
+    """White noise [..., H, K] as a stationary AR(1) process over the control steps `H`.
+
+    Each entry stays standard normal; steps `i` and `j` correlate by `correlation ** |i - j|`. White
+    noise on every control step cancels in the path that the hand takes; this does not.
+    """
+    if correlation == 0:
+        return noise
+    fresh = math.sqrt(1 - correlation**2)
+    steps = [noise[..., 0, :]]
+    for step in noise.unbind(-2)[1:]:
+        steps.append(correlation * steps[-1] + fresh * step)
+    return torch.stack(steps, dim=-2)
+
+
+def _whitened(noise: Tensor, correlation: float) -> Tensor:
+    """Inverse of `correlated`; a step's result depends on it and the one before alone."""
+    innovation = noise[..., 1:, :] - correlation * noise[..., :-1, :]
+    fresh = math.sqrt(1 - correlation**2)
+    return torch.cat([noise[..., :1, :], innovation / fresh], dim=-2)
+
+
 def gaussian_log_prob(
-    x: Tensor, mean: Tensor, std: Tensor, mask: Tensor, reduction: str = "sum"
+    x: Tensor,
+    mean: Tensor,
+    std: Tensor,
+    mask: Tensor,
+    reduction: str = "sum",
+    correlation: float = 0.0,
 ) -> Tensor:
     """Log-density of `x` [B, H, K] over the entries of `mask`.
 
@@ -119,8 +146,9 @@ def gaussian_log_prob(
         x: what was drawn.
         mean: [B, H, K]
         std: broadcasts to `mean`.
-        mask: [B, H, K] bool, the active channels of valid steps.
+        mask: [B, H, K] bool, the active channels of valid steps, which are the first ones.
         reduction: `sum`, the density of the chunk, or `mean`, over its entries.
+        correlation: of neighboring steps' noise, as in `correlated`.
 
     Returns:
         [B] float32.
@@ -134,7 +162,12 @@ def gaussian_log_prob(
             "last_step (flow_cps has no noise at the last one)"
         )
     deviations = (x - mean) / std
-    density = -0.5 * deviations.square() - std.log() - 0.5 * math.log(2 * math.pi)
+    density = -std.log() - 0.5 * math.log(2 * math.pi)
+    if correlation:
+        deviations = _whitened(deviations, correlation)
+        later = torch.arange(x.shape[1], device=x.device)[:, None] > 0
+        density = density - later * 0.5 * math.log(1 - correlation**2)
+    density = density - 0.5 * deviations.square()
     total = density.masked_fill(~mask, 0.0).sum(dim=(1, 2))
     if reduction == "sum":
         return total

@@ -90,6 +90,7 @@ class Policy:
         explore: bool,
         keep: str = "context",
         noise: Tensor | None = None,
+        elapsed: NDArray[np.float32] | None = None,
     ) -> Decisions:
         """Decide for `n` environments in one batch.
 
@@ -101,11 +102,12 @@ class Policy:
                 evaluation temperature.
             keep: `context` or `inputs`: what the learner will need; only when exploring.
             noise: [n, H, K] standard normal, where to start; the temperature is applied here.
+            elapsed: [n] shares of the episodes that have passed, for the value; None: unknown, 0.
         """
         assert keep in ("context", "inputs"), keep
         self._model.eval()
         sampling, codec = self._sampling, self._model.codec
-        inputs = self._model.processor(images, instructions)
+        inputs = self._inputs(images, instructions, elapsed)
         context = self._model.encode(inputs)
         prepared = self._model.prepare(context)
         mask = codec.mask(len(instructions))
@@ -145,7 +147,23 @@ class Policy:
         )
 
     @torch.no_grad()
-    def value(self, images: Mapping[str, NDArray[np.uint8]], instructions: Sequence[str]) -> Tensor:
+    def value(
+        self,
+        images: Mapping[str, NDArray[np.uint8]],
+        instructions: Sequence[str],
+        elapsed: NDArray[np.float32] | None = None,
+    ) -> Tensor:
         """[n] values of observations that are not acted on."""
         self._model.eval()
-        return self._model.value(self._model.encode(self._model.processor(images, instructions)))
+        return self._model.value(self._model.encode(self._inputs(images, instructions, elapsed)))
+
+    def _inputs(
+        self,
+        images: Mapping[str, NDArray[np.uint8]],
+        instructions: Sequence[str],
+        elapsed: NDArray[np.float32] | None,
+    ) -> TensorDict:
+        inputs = self._model.processor(images, instructions)
+        known = np.zeros(len(instructions), np.float32) if elapsed is None else elapsed
+        inputs["elapsed"] = torch.from_numpy(known)
+        return inputs

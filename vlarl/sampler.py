@@ -14,7 +14,13 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from vlarl.config.schema import ExplorationConfig
-from vlarl.exploration import euler_step, flow_times, gaussian_log_prob, transition
+from vlarl.exploration import (
+    correlated,
+    euler_step,
+    flow_times,
+    gaussian_log_prob,
+    transition,
+)
 
 VelocityFunction = Callable[[Tensor, Tensor], Tensor]
 """`velocity(y [B, H, K], tau [B])` -> [B, H, K], for a fixed batch of observations."""
@@ -100,7 +106,7 @@ def sample_explore(
     padded = ~mask
     y = noise.masked_fill(padded, 0.0)
     scored = torch.randint(first, last + 1, (len(noise),), generator=generator)
-    fresh = torch.randn(noise.shape, generator=generator)
+    fresh = correlated(torch.randn(noise.shape, generator=generator), config.correlation)
     chain: list[tuple[Tensor, Tensor, Tensor]] = []
     y_k = drift_k = y_next = y
     for index in range(steps):
@@ -110,7 +116,7 @@ def sample_explore(
         if not first <= index <= last:
             continue
         if config.noise_at == "all" and index > first:
-            fresh = torch.randn(noise.shape, generator=generator)
+            fresh = correlated(torch.randn(noise.shape, generator=generator), config.correlation)
         step = transition(config, before, drift, tau, tau_next, temperature, log_std)
         drawn = (step.mean + step.std * fresh).masked_fill(padded, 0.0)
         here = (scored == index)[:, None, None]
@@ -185,6 +191,8 @@ def _log_prob(
     )
     mask = mask.repeat_interleave(scored, dim=0)
     move = transition(config, before, drift, times[step], times[step + 1], temperature, log_std)
-    each = gaussian_log_prob(after, move.mean, move.std, mask, config.logprob_reduction)
+    each = gaussian_log_prob(
+        after, move.mean, move.std, mask, config.logprob_reduction, config.correlation
+    )
     each = each.view(-1, scored)
     return each.sum(dim=1) if config.logprob_reduction == "sum" else each.mean(dim=1)

@@ -15,7 +15,9 @@ ALIASES = {
     "seed": "supervised.collect.seed",
     "waypoint_noise": "supervised.collect.waypoint_noise",
     "action_noise": "supervised.collect.action_noise",
+    "slowest_pace": "supervised.collect.slowest_pace",
     "clumsy_steps": "supervised.collect.clumsy_steps",
+    "max_steps": "supervised.collect.max_steps",
     "keep_failures": "supervised.collect.keep_failures",
 }
 SETTINGS = {
@@ -26,6 +28,8 @@ SETTINGS = {
     "waypoint_noise": "standard deviation of grasp and place points, in meters (0)",
     "action_noise": "standard deviation of action noise (0)",
     "clumsy_steps": "longest clumsy, unrecorded beginning of half of the episodes (0)",
+    "slowest_pace": "of the episodes' random speeds, as a fraction of the arm's (1)",
+    "max_steps": "control steps that an episode may take (the suite's limit)",
     "keep_failures": "whether failed episodes are kept (false)",
     "num_envs": "episodes that run at once (16)",
     "image_size": "pixels (64)",

@@ -38,6 +38,9 @@ class ExpertNoise:
     """Normal noise on each motion channel at each step, as a fraction of the channel's bound."""
     hurry: float = 0.0
     """Probability, per step of a descent, of closing (or opening) before it is finished."""
+    slowest_pace: float = 1.0
+    """Each episode is worked at a pace of its own, uniform between this and 1, as a fraction of the
+    channels' bounds."""
     clumsy_steps: int = 0
     """Half of all episodes begin with up to so many control steps at `CLUMSY` noise, from whose
     mishaps (missed, misplaced, dropped) the expert then recovers."""
@@ -57,6 +60,7 @@ class _Progress:
     phase: str = "above"
     waited: int = 0
     """Control steps spent in the phase."""
+    pace: float = 1.0
     clumsy_left: int = 0
     """Control steps until the noise is the expert's own."""
     offset: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
@@ -109,6 +113,8 @@ class Expert:
         for sim, start in zip(env_ids, starts, strict=True):
             random = np.random.default_rng([self._seed, start.seed, 0xE9])
             progress = _Progress(find_task(start.task), random, self._noise)
+            if self._noise.slowest_pace < 1:
+                progress.pace = float(random.uniform(self._noise.slowest_pace, 1.0))
             if self._noise.clumsy_steps and random.random() < 0.5:
                 progress.clumsy_left = int(random.integers(1, self._noise.clumsy_steps + 1))
                 progress.noise = CLUMSY
@@ -152,9 +158,10 @@ class Expert:
         waypoint, gripper = self._waypoint(progress, view)
         progress.waited += 1
         motion = waypoint - view.commanded
-        motion += progress.random.normal(size=4) * progress.noise.action_std * ACTION_HIGH[:4]
+        fastest = progress.pace * ACTION_HIGH[:4]
+        motion += progress.random.normal(size=4) * progress.noise.action_std * fastest
         progress.clumsy_left = max(0, progress.clumsy_left - 1)
-        return np.append(np.clip(motion, -ACTION_HIGH[:4], ACTION_HIGH[:4]), gripper)
+        return np.append(np.clip(motion, -fastest, fastest), gripper)
 
     def _advance(self, progress: _Progress, view: _View) -> None:
         """Move on to the next phase if the present one is finished, or back if it failed."""
@@ -164,12 +171,13 @@ class Expert:
         near = np.linalg.norm(goal - view.tool[:2])
         hurried = progress.random.random() < progress.noise.hurry
         slack = 0.006 + 2 * 0.05 * progress.noise.action_std
+        patience = 5 / progress.pace
         if phase == "above":
             turn = abs(self._grasp_yaw(progress, view) - view.tool[3])
             if near < 0.010 + slack and turn < 0.12 and view.tool[2] < HOVER + 0.03:
                 progress.enter("descend")
         elif phase == "descend":
-            if view.tool[2] < self._grasp_height(view) + slack or hurried or waited > 5:
+            if view.tool[2] < self._grasp_height(view) + slack or hurried or waited > patience:
                 progress.enter("close")
         elif phase == "close" and waited >= _CLOSE_STEPS:
             progress.enter("lift")
@@ -183,7 +191,11 @@ class Expert:
         elif phase == "carry" and near < 0.008 + slack:
             progress.enter("lower")
         elif phase == "lower":
-            if view.tool[2] < self._release_height(progress, view) + slack or hurried or waited > 5:
+            if (
+                view.tool[2] < self._release_height(progress, view) + slack
+                or hurried
+                or waited > patience
+            ):
                 progress.enter("release")
         elif phase == "release" and waited >= _RELEASE_STEPS:
             progress.enter("retreat")

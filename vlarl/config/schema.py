@@ -52,6 +52,9 @@ class ExplorationConfig:
     logprob_steps: str = "chunk"
     """`chunk` or `executed`: only the steps that are carried out. The others reach the simulator
     by nothing but later denoising, so that they bring more variance than signal."""
+    correlation: float = 0.0
+    """Of the exploration noise of neighboring control steps, in [0, 1). The noise of a single step
+    hardly moves the hand; noise that persists over a chunk tries something."""
     logprob_reduction: str = "sum"
     """`sum` (chunk density) or `mean` (tempered)."""
     first_step: int = 0
@@ -83,6 +86,10 @@ class OptimizerConfig:
     learning_rates: dict[str, float] = field(default_factory=dict)
     """part -> peak rate; parts are `vision`, `language`, `expert`, `value`; absent means frozen."""
     betas: tuple[float, float] = (0.9, 0.95)
+    epsilons: dict[str, float] = field(default_factory=dict)
+    """part -> what AdamW adds to the root of the second moment (default 1e-8). Far above the
+    gradients it makes the step that of SGD with momentum at `rate / epsilon`: where gradients are
+    mostly noise, as in RL, parameters without signal then stay where they are."""
     weight_decay: float = 0.0
     warmup_steps: int = 0
     final_fraction: float = 0.1
@@ -183,6 +190,11 @@ class CollectConfig:
     clumsy_steps: int = 0
     """Half of the episodes begin with up to so many control steps of clumsy work, not recorded, so
     that the demonstrations show how to recover from mishaps."""
+    slowest_pace: float = 1.0
+    """Demonstrators take their time: each episode's speed is drawn between this share of the arm's
+    and all of it."""
+    max_steps: int = 0
+    """Control steps that an episode may take; 0 means the suite's own limit."""
     keep_failures: bool = False
     seed: int = 0
 

@@ -183,6 +183,8 @@ def _exploration(config: RunConfig) -> Iterator[Problem]:
     yield from _choice(config, f"{prefix}.logprob_at", ("one", "all"))
     yield from _choice(config, f"{prefix}.logprob_reduction", ("sum", "mean"))
     yield from _choice(config, f"{prefix}.logprob_steps", ("chunk", "executed"))
+    if not 0 <= exploration.correlation < 1:
+        yield Problem(f"{prefix}.correlation", "must lie in [0, 1)", "The default is 0.")
     if exploration.logprob_at == "all" and exploration.noise_at == "one":
         yield Problem(
             f"{prefix}.logprob_at", "needs noise at every step", f"Set {prefix}.noise_at=all."
@@ -224,6 +226,12 @@ def _optimizer(config: RunConfig, prefix: str) -> Iterator[Problem]:
             yield Problem(key, "no such part of the model", f"Did you mean {close[0]}?")
         if not rate > 0:
             yield Problem(key, "must be above zero", "Leave the part out to freeze it.")
+    for part, epsilon in optimizer.epsilons.items():
+        key = f"{prefix}.epsilons.{part}"
+        if part not in optimizer.learning_rates:
+            yield Problem(key, "has no learning rate to go with", "Remove it, or add the rate.")
+        if not epsilon > 0:
+            yield Problem(key, "must be above zero", "The default is 1e-8.")
     if not all(0 <= beta < 1 for beta in optimizer.betas):
         yield Problem(f"{prefix}.betas", "must lie in [0, 1)", "The default is [0.9, 0.95].")
     yield from _at_least(config, 0, [f"{prefix}.weight_decay", f"{prefix}.warmup_steps"])
@@ -272,10 +280,13 @@ def _supervised(config: RunConfig) -> Iterator[Problem]:
         "collect.waypoint_noise",
         "collect.action_noise",
         "collect.clumsy_steps",
+        "collect.max_steps",
         "collect.seed",
     )
     yield from _at_least(config, 0, [f"{prefix}.{key}" for key in nonnegative])
-    yield from _above_zero(config, [f"{prefix}.flow.alpha", f"{prefix}.flow.beta"])
+    positive = ("flow.alpha", "flow.beta", "collect.slowest_pace")
+    yield from _above_zero(config, [f"{prefix}.{key}" for key in positive])
+    yield from _fraction(config, [f"{prefix}.collect.slowest_pace"])
     stage = config.supervised
     if stage.flow.tau_distribution == "logit_normal":
         keys = [f"{prefix}.flow.alpha", f"{prefix}.flow.beta"]

@@ -30,12 +30,16 @@ class GroundingSet:
     """[M, cameras, objects, 2] horizontal and vertical place in each camera's image, in the order
     of `images`, as fractions from its left and top edge; outside [0, 1) or NaN where out of view.
     Questions are asked about the first camera."""
+    offsets: NDArray[np.float32] | None = None
+    """[M, objects, 3] meters from the hand to each object, in the frame of its motions."""
 
     def __post_init__(self) -> None:
         scenes = len(next(iter(self.images.values())))
         expected = (scenes, len(self.images), len(self.objects), 2)
         if self.places.shape != expected:
             raise ValueError(f"places are {self.places.shape}, images and objects ask {expected}")
+        if self.offsets is not None and self.offsets.shape != (scenes, len(self.objects), 3):
+            raise ValueError(f"offsets are {self.offsets.shape}, scenes and objects ask {expected}")
         empty = np.flatnonzero(~self.visible[:, 0].any(axis=1))
         if len(empty):
             raise ValueError(f"scenes {empty.tolist()[:8]} show no object in the first camera")

@@ -30,11 +30,12 @@ from vlarl.errors import CheckpointError
 from vlarl.model.dit import ExpertConfig
 from vlarl.model.processor import PatchLayout, Processor
 from vlarl.model.qwen_vla import QwenVLA
+from vlarl.model.value_head import ValueConfig
 
 PACKAGED = Path(__file__).resolve().parents[1] / "checkpoints"
 MODEL_TYPE = "qwen_vla"
 _TIED_HEAD = "backbone.lm_head.weight"
-_VALUE_HEAD = ("value_head.weight", "value_head.bias")
+_VALUE_HEAD = "value_head."
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ def load(folder_or_name: str | Path) -> QwenVLA:
         processor = Processor(_tokenizer(folder), contract, layout)
         backbone = Qwen3_5Config.from_dict(config["backbone"])
         expert = ExpertConfig(**config["expert"])
+        value = ValueConfig(**config["value"])
     except (TypeError, KeyError) as error:
         raise CheckpointError(f"{folder}: {error}") from error
     except ValueError as error:
@@ -89,7 +91,7 @@ def load(folder_or_name: str | Path) -> QwenVLA:
         raise CheckpointError(f"{folder}: {error}") from error
     # Random weights are overwritten below; callers' random numbers must not depend on loading.
     with torch.random.fork_rng(devices=[]):
-        model = QwenVLA(backbone, expert, contract, codec, processor)
+        model = QwenVLA(backbone, expert, contract, codec, processor, value)
     restore(model, _read_tensors(folder / "model.safetensors"), str(folder))
     return model
 
@@ -122,9 +124,10 @@ def restore(model: QwenVLA, tensors: dict[str, Tensor], origin: str) -> None:
     """
     expected = saved_tensors(model)
     missing = expected.keys() - tensors.keys()
-    if missing == set(_VALUE_HEAD):
+    value_head = {name for name in expected if name.startswith(_VALUE_HEAD)}
+    if missing == value_head:
         logger.warning("%s has no value head: it starts at zero", origin)
-        tensors = {**tensors, **{name: torch.zeros_like(expected[name]) for name in _VALUE_HEAD}}
+        tensors = {**tensors, **{name: expected[name] for name in value_head}}
         missing = set()
     problems = [f"missing {name}" for name in sorted(missing)]
     problems += [f"unknown {name}" for name in sorted(tensors.keys() - expected.keys())]
@@ -147,6 +150,7 @@ def _config(model: QwenVLA) -> dict[str, Any]:
         "architectures": ["QwenVLA"],
         "backbone": model.config.to_dict(),
         "expert": asdict(model.expert_config),
+        "value": asdict(model.value_head.config),
     }
 
 

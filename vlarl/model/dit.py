@@ -42,6 +42,14 @@ class ExpertConfig:
     prefix: bool = False
     """Context tokens are neither modulated nor see the actions, so that their keys and values are
     shared by all denoising steps and by all draws on one context."""
+    pooled: bool = False
+    """Needs `prefix`. The mean hidden state joins the flow time in every modulation, and context
+    tokens stay as they come instead of passing through the blocks: a small expert learns what to do
+    from one summary far sooner than by attention, and the long context costs next to nothing."""
+
+    def __post_init__(self) -> None:
+        if self.pooled and not self.prefix:
+            raise ValueError("pooled needs prefix: only shared context tokens can stay as they are")
 
 
 def timestep_features(tau: Tensor) -> Tensor:
@@ -182,6 +190,15 @@ class ActionExpert(nn.Module):
         self.timestep = nn.Sequential(
             nn.Linear(TIMESTEP_FEATURES, width), nn.SiLU(), nn.Linear(width, width)
         )
+        self.summary_in = (
+            nn.Sequential(
+                nn.Linear(text.hidden_size, config.mlp_ratio * width),
+                nn.SiLU(),
+                nn.Linear(config.mlp_ratio * width, width),
+            )
+            if config.pooled
+            else None
+        )
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
         self.modulation = nn.Linear(width, 2 * width)
         self.action_out = nn.Sequential(
@@ -230,6 +247,10 @@ class ActionExpert(nn.Module):
         repeats = actions.shape[0] // hidden.shape[0]
         assert repeats * hidden.shape[0] == actions.shape[0]
         condition = self.timestep(timestep_features(tau).to(hidden.dtype))
+        if self.summary_in is not None:
+            weight = mask.unsqueeze(-1).to(hidden.dtype)
+            mean = (hidden * weight).sum(dim=1) / weight.sum(dim=1)
+            condition = condition + self.summary_in(mean).repeat_interleave(repeats, dim=0)
         tokens = self.action_in(actions.to(hidden.dtype))
         rotary = self._rotary(mask, positions, tokens.shape[1])
         if self.config.prefix:
@@ -287,7 +308,7 @@ class ActionExpert(nn.Module):
             query, key, value = block.prefix(context, before)
             states.append((key, value))
             # Nobody reads the context after the last block.
-            if len(states) < len(self._stack()):
+            if not self.config.pooled and len(states) < len(self._stack()):
                 context = block.advance(context, (query, key, value), visible)
         return states
 

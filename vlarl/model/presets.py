@@ -1,7 +1,7 @@
 """Model sizes by name, and the contract of the built-in suite. Numbers only; no weights.
 
 `tiny` is the real class with small numbers, made for two CPU cores and images of 64 x 64;
-`tiny-prefix` is the same size with the prefix variant of the action expert.
+`tiny-pooled` is the same size with the pooled variant of the action expert.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from vlarl.model.dit import ExpertConfig
 from vlarl.model.processor import PatchLayout, Processor
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.tokenizer import load_tiny_tokenizer, token_id
+from vlarl.model.value_head import ValueConfig
 from vlarl.types import CameraSpec
 
-PRESETS = ("tiny", "tiny-prefix")
+PRESETS = ("tiny", "tiny-pooled")
 TINY_PATCH = 16
 
 
@@ -96,7 +97,7 @@ def tiny_backbone_config(
     )
 
 
-def tiny_expert_config(contract: Contract, prefix: bool = False) -> ExpertConfig:
+def tiny_expert_config(contract: Contract, pooled: bool = False) -> ExpertConfig:
     """Three blocks of width 96."""
     return ExpertConfig(
         width=96,
@@ -105,7 +106,8 @@ def tiny_expert_config(contract: Contract, prefix: bool = False) -> ExpertConfig
         head_dim=32,
         channels=contract.tensor_channels,
         horizon=contract.tensor_horizon,
-        prefix=prefix,
+        prefix=pooled,
+        pooled=pooled,
     )
 
 
@@ -121,10 +123,11 @@ def build(preset: str, contract: Contract, codec: ActionCodec) -> QwenVLA:
     processor = Processor(tokenizer, contract, PatchLayout(patch_size=TINY_PATCH))
     return QwenVLA(
         tiny_backbone_config(tokenizer),
-        tiny_expert_config(contract, prefix=preset == "tiny-prefix"),
+        tiny_expert_config(contract, pooled=preset == "tiny-pooled"),
         contract,
         codec,
         processor,
+        ValueConfig(hidden=64, elapsed=True),
     )
 
 

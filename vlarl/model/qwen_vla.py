@@ -17,6 +17,7 @@ from vlarl.contract import Contract
 from vlarl.model.backbone import build_backbone, hidden_states, next_token_loss, view_tokens
 from vlarl.model.dit import ActionExpert, ExpertConfig
 from vlarl.model.processor import Processor
+from vlarl.model.value_head import ValueConfig, ValueHead
 
 _INITIAL_LOG_STD = -1.9
 """Between the usual bounds 0.05 and 0.5 of `flow_noise`."""
@@ -32,6 +33,7 @@ class QwenVLA(nn.Module):
         contract: Contract,
         codec: ActionCodec,
         processor: Processor,
+        value: ValueConfig | None = None,
     ) -> None:
         """Random weights; the value head starts at zero.
 
@@ -53,26 +55,25 @@ class QwenVLA(nn.Module):
         self.processor = processor
         self.backbone = build_backbone(backbone)
         self.expert = ActionExpert(expert, backbone.text_config)
-        self.value_head = nn.Linear(backbone.text_config.hidden_size, 1)
-        nn.init.zeros_(self.value_head.weight)
-        nn.init.zeros_(self.value_head.bias)
+        self.value_head = ValueHead(value or ValueConfig(), backbone.text_config.hidden_size)
         self.exploration_log_std = nn.Parameter(torch.full((expert.channels,), _INITIAL_LOG_STD))
 
     def encode(self, inputs: TensorDict) -> TensorDict:
         """Run the backbone once; what comes back serves all denoising steps and the value.
 
         Args:
-            inputs: of the processor, batch size [B].
+            inputs: of the processor, batch size [B]; `elapsed` [B], if there, is passed on.
 
         Returns:
             The context: `hidden` [B, L, D] float32, zero where padded, `mask` [B, L] bool,
-            `position_ids` [B, 3, L].
+            `position_ids` [B, 3, L], `elapsed` [B] share of the episode that has passed.
         """
         return TensorDict(
             {
                 "hidden": hidden_states(self.backbone, inputs).float(),
                 "mask": inputs["attention_mask"].bool(),
                 "position_ids": inputs["position_ids"],
+                "elapsed": inputs.get("elapsed", torch.zeros(len(inputs))),
             },
             batch_size=inputs.batch_size,
         )
@@ -131,7 +132,7 @@ class QwenVLA(nn.Module):
         weight = context["mask"].unsqueeze(-1).float()
         hidden = context["hidden"].detach().float()
         mean = (hidden * weight).sum(dim=1) / weight.sum(dim=1)
-        return self.value_head(mean).squeeze(-1)
+        return self.value_head(mean, context["elapsed"])
 
     def language_logits(self, inputs: TensorDict) -> Tensor:
         """[B, L, V] next-token logits at every position; `language_loss` is cheaper."""

@@ -134,6 +134,30 @@ class PPOLearner:
                     progress(done, config.epochs * per_epoch)
         return self._finish(work, policy_minibatches / per_epoch)
 
+    def policy_gradient(self, batch: TensorDict) -> Tensor:
+        """[P] float32 gradient of a whole batch's surrogate; nothing is learned.
+
+        `P` counts the trained parameters but the value head's.
+        """
+        work = self._prepare(batch)
+        trained = [
+            parameter
+            for part, parameters in self._parts.items()
+            for parameter in parameters
+            if part != "value" and part in self._config.optimizer.learning_rates
+        ]
+        total = torch.zeros(sum(parameter.numel() for parameter in trained))
+        for rows in torch.arange(len(batch)).split(self._config.micro_batch):
+            loss, _ = self._surrogate(work, rows, self._context(work, rows))
+            found = torch.autograd.grad(loss * len(rows) / len(batch), trained, allow_unused=True)
+            total += torch.cat(
+                [
+                    torch.zeros(p.numel()) if g is None else g.float().flatten()
+                    for g, p in zip(found, trained, strict=True)
+                ]
+            )
+        return total
+
     def _prepare(self, batch: TensorDict) -> _Work:
         """Returns and advantages, and what is measured of them."""
         validate(batch)

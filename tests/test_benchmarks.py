@@ -1,5 +1,9 @@
-"""The benchmark of RL runs as a user runs it, with next to nothing to do."""
+"""The benchmarks of RL run as a user runs them, with next to nothing to do."""
 
+import pytest
+import torch
+
+from benchmarks import bench_gradient
 from benchmarks.bench_rl import COLUMNS, run, table
 
 SMALL = (
@@ -22,3 +26,18 @@ def test_rl_benchmark_reports_what_the_iterations_measured() -> None:
     assert 0 <= result["waiting_share"] <= 1
     assert result["iteration_seconds"] >= result["rollout_seconds"]
     assert all(name in table(result) for name in COLUMNS)
+
+
+def test_gradients_agree_as_far_as_they_point_the_same_way() -> None:
+    signal, noise = torch.ones(1, 8), torch.eye(8)[:4]
+    assert bench_gradient.agreement(signal.repeat(4, 1))["agreement"] == pytest.approx(1)
+    assert bench_gradient.agreement(noise)["agreement"] == pytest.approx(0)
+    assert 0 < bench_gradient.agreement(signal + noise)["agreement"] < 1
+
+
+def test_gradient_benchmark_compares_every_trace() -> None:
+    result = bench_gradient.run(2, (*SMALL, "ppo.value_warmup_iterations=1"))
+    assert result["windows"] == 2
+    for trace in bench_gradient.LAMBDAS:
+        assert -1 <= result[f"lambda_{trace:g}"]["plain"]["agreement"] <= 1
+    assert "gae_lambda 0.95" in bench_gradient.table(result)

@@ -251,3 +251,25 @@ def test_it_learns_to_act():
         learner.update(batch)
     assert sum(rewards[:3]) / 3 < -0.6
     assert sum(rewards[-3:]) / 3 > -0.3
+
+
+def test_policy_gradient_is_the_slope_of_the_surrogate_and_learns_nothing():
+    model, learner, batch = setup(micro_batch=5, minibatch=20)
+    before = weights(model)
+    gradient = learner.policy_gradient(batch)
+    whole = PPOLearner(model, configured(), SAMPLING, 10, 0).policy_gradient(batch)
+    torch.testing.assert_close(gradient, whole, atol=1e-6, rtol=1e-4)
+    assert torch.equal(weights(model), before)
+
+    def surrogate():
+        with torch.no_grad():
+            rows = torch.arange(len(batch))
+            return float(learner._surrogate(learner._prepare(batch), rows, batch["context"])[0])
+
+    start, first, small = surrogate(), 0, 1e-3
+    with torch.no_grad():
+        for parameter in model.parts()["expert"]:
+            part = gradient[first : first + parameter.numel()].view_as(parameter)
+            parameter += small * part / gradient.norm()
+            first += parameter.numel()
+    assert (surrogate() - start) / small == pytest.approx(float(gradient.norm()), rel=0.05)

@@ -33,8 +33,11 @@ LAMBDAS = (0.95, 0.6, 0.3)
 
 
 def agreement(gradients: Tensor) -> dict[str, float]:
-    """Mean cosine between different rows of [n, P], with its standard error."""
-    units = gradients / gradients.norm(dim=1, keepdim=True)
+    """Mean cosine between different rows of [n, P], with its standard error.
+
+    A row of zeros (a window without a single success, say) agrees with nothing: cosine 0.
+    """
+    units = torch.nn.functional.normalize(gradients, dim=1)
     cosines = units @ units.T
     pairs = [float(cosines[i, j]) for i in range(len(units)) for j in range(i)]
     spread = statistics.pstdev(pairs) / math.sqrt(len(pairs))

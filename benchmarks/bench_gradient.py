@@ -4,9 +4,10 @@
 
 Windows of one fixed policy (`configs/rl/demo.yaml`, after the value head's warm-up) give one
 gradient each. The mean cosine between two of them is the share of signal in one: 1 would be all,
-0 nothing but noise. It is printed for several traces (`gae_lambda`), for Adam's preconditioner
-(each parameter scaled to the same size) and for the plain gradient, along which a large `epsilons`
-steps. A cheap way to compare what learning curves would take hours to tell apart.
+0 nothing but noise. It is printed for each part of the policy that might learn, for several traces
+(`gae_lambda`), for Adam's preconditioner (each parameter scaled to the same size) and for the plain
+gradient, along which a large `epsilons` steps. A cheap way to compare what learning curves would
+take hours to tell apart.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from vlarl.config.schema import RunConfig
 from vlarl.progress import Progress
 
 LAMBDAS = (0.95, 0.6, 0.3)
+PARTS = ("expert", "expert_biases")
 
 
 def agreement(gradients: Tensor) -> dict[str, float]:
@@ -60,10 +62,12 @@ def _measure(config: RunConfig, access: EnvAccess, windows: int) -> dict[str, An
     model = load_model(config, access.clients[0].spec)
     worker = RolloutWorker(config, model, access)
     learners = {}
+    rates = dict.fromkeys((*PARTS, "value"), 1e-3)
+    optimizer = dataclasses.replace(config.ppo.optimizer, learning_rates=rates, epsilons={})
     for trace in LAMBDAS:
-        ppo = dataclasses.replace(config.ppo, gae_lambda=trace)
+        ppo = dataclasses.replace(config.ppo, gae_lambda=trace, optimizer=optimizer)
         learners[trace] = PPOLearner(model, ppo, config.sampling, windows, config.seed)
-    gradients: dict[float, list[Tensor]] = {trace: [] for trace in LAMBDAS}
+    gradients: dict[float, list[dict[str, Tensor]]] = {trace: [] for trace in LAMBDAS}
     warmup = config.ppo.value_warmup_iterations
     with Progress("gradients", warmup + windows, "windows") as progress:
         for index in range(warmup + windows):
@@ -76,23 +80,29 @@ def _measure(config: RunConfig, access: EnvAccess, windows: int) -> dict[str, An
             progress.advance()
     worker.close()
     result: dict[str, Any] = {"windows": windows, "decisions": len(batch)}
-    for trace, each in gradients.items():
-        plain = torch.stack(each)
-        scale = plain.square().mean(dim=0).sqrt().sqrt() + 1e-12
-        result[f"lambda_{trace:g}"] = {"adam": agreement(plain / scale), "plain": agreement(plain)}
+    for part in PARTS:
+        result[part] = {}
+        for trace, each in gradients.items():
+            plain = torch.stack([gradient[part] for gradient in each])
+            scale = plain.square().mean(dim=0).sqrt() + 1e-12
+            result[part][f"lambda_{trace:g}"] = {
+                "adam": agreement(plain / scale),
+                "plain": agreement(plain),
+            }
     return result
 
 
 def table(result: dict[str, Any]) -> str:
     """The result as lines of text."""
     lines = [f"{result['windows']} windows of {result['decisions']} decisions, mean cosine"]
-    for trace in LAMBDAS:
-        row = result[f"lambda_{trace:g}"]
-        cells = [
-            f"{name} {row[name]['agreement']:+.4f} (s.e. {row[name]['standard_error']:.4f})"
-            for name in ("adam", "plain")
-        ]
-        lines.append(f"gae_lambda {trace:<5g} " + "   ".join(cells))
+    for part in PARTS:
+        for trace in LAMBDAS:
+            row = result[part][f"lambda_{trace:g}"]
+            cells = [
+                f"{name} {row[name]['agreement']:+.4f} (s.e. {row[name]['standard_error']:.4f})"
+                for name in ("adam", "plain")
+            ]
+            lines.append(f"{part:<14} gae_lambda {trace:<5g} " + "   ".join(cells))
     return "\n".join(lines)
 
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from learners.muon import linear_weights
 from learners.optimizer import build_optimizer, clip_gradients
 from vlarl.config.schema import LocalizationConfig, OptimizerConfig
 from vlarl.data.grounding import GroundingSet
@@ -99,6 +100,7 @@ class BindingTrainer:
             self._parts,
             OptimizerConfig(learning_rates=rates, warmup_steps=50, final_fraction=0.05),
             config.binding_steps,
+            orthogonal=linear_weights(model.backbone.model),
         )
 
     def train(self, progress: Callable[[int, dict[str, float]], None] | None = None) -> float:

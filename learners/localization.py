@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from learners.muon import linear_weights
 from learners.optimizer import build_optimizer, clip_gradients
 from vlarl.config.schema import LocalizationConfig, OptimizerConfig
 from vlarl.data.grounding import GroundingSet
@@ -30,6 +31,8 @@ _SCALE = 4.0
 _KNEE = 0.1
 """Error, in those units, where the loss turns from square to absolute: 2.5% of the image."""
 _VISIBILITY_WEIGHT = 0.3
+_SHIFT = 2
+"""Pixels by which views are shifted at most, each by its own amount: many scenes out of one."""
 
 
 class LocalizationTrainer:
@@ -40,8 +43,7 @@ class LocalizationTrainer:
     ) -> None:
         """Heads with random weights, drawn from `seed`."""
         self._model, self._config, self._scenes = model, config, scenes
-        self._places = torch.from_numpy(scenes.places)
-        self._visible = torch.from_numpy(scenes.visible)
+        self._seed = seed
         cameras = model.contract.cameras
         widths = [
             model.processor.layout.tokens(camera.height, camera.width)
@@ -64,6 +66,7 @@ class LocalizationTrainer:
             self._parts,
             OptimizerConfig(learning_rates=rates, warmup_steps=100, final_fraction=0.02),
             config.steps,
+            orthogonal=linear_weights(model.backbone.model.visual),
         )
 
     def train(self, progress: Callable[[int, dict[str, float]], None] | None = None) -> float:
@@ -78,15 +81,15 @@ class LocalizationTrainer:
         recent: list[float] = []
         for step in range(self._config.steps):
             indices = self._sampler.indices(step)
-            by_view, (places, visibility) = self._read(indices)
-            seen = self._visible[indices]
-            loss = self._loss(*by_view, indices) + self._loss(places, visibility, indices)
+            images, truth = self._shifted(indices, np.random.default_rng([self._seed, step, 0x5F]))
+            by_view, (places, visibility) = self._read(images)
+            loss = _loss(*by_view, truth) + _loss(places, visibility, truth)
             self._optimizer.zero_grad(set_to_none=True)
             loss.backward()
             clip_gradients(self._parts, 1.0)
             self._optimizer.step()
             self._scheduler.step()
-            error = (places.detach() - self._places[indices]).abs()[seen].mean()
+            error = (places.detach() - truth).abs()[_visible(truth)].mean()
             recent = [*recent[-99:], float(error)]
             if progress is not None and (step + 1) % 20 == 0:
                 progress(step + 1, {"error": float(np.mean(recent))})
@@ -98,29 +101,52 @@ class LocalizationTrainer:
         Returns:
             Places [B, cameras, objects, 2] as fractions, visibility logits [B, cameras, objects].
         """
-        return self._read(indices)[1]
+        images = {name: each[indices] for name, each in self._scenes.images.items()}
+        return self._read(images)[1]
+
+    def _shifted(
+        self, indices: NDArray[np.int64], random: np.random.Generator
+    ) -> tuple[dict[str, NDArray[np.uint8]], Tensor]:
+        """Images of these scenes, each moved a little, its edge repeated; and the new places."""
+        images, places = {}, self._scenes.places[indices].copy()
+        rows = np.arange(len(indices))[:, None, None]
+        for view, (name, each) in enumerate(self._scenes.images.items()):
+            height, width = each.shape[1:3]
+            down, right = random.integers(-_SHIFT, _SHIFT + 1, (2, len(indices), 1))
+            y = np.clip(np.arange(height) + down, 0, height - 1)[:, :, None]
+            x = np.clip(np.arange(width) + right, 0, width - 1)[:, None, :]
+            images[name] = each[indices][rows, y, x]
+            places[:, view, :, 0] -= right / width
+            places[:, view, :, 1] -= down / height
+        return images, torch.from_numpy(places)
 
     def _read(
-        self, indices: NDArray[np.int64]
+        self, images: dict[str, NDArray[np.uint8]]
     ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """What the heads of the views say, and what the shared one says."""
-        images = {name: each[indices] for name, each in self._scenes.images.items()}
-        views = self._model.view_tokens(self._model.processor.pixels(images, len(indices)))
+        count = len(next(iter(images.values())))
+        views = self._model.view_tokens(self._model.processor.pixels(images, count))
         by_view = [head(tokens.flatten(1)) for head, tokens in zip(self._heads, views, strict=True)]
         shared = self._shared_head(torch.cat(views, dim=1).mean(dim=1))
-        return self._places_of(torch.stack(by_view, dim=1)), self._places_of(
+        return _places_of(torch.stack(by_view, dim=1)), _places_of(
             shared.unflatten(1, (len(views), -1))
         )
 
-    @staticmethod
-    def _places_of(numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, cameras, objects * 3] -> places and visibility logits."""
-        found = numbers.unflatten(2, (-1, 3))
-        return found[..., :2] / _SCALE + 0.5, found[..., 2]
 
-    def _loss(self, places: Tensor, visibility: Tensor, indices: NDArray[np.int64]) -> Tensor:
-        seen = self._visible[indices]
-        error = _SCALE * (places[seen] - self._places[indices][seen])
-        distance = F.smooth_l1_loss(error, torch.zeros_like(error), beta=_KNEE)
-        presence = F.binary_cross_entropy_with_logits(visibility, seen.float())
-        return distance + _VISIBILITY_WEIGHT * presence
+def _places_of(numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """[B, cameras, objects * 3] -> places and visibility logits."""
+    found = numbers.unflatten(2, (-1, 3))
+    return found[..., :2] / _SCALE + 0.5, found[..., 2]
+
+
+def _visible(places: Tensor) -> Tensor:
+    """[B, cameras, objects] whether places [B, cameras, objects, 2] are within the image."""
+    return ((places >= 0) & (places < 1)).all(dim=-1)
+
+
+def _loss(places: Tensor, visibility: Tensor, truth: Tensor) -> Tensor:
+    seen = _visible(truth)
+    error = _SCALE * (places[seen] - truth[seen])
+    distance = F.smooth_l1_loss(error, torch.zeros_like(error), beta=_KNEE)
+    presence = F.binary_cross_entropy_with_logits(visibility, seen.float())
+    return distance + _VISIBILITY_WEIGHT * presence

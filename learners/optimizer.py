@@ -7,24 +7,29 @@ step and what to log.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from learners.muon import Muon
 from vlarl.config.schema import OptimizerConfig
 from vlarl.errors import ConfigError
 
 Parts = Mapping[str, Sequence[nn.Parameter]]
 """part -> its parameters; every parameter of the model is in exactly one part."""
 _EPSILON = 1e-8
+_D = TypeVar("_D", float, None)
 
 
 def build_optimizer(
-    parts: Parts, config: OptimizerConfig, total_steps: int
+    parts: Parts,
+    config: OptimizerConfig,
+    total_steps: int,
+    orthogonal: Collection[Tensor] = (),
 ) -> tuple[AdamW, LambdaLR]:
     """An optimizer over the parts that have a rate; the other parts are frozen.
 
@@ -36,30 +41,45 @@ def build_optimizer(
         parts: the model's parameters by part.
         config: rates, betas, decay and schedule.
         total_steps: optimizer steps until the rate has fallen to `final_fraction` of its peak.
+        orthogonal: matrices that step by `Muon` instead of AdamW.
 
     Raises:
         ConfigError: if a rate is given for an unknown part, is not positive, or for none at all.
     """
     _check_rates(parts, config)
+    chosen = set(orthogonal)
     groups: list[dict[str, Any]] = []
     for part, parameters in parts.items():
-        rate = config.learning_rates.get(part)
+        rate = rate_of(part, config)
         for parameter in parameters:
             parameter.requires_grad_(rate is not None)
             # A gradient left by an earlier stage would count in the norm and never be cleared.
             parameter.grad = None
         if rate is None:
             continue
-        common = {"lr": rate, "eps": config.epsilons.get(part, _EPSILON), "part": part}
-        matrices = [p for p in parameters if p.dim() >= 2]
+        common = {"lr": rate, "eps": _of(part, config.epsilons, _EPSILON), "part": part}
+        turned = [p for p in parameters if p in chosen]
+        matrices = [p for p in parameters if p.dim() >= 2 and p not in chosen]
         vectors = [p for p in parameters if p.dim() < 2]
-        for members, decay in ((matrices, config.weight_decay), (vectors, 0.0)):
+        decay = config.weight_decay
+        if turned:
+            groups.append({"params": turned, "weight_decay": decay, "orthogonal": True, **common})
+        for members, its_decay in ((matrices, decay), (vectors, 0.0)):
             if members:
-                groups.append({"params": members, "weight_decay": decay, **common})
-    optimizer = AdamW(groups, betas=config.betas, fused=True)
+                groups.append({"params": members, "weight_decay": its_decay, **common})
+    optimizer = (Muon if chosen else AdamW)(groups, betas=config.betas, fused=True)
     warmup, final = config.warmup_steps, config.final_fraction
     scheduler = LambdaLR(optimizer, lambda step: rate_factor(step, total_steps, warmup, final))
     return optimizer, scheduler
+
+
+def rate_of(part: str, config: OptimizerConfig) -> float | None:
+    """Peak rate of a part, None if frozen; `X_biases` has that of `X` unless given its own."""
+    return _of(part, config.learning_rates, None)
+
+
+def _of(part: str, values: Mapping[str, float], default: _D) -> float | _D:
+    return values.get(part, values.get(part.removesuffix("_biases"), default))
 
 
 def _check_rates(parts: Parts, config: OptimizerConfig) -> None:

@@ -16,7 +16,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from learners.measurements import Measurements
-from learners.optimizer import build_optimizer, clip_gradients
+from learners.optimizer import build_optimizer, clip_gradients, rate_of
 from vlarl.batch import validate
 from vlarl.config.schema import PPOConfig, SamplingConfig
 from vlarl.errors import ConfigError
@@ -134,29 +134,31 @@ class PPOLearner:
                     progress(done, config.epochs * per_epoch)
         return self._finish(work, policy_minibatches / per_epoch)
 
-    def policy_gradient(self, batch: TensorDict) -> Tensor:
-        """[P] float32 gradient of a whole batch's surrogate; nothing is learned.
+    def policy_gradient(self, batch: TensorDict) -> dict[str, Tensor]:
+        """Of each trained part but the value head, the gradient [P] of a whole batch's surrogate.
 
-        `P` counts the trained parameters but the value head's.
+        Float32; nothing is learned.
         """
         work = self._prepare(batch)
-        trained = [
-            parameter
+        trained = {
+            part: parameters
             for part, parameters in self._parts.items()
-            for parameter in parameters
-            if part != "value" and part in self._config.optimizer.learning_rates
-        ]
-        total = torch.zeros(sum(parameter.numel() for parameter in trained))
+            if part != "value" and rate_of(part, self._config.optimizer) is not None
+        }
+        everything = [parameter for parameters in trained.values() for parameter in parameters]
+        totals = [torch.zeros(parameter.shape) for parameter in everything]
         for rows in torch.arange(len(batch)).split(self._config.micro_batch):
             loss, _ = self._surrogate(work, rows, self._context(work, rows))
-            found = torch.autograd.grad(loss * len(rows) / len(batch), trained, allow_unused=True)
-            total += torch.cat(
-                [
-                    torch.zeros(p.numel()) if g is None else g.float().flatten()
-                    for g, p in zip(found, trained, strict=True)
-                ]
-            )
-        return total
+            share = len(rows) / len(batch)
+            found = torch.autograd.grad(share * loss, everything, allow_unused=True)
+            for total, gradient in zip(totals, found, strict=True):
+                if gradient is not None:
+                    total += gradient.float()
+        summed = iter(totals)
+        return {
+            part: torch.cat([next(summed).flatten() for _ in parameters])
+            for part, parameters in trained.items()
+        }
 
     def _prepare(self, batch: TensorDict) -> _Work:
         """Returns and advantages, and what is measured of them."""

@@ -25,6 +25,7 @@ from vlarl.data.samples import BatchSampler, ChunkBatch, ChunkDataset
 from vlarl.errors import CheckpointError, ConfigError
 from vlarl.flow import flow_matching_loss, interpolate, sample_tau, target_velocity
 from vlarl.model.qwen_vla import QwenVLA
+from vlarl.progress import Progress
 
 Metrics = dict[str, float]
 _BACKBONE = ("vision", "language")
@@ -111,6 +112,8 @@ class SupervisedTrainer:
         if self._grounding is not None:
             self._scenes = BatchSampler(len(self._grounding), config.grounding_batch_size, seed)
         self._parts = model.parts()
+        self._frozen = not any(part in config.optimizer.learning_rates for part in _BACKBONE)
+        self._contexts: TensorDict | None = None
         self._optimizer, self._scheduler = build_optimizer(
             self._parts, config.optimizer, config.steps
         )
@@ -135,7 +138,7 @@ class SupervisedTrainer:
             )
         if "value" in rates:
             raise ConfigError("supervised.optimizer: no supervised loss trains the value head")
-        if self._dataset is None and "expert" in rates:
+        if self._dataset is None and {"expert", "expert_biases"} & rates.keys():
             raise ConfigError("supervised.optimizer: without action_weight the expert cannot train")
         if self._grounding is not None and not any(part in rates for part in _BACKBONE):
             raise ConfigError("supervised.optimizer: grounding needs a rate for vision or language")
@@ -171,16 +174,36 @@ class SupervisedTrainer:
         return metrics | {f"grad_norm/{part}": norm for part, norm in norms.items()}
 
     def _action_loss(self, dataset: ChunkDataset) -> Tensor:
-        batch = dataset.chunks(self._frames.indices(self.step))
+        frames = self._frames.indices(self.step)
+        batch = dataset.chunks(frames)
         clean, mask = encode_chunks(self.model.codec, batch)
-        inputs = self.model.processor(batch.images, batch.instructions)
-        rates = self.config.optimizer.learning_rates
         opened = self.step >= self.config.expert_only_steps
-        with torch.set_grad_enabled(opened and any(part in rates for part in _BACKBONE)):
-            context = self.model.encode(inputs)
+        if self._contexts is not None:
+            context = self._contexts[torch.from_numpy(frames)]
+        else:
+            with torch.set_grad_enabled(opened and not self._frozen):
+                context = self._encode(batch)
         seed = _mixed(self._seed, self.step, _ACTION_STREAM)
         generator = torch.Generator().manual_seed(seed)
         return action_loss(self.model, context, clean, mask, self.config.flow, generator)
+
+    def _encode(self, batch: ChunkBatch) -> TensorDict:
+        return self.model.encode(self.model.processor(batch.images, batch.instructions))
+
+    @torch.no_grad()
+    def _remember_contexts(self) -> None:
+        """What a frozen backbone says of every frame, if memory allows; the model's modes stay."""
+        dataset = self._dataset
+        if dataset is None or not self._frozen or self._contexts is not None:
+            return
+        first = self._encode(dataset.chunks(np.arange(1)))
+        if first.bytes() * len(dataset) > 1e9 * self.config.context_gigabytes:
+            return
+        self._contexts = first.expand(len(dataset)).clone()
+        with Progress("contexts", len(dataset), "frames") as progress:
+            for frames in np.array_split(np.arange(len(dataset)), -(-len(dataset) // 256)):
+                self._contexts[frames[0] : frames[-1] + 1] = self._encode(dataset.chunks(frames))
+                progress.advance(len(frames))
 
     def _grounding_loss(self, grounding: GroundingSet) -> Tensor:
         random = np.random.default_rng(_mixed(self._seed, self.step, _QUESTION_STREAM))
@@ -217,6 +240,8 @@ class SupervisedTrainer:
         started = time.perf_counter()
         self.model.train()
         done = self.step >= until
+        if not done:
+            self._remember_contexts()
         while not done:
             window.append(self.train_step())
             done = self.step >= until or (stop is not None and stop())

@@ -35,9 +35,10 @@ def test_gradients_agree_as_far_as_they_point_the_same_way() -> None:
     assert 0 < bench_gradient.agreement(signal + noise)["agreement"] < 1
 
 
-def test_gradient_benchmark_compares_every_trace() -> None:
+def test_gradient_benchmark_compares_every_part_and_trace() -> None:
     result = bench_gradient.run(2, (*SMALL, "ppo.value_warmup_iterations=1"))
     assert result["windows"] == 2
-    for trace in bench_gradient.LAMBDAS:
-        assert -1 <= result[f"lambda_{trace:g}"]["plain"]["agreement"] <= 1
+    for part in bench_gradient.PARTS:
+        for trace in bench_gradient.LAMBDAS:
+            assert -1 <= result[part][f"lambda_{trace:g}"]["plain"]["agreement"] <= 1
     assert "gae_lambda 0.95" in bench_gradient.table(result)

@@ -19,7 +19,7 @@ def test_config_resolves_overrides(capsys):
 
 def test_model_counts_every_parameter_once(capsys):
     found = answer(capsys, "info", "model")
-    assert set(found["parts"]) == {"vision", "language", "expert", "value"}
+    assert set(found["parts"]) == {"vision", "language", "expert", "expert_biases", "value"}
     assert found["parameters"] == sum(found["parts"].values()) > 0
     assert found["contract"]
 

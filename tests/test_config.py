@@ -118,6 +118,11 @@ IMPOSSIBLE = [
     (["sampling.denoising_steps=0"], "sampling.denoising_steps", "at least 1"),
     (["sampling.execute_steps=0"], "sampling.execute_steps", "at least 1"),
     (["sampling.rollout_temperature=0"], "sampling.rollout_temperature", "above zero"),
+    (
+        ["sampling.rollout_start_temperature=-1"],
+        "sampling.rollout_start_temperature",
+        "at least 0",
+    ),
     (["sampling.eval_temperature=-1"], "sampling.eval_temperature", "at least 0"),
     ([f"{EXPLORATION}.kind=flow_sdee"], f"{EXPLORATION}.kind", "flow_sde?"),
     ([f"{EXPLORATION}.noise_at=two"], f"{EXPLORATION}.noise_at", "one, all"),

@@ -39,7 +39,7 @@ def make_model() -> QwenVLA:
 def test_tower_learns_where_the_square_is(scenes):
     model = make_model()
     before = {name: [p.detach().clone() for p in part] for name, part in model.parts().items()}
-    config = LocalizationConfig(steps=240, batch_size=16, learning_rate=2e-3)
+    config = LocalizationConfig(steps=240, batch_size=16, learning_rate=1e-2)
     trainer = LocalizationTrainer(model, config, scenes, seed=0)
     seen = scenes.visible
     with torch.no_grad():

@@ -52,7 +52,7 @@ def random_images(batch: int, seed: int = 0) -> dict[str, np.ndarray]:
 
 def random_actions(model: QwenVLA, batch: int) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
-    y = torch.randn(batch, 16, 64, generator=generator)
+    y = torch.randn(batch, model.codec.tensor_horizon, 64, generator=generator)
     return y, torch.rand(batch, generator=generator), model.codec.mask(batch)
 
 
@@ -235,7 +235,7 @@ def test_every_parameter_is_in_exactly_one_part() -> None:
     listed = [id(parameter) for part in model.parts().values() for parameter in part]
     assert len(listed) == len(set(listed))
     assert set(listed) == {id(parameter) for parameter in model.parameters()}
-    assert list(model.parts()) == ["vision", "language", "expert", "value"]
+    assert list(model.parts()) == ["vision", "language", "expert", "expert_biases", "value"]
 
 
 def test_backbone_equals_plain_transformers() -> None:

@@ -97,6 +97,21 @@ def test_given_noise_decides_the_action_and_its_temperature_is_the_configured_on
     assert torch.equal(policy.value(images(3), [INSTRUCTION] * 3), first.value)
 
 
+def test_rollouts_may_start_colder_than_they_explore(model):
+    noise = torch.randn(3, *Policy(model, SAMPLING).noise_shape)
+
+    def act(noise, seed, start):
+        sampling = dataclasses.replace(SAMPLING, rollout_start_temperature=start)
+        generator = torch.Generator().manual_seed(seed)
+        policy = Policy(model, sampling)
+        return policy.act(images(3), [INSTRUCTION] * 3, generator, True, noise=noise).actions
+
+    assert np.array_equal(act(noise, 0, 0.0), act(-noise, 0, 0.0))
+    assert not np.array_equal(act(noise, 0, 0.0), act(noise, 1, 0.0))
+    assert np.array_equal(act(noise, 0, None), act(noise, 0, SAMPLING.rollout_temperature))
+    assert not np.array_equal(act(noise, 0, None), act(-noise, 0, None))
+
+
 @pytest.mark.parametrize("keep", ["context", "inputs"])
 def test_an_update_starts_at_ratio_1_and_reaches_the_parts_that_train(model, keep):
     rates = {"expert": 1e-4, "value": 1e-3}
@@ -118,6 +133,6 @@ def test_an_update_starts_at_ratio_1_and_reaches_the_parts_that_train(model, kee
     assert metrics["ratio_start"] < 1e-3
     assert metrics["log_prob_gap"] < 1e-3
     trained = {name.partition("/")[2] for name in metrics if name.startswith("grad_norm/")}
-    assert trained == set(rates)
+    assert trained == {*rates, "expert_biases"}
     assert all(metrics[f"grad_norm/{part}"] > 0 for part in trained)
     model.load_state_dict(saved)

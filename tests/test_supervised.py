@@ -47,7 +47,7 @@ def make_dataset(frames: int = 8, seed: int = 0, steady: bool = False) -> ChunkD
         )
         for instruction in ("put the spoon on the towel", "put the carrot on the plate")
     ]
-    return ChunkDataset(episodes, 16)
+    return ChunkDataset(episodes, tabletop_contract().horizon)
 
 
 def make_grounding(seed: int = 0) -> GroundingSet:
@@ -94,6 +94,25 @@ def test_overfits_a_few_chunks():
     trainer.train()
     found = losses(log, "action_loss")
     assert np.mean(found[-6:]) < 0.65 * np.mean(found[:4])
+
+
+def test_a_frozen_backbone_that_is_asked_once_teaches_the_same():
+    dataset = make_dataset()
+    config = replace(CONFIG, steps=3, optimizer=OptimizerConfig(learning_rates={"expert": 1e-3}))
+    learned = []
+    for gigabytes in (0.0, 1.0):
+        model, asked = make_model(dataset, awake=True), []
+        model.backbone.model.visual.register_forward_hook(lambda *_, seen=asked: seen.append(1))
+        changed = replace(config, context_gigabytes=gigabytes)
+        SupervisedTrainer(model, changed, dataset, None, seed=0).train()
+        learned.append(
+            (torch.cat([p.detach().flatten() for p in model.expert.parameters()]), asked)
+        )
+    (anew, often), (once, seldom) = learned
+    torch.testing.assert_close(anew, once, atol=1e-5, rtol=1e-4)
+    # Beside the steps: one frame tells the size, one batch holds all.
+    assert len(often) == 1 + 3
+    assert len(seldom) == 1 + 1
 
 
 def test_learns_where_objects_are():
@@ -221,7 +240,8 @@ def test_frozen_backbone_stays_and_is_not_differentiated():
     config = replace(CONFIG, optimizer=OptimizerConfig(learning_rates={"expert": 1e-3}))
     before = {n: p.detach().clone() for n, p in model.backbone.named_parameters()}
     metrics = SupervisedTrainer(model, config, dataset, None, 0).train_step()
-    assert set(metrics) == {"action_loss", "grad_norm/expert", "grad_norm/total"}
+    norms = {f"grad_norm/{part}" for part in ("expert", "expert_biases", "total")}
+    assert set(metrics) == {"action_loss", *norms}
     assert all(torch.equal(p, before[n]) for n, p in model.backbone.named_parameters())
 
 

@@ -121,9 +121,10 @@ class Policy:
         chunk = None
         if explore:
             assert generator is not None, "exploration needs a generator"
+            heat = sampling.rollout_start_temperature
             chunk = sample_explore(
                 velocity,
-                noise * sampling.rollout_temperature,
+                noise * (sampling.rollout_temperature if heat is None else heat),
                 mask,
                 sampling.denoising_steps,
                 sampling.exploration,

@@ -75,6 +75,10 @@ class SamplingConfig:
     execute_steps: int = 8
     """`H_exec`: control steps executed of each chunk before the next observation."""
     rollout_temperature: float = 1.0
+    """Of the exploration noise, and of the noise that denoising starts from."""
+    rollout_start_temperature: float | None = None
+    """Of the latter alone. It decides as much about an action as the exploration noise does, but is
+    scored by nothing: lower, it leaves less of a return to chance."""
     eval_temperature: float = 0.6
     exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
 
@@ -84,7 +88,11 @@ class OptimizerConfig:
     """AdamW with a learning rate for each named part; rates decay by a cosine."""
 
     learning_rates: dict[str, float] = field(default_factory=dict)
-    """part -> peak rate; parts are `vision`, `language`, `expert`, `value`; absent means frozen."""
+    """part -> peak rate; parts are `vision`, `language`, `expert`, `value`; absent means frozen.
+
+    `expert_biases`, what the last layers of the expert add to every chunk whatever they see, is
+    trained with `expert` or, given a rate of its own, without it. A few episodes say much about
+    these few numbers, and next to nothing about a million weights (`vlarl bench gradient`)."""
     betas: tuple[float, float] = (0.9, 0.95)
     epsilons: dict[str, float] = field(default_factory=dict)
     """part -> what AdamW adds to the root of the second moment (default 1e-8). Far above the
@@ -237,6 +245,9 @@ class SupervisedConfig:
             learning_rates={"vision": 1e-3, "language": 1e-3, "expert": 1e-3}, warmup_steps=200
         )
     )
+    context_gigabytes: float = 8.0
+    """A backbone that does not train sees each frame once, before the first step, if what it says
+    of all of them takes no more memory than this; else anew in every step."""
     log_every: int = 50
     save_every: int = 1000
     eval_every: int = 0

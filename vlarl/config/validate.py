@@ -17,7 +17,7 @@ from vlarl.errors import ConfigError
 
 _BACKBONE = {"vision", "language"}
 
-PARTS = ("vision", "language", "expert", "value")
+PARTS = ("vision", "language", "expert", "expert_biases", "value")
 
 
 class Problem(NamedTuple):
@@ -172,6 +172,8 @@ def _sampling(config: RunConfig) -> Iterator[Problem]:
     yield from _at_least(config, 1, [f"sampling.{key}" for key in keys])
     yield from _above_zero(config, ["sampling.rollout_temperature"])
     yield from _at_least(config, 0, ["sampling.eval_temperature"])
+    if config.sampling.rollout_start_temperature is not None:
+        yield from _at_least(config, 0, ["sampling.rollout_start_temperature"])
 
 
 def _exploration(config: RunConfig) -> Iterator[Problem]:

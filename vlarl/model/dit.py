@@ -135,6 +135,19 @@ class Block(nn.Module):
         """Prefix variant: queries, keys and values of the unmodulated context [B, L, W]."""
         return self.project(normalize(hidden), rotary)
 
+    def offered(self, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Keys and values of `prefix` alone, for a context that asks nothing."""
+        batch, length, _ = hidden.shape
+        weight = self.qkv.weight[self.qkv.out_features // 3 :]
+        key, value = (
+            F.linear(normalize(hidden), weight)
+            .view(batch, length, 2, self.heads, -1)
+            .permute(2, 0, 3, 1, 4)
+        )
+        key = self.key_norm(key)
+        # The function insists on queries; one head of the keys is the cheapest stand-in.
+        return apply_rotary_pos_emb(key[:, :1], key, *rotary)[1], value
+
     def advance(self, hidden: Tensor, projected: tuple[Tensor, ...], visible: Tensor) -> Tensor:
         """Prefix variant: the context's next state [B, L, W]."""
         query, key, value = projected
@@ -217,6 +230,12 @@ class ActionExpert(nn.Module):
         assert isinstance(last, nn.Linear)
         for layer in (*(block.modulation for block in self._stack()), self.modulation, last):
             nn.init.zeros_(layer.weight)
+
+    def last_biases(self) -> list[nn.Parameter]:
+        """What the last layers add to every chunk, whatever the expert sees."""
+        block, last = self._stack()[-1], self.action_out[-1]
+        assert isinstance(last, nn.Linear)
+        return [block.attention_out.bias, block.mlp_out.bias, last.bias]
 
     def _stack(self) -> list[Block]:
         return cast("list[Block]", list(self.blocks))
@@ -303,12 +322,14 @@ class ActionExpert(nn.Module):
         """Prefix variant: keys and values [B, heads, L, head_dim] of the context, by block."""
         context, length, visible = self.context_in(hidden), hidden.shape[1], mask[:, None, None, :]
         before = (rotary[0][:, :length], rotary[1][:, :length])
+        if self.config.pooled:
+            return [block.offered(context, before) for block in self._stack()]
         states = []
         for block in self._stack():
             query, key, value = block.prefix(context, before)
             states.append((key, value))
             # Nobody reads the context after the last block.
-            if not self.config.pooled and len(states) < len(self._stack()):
+            if len(states) < len(self._stack()):
                 context = block.advance(context, (query, key, value), visible)
         return states
 

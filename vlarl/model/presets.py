@@ -36,6 +36,7 @@ def tabletop_contract(image_size: int = 64, prompt_tokens: int = 72) -> Contract
         horizon=embodiment.horizon,
         embodiment=embodiment,
         prompt_tokens=prompt_tokens,
+        tensor_horizon=embodiment.horizon,
     )
 
 

@@ -148,10 +148,16 @@ class QwenVLA(nn.Module):
         """Parameters by part; each is in exactly one."""
         vision = list(self.backbone.model.visual.parameters())
         in_vision = {id(parameter) for parameter in vision}
+        biases = self.expert.last_biases()
+        in_biases = {id(parameter) for parameter in biases}
         return {
             "vision": vision,
             "language": [p for p in self.backbone.parameters() if id(p) not in in_vision],
-            "expert": [*self.expert.parameters(), self.exploration_log_std],
+            "expert": [
+                *(p for p in self.expert.parameters() if id(p) not in in_biases),
+                self.exploration_log_std,
+            ],
+            "expert_biases": biases,
             "value": list(self.value_head.parameters()),
         }
 

@@ -35,9 +35,9 @@ def _model(name: str, _invocation: Invocation) -> dict[str, Any]:
     }
     contract = model.contract
     _print_rows([(part, f"{count:,}") for part, count in parts.items()])
-    print(f"{'all':<12} {sum(parts.values()):,} parameters")
-    print(f"cameras      {', '.join(f'{c.name} {c.width}x{c.height}' for c in contract.cameras)}")
-    print(f"horizon      {contract.horizon} steps, {len(contract.embodiment.channels)} channels")
+    print(f"{'all':<14} {sum(parts.values()):,} parameters")
+    print(f"cameras        {', '.join(f'{c.name} {c.width}x{c.height}' for c in contract.cameras)}")
+    print(f"horizon        {contract.horizon} steps, {len(contract.embodiment.channels)} channels")
     return {
         "model": name,
         "parts": parts,
@@ -112,7 +112,7 @@ def _config(name: str, invocation: Invocation) -> dict[str, Any]:
 
 def _print_rows(rows: list[tuple[str, str]]) -> None:
     for name, text in rows:
-        print(f"{name:<12} {text}")
+        print(f"{name:<14} {text}")
 
 
 TOPICS: dict[str, Callable[[str, Invocation], dict[str, Any]]] = {

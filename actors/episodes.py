@@ -43,14 +43,9 @@ class EpisodeSource:
         """Episodes handed out so far, for each stream."""
 
     def next(self, stream: int) -> EpisodeStart:
-        """The stream's next episode, which counts as handed out."""
-        start = self.peek(stream)
-        self.counters[stream] += 1
-        return start
-
-    def peek(self, stream: int) -> EpisodeStart:
-        """The stream's next episode, as `next` will return it."""
+        """The stream's next episode."""
         index = self.counters[stream]
+        self.counters[stream] += 1
         block, place = divmod(index, len(self._tasks))
         order = np.random.default_rng([*self._seed, stream, block, 0]).permutation(len(self._tasks))
         scene = np.random.default_rng([*self._seed, stream, index, 1]).integers(self._limit)

@@ -1,8 +1,7 @@
 """One client's environments in lockstep: what they show, what they are asked, what they answered.
 
-A lane is ready to be decided for, or waits for an answer (of a step, or of the resets that follow
-it, which are asked for along with it). It keeps the decisions of the current window. Choosing
-actions is the collector's business.
+A lane is ready to be decided for, or waits for one answer (of a step, or of the resets that follow
+it). It keeps the decisions of the current window. Choosing actions is the collector's business.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ class Phase(Enum):
     IDLE = "no episode was started yet"
     READY = "every slot shows an observation that wants a decision"
     STEPPING = "a chunk is being executed"
-    RESETTING = "episodes are being started, after a step those that replace ended ones"
+    RESETTING = "ended episodes are being replaced"
 
 
 @dataclass(frozen=True)
@@ -93,13 +92,11 @@ class Lane:
         """Have every slot execute its chunk of `actions` [n, h, c]."""
         assert self.phase is Phase.READY
         self._actions = actions
-        slots = np.arange(self.client.num_envs)
-        self.client.submit_step(slots, actions)
-        self.client.submit_refill(slots, [self._source.peek(int(s)) for s in self.streams])
+        self.client.submit_step(np.arange(self.client.num_envs), actions)
         self.phase = Phase.STEPPING
 
     def receive(self) -> tuple[TimeStep, NDArray[np.float32], TimeStep] | None:
-        """Take in the answer; that of a step is followed by that of its resets.
+        """Take in the answer; after a step, ended episodes are replaced at once.
 
         Returns:
             For a step: what was seen, the actions, and what came of it; None for a reset.
@@ -118,9 +115,9 @@ class Lane:
             FinishedEpisode(answer.task[row], bool(answer.success[row]), int(answer.step[row]))
             for row in ended
         ]
-        for slot in answer.env_ids[ended]:
-            self._source.next(int(self.streams[slot]))
-        self.phase = Phase.RESETTING
+        self.phase = Phase.READY
+        if len(ended):
+            self._submit_reset(answer.env_ids[ended])
         return before, actions, answer
 
     def settle(self) -> None:

@@ -46,10 +46,6 @@ class InprocessClient:
         actions = np.asarray(actions, np.float32)
         self._run(lambda: self._service.step(_ids(env_ids), actions, record))
 
-    def submit_refill(self, env_ids: NDArray[np.int64], starts: Sequence[EpisodeStart]) -> None:
-        """See `EnvClient`."""
-        self._run(lambda: self._service.refill(_ids(env_ids), starts))
-
     def ready(self) -> bool:
         """See `EnvClient`."""
         return bool(self._answers)
@@ -83,7 +79,7 @@ class InprocessClient:
 
     def restore(self, blob: bytes) -> None:
         """See `Suite`."""
-        self._service.restore(blob)
+        self._service.suite.restore(blob)
 
     def close(self) -> None:
         """See `EnvClient`."""
@@ -152,10 +148,6 @@ class ServerClient:
         """See `EnvClient`."""
         actions = np.asarray(actions, np.float32)
         self._submit("step", env_ids=_ids(env_ids), actions=actions, record=record)
-
-    def submit_refill(self, env_ids: NDArray[np.int64], starts: Sequence[EpisodeStart]) -> None:
-        """See `EnvClient`."""
-        self._submit("refill", env_ids=_ids(env_ids), starts=wire.starts_to_body(starts))
 
     def ready(self) -> bool:
         """Whether `receive` would answer, or raise, without waiting."""

@@ -4,9 +4,8 @@
 
 It prints `ready ADDRESS` and answers requests over ZeroMQ in the order in which they come; frames
 are those of `vlarl/wire.py`. A request is `{id, call, ...}`; an answer `{id, result}` or
-`{id, error}` with the traceback as text. Calls: `hello`, `attach`, `detach`, `reset`, `refill`,
-`step`, `stats`, `snapshot`, `restore`, `close`. There is no authentication: bind to a private
-network.
+`{id, error}` with the traceback as text. Calls: `hello`, `attach`, `detach`, `reset`, `step`,
+`stats`, `snapshot`, `restore`, `close`. There is no authentication: bind to a private network.
 """
 
 from __future__ import annotations
@@ -62,11 +61,10 @@ class EnvServer:
             "attach": self._attach,
             "detach": self._detach,
             "reset": self._reset,
-            "refill": self._refill,
             "step": self._step,
             "stats": lambda _client, _request: service.stats(),
             "snapshot": lambda _client, _request: service.suite.snapshot(),
-            "restore": lambda _client, request: service.restore(request["blob"]),
+            "restore": lambda _client, request: service.suite.restore(request["blob"]),
             "close": self._close,
         }
 
@@ -113,10 +111,6 @@ class EnvServer:
     def _reset(self, client: bytes, request: dict[str, Any]) -> dict[str, Any]:
         starts = wire.starts_from_body(request["starts"])
         return self._time_step(client, self._service.reset(request["env_ids"], starts))
-
-    def _refill(self, client: bytes, request: dict[str, Any]) -> dict[str, Any]:
-        starts = wire.starts_from_body(request["starts"])
-        return self._time_step(client, self._service.refill(request["env_ids"], starts))
 
     def _step(self, client: bytes, request: dict[str, Any]) -> dict[str, Any]:
         answer = self._service.step(request["env_ids"], request["actions"], request["record"])

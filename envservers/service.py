@@ -34,8 +34,6 @@ class SuiteService:
         self._episodes_started = 0
         self._episodes_ended = 0
         self._env_steps = 0
-        self._ended = np.zeros(suite.num_envs, np.bool_)
-        self._nothing: TimeStep | None = None
 
     def reset(self, env_ids: NDArray[np.int64], starts: Sequence[EpisodeStart]) -> TimeStep:
         """`Suite.reset`, checked."""
@@ -50,27 +48,7 @@ class SuiteService:
         answer = self._timed(lambda: self.suite.reset(env_ids, starts))
         self._check_answer(answer, env_ids)
         self._episodes_started += len(env_ids)
-        self._ended[env_ids] = False
         return answer
-
-    def refill(self, env_ids: NDArray[np.int64], starts: Sequence[EpisodeStart]) -> TimeStep:
-        """`reset` of those of `env_ids` whose episode has ended; see `EnvClient.submit_refill`."""
-        self._check_ids(env_ids)
-        if len(starts) != len(env_ids):
-            raise ValueError(f"{len(env_ids)} environments but {len(starts)} episode starts")
-        ended = self._ended[env_ids]
-        if ended.any():
-            return self.reset(
-                env_ids[ended], [start for start, over in zip(starts, ended, strict=True) if over]
-            )
-        if self._nothing is None:
-            raise ValueError("no episode was started yet: reset the environments first")
-        return self._nothing
-
-    def restore(self, blob: bytes) -> None:
-        """`Suite.restore`; which episodes had ended at the snapshot is not known."""
-        self.suite.restore(blob)
-        self._ended[:] = False
 
     def step(
         self, env_ids: NDArray[np.int64], actions: NDArray[np.float32], record: bool = False
@@ -90,8 +68,6 @@ class SuiteService:
         self._check_answer(answer, env_ids)
         self._episodes_ended += int(answer.done.sum())
         self._env_steps += int(answer.executed.sum())
-        self._ended[env_ids] = answer.done
-        self._nothing = answer.without_rows()
         return answer
 
     def stats(self) -> dict[str, float]:

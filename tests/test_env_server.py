@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import zmq
 
-from actors.lane import replace_rows
 from envservers.client import InprocessClient, connect, spawn_server, wait_ready
 from envservers.counting import TASKS, check_observation, check_transition
 from envservers.registry import make_suite
@@ -140,34 +139,6 @@ def test_in_process_and_spawned_answers_are_equal():
             np.testing.assert_equal(vars(there), vars(here))
             client.restore(blob)
             inprocess.restore(blob)
-
-
-@pytest.mark.parametrize("spawns", [True, False])
-def test_refill_restarts_what_has_ended_and_nothing_else(spawns):
-    ids = np.arange(3)
-    with (
-        spawned(3)
-        if spawns
-        else contextlib.nullcontext(InprocessClient(make_suite("counting", 3))) as one
-    ):
-        one.submit_refill(ids, starts(3))
-        with pytest.raises(EnvServerError, match="reset the environments first"):
-            one.receive()
-        before, refilled = one.reset(ids, starts(3, 0)), 0
-        for turn in range(40):
-            one.submit_step(ids, chunk(3, 2, seed=turn))
-            one.submit_refill(ids, starts(3, turn))
-            after, fresh = one.receive(), one.receive()
-            for row in range(3):
-                check_transition(
-                    one_row(before, row), chunk(3, 2, seed=turn)[row : row + 1], one_row(after, row)
-                )
-            ended = np.flatnonzero(after.done)
-            assert np.array_equal(fresh.env_ids, ended)
-            assert fresh.seed.tolist() == [turn + slot for slot in ended]
-            assert not fresh.step.any()
-            before, refilled = replace_rows(after, fresh), refilled + len(ended)
-        assert refilled > 3
 
 
 def test_answers_are_not_overwritten_before_they_are_read():

@@ -68,15 +68,6 @@ class EnvClient(Protocol):
         """Ask for a chunk to be executed; the answer is the next `receive`."""
         ...
 
-    def submit_refill(self, env_ids: NDArray[np.int64], starts: Sequence[EpisodeStart]) -> None:
-        """Ask for those of these slots to start anew whose episode has ended by then.
-
-        Sent right behind `submit_step`, it saves the round trip in which the server would wait to
-        be told. The answer is the next `receive` but one; it has the rows of the slots that started
-        alone, and none if none did.
-        """
-        ...
-
     def ready(self) -> bool:
         """Whether `receive` would answer without waiting."""
         ...

@@ -7,8 +7,7 @@ Episode time is counted in control steps; one decision executes a chunk of sever
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,14 +112,3 @@ class TimeStep:
     def done(self) -> NDArray[np.bool_]:
         """[n] `terminated | truncated`."""
         return self.terminated | self.truncated
-
-    def without_rows(self) -> TimeStep:
-        """Of the same suite, about no environment at all."""
-        empty: dict[str, Any] = {}
-        for each in fields(self):
-            value = getattr(self, each.name)
-            if isinstance(value, dict):
-                empty[each.name] = {name: array[:0] for name, array in value.items()}
-            else:
-                empty[each.name] = None if value is None else value[:0]
-        return TimeStep(**empty)

@@ -6,8 +6,7 @@ Windows of one fixed policy (`configs/rl/demo.yaml`, after the value head's warm
 gradient each. The mean cosine between two of them is the share of signal in one: 1 would be all,
 0 nothing but noise. It is printed for each part of the policy that might learn, for several traces
 (`gae_lambda`), for Adam's preconditioner (each parameter scaled to the same size) and for the plain
-gradient, along which a large `epsilons` steps. A cheap way to compare what learning curves would
-take hours to tell apart.
+gradient. A cheap way to compare what learning curves would take hours to tell apart.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ def _measure(config: RunConfig, access: EnvAccess, windows: int) -> dict[str, An
     worker = RolloutWorker(config, model, access)
     learners = {}
     rates = dict.fromkeys((*PARTS, "value"), 1e-3)
-    optimizer = dataclasses.replace(config.ppo.optimizer, learning_rates=rates, epsilons={})
+    optimizer = dataclasses.replace(config.ppo.optimizer, learning_rates=rates)
     for trace in LAMBDAS:
         ppo = dataclasses.replace(config.ppo, gae_lambda=trace, optimizer=optimizer)
         learners[trace] = PPOLearner(model, ppo, config.sampling, windows, config.seed)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,6 @@ from vlarl.errors import ConfigError
 
 Parts = Mapping[str, Sequence[nn.Parameter]]
 """part -> its parameters; every parameter of the model is in exactly one part."""
-_EPSILON = 1e-8
-_D = TypeVar("_D", float, None)
 
 
 def build_optimizer(
@@ -57,7 +55,7 @@ def build_optimizer(
             parameter.grad = None
         if rate is None:
             continue
-        common = {"lr": rate, "eps": _of(part, config.epsilons, _EPSILON), "part": part}
+        common = {"lr": rate, "part": part}
         turned = [p for p in parameters if p in chosen]
         matrices = [p for p in parameters if p.dim() >= 2 and p not in chosen]
         vectors = [p for p in parameters if p.dim() < 2]
@@ -75,11 +73,8 @@ def build_optimizer(
 
 def rate_of(part: str, config: OptimizerConfig) -> float | None:
     """Peak rate of a part, None if frozen; `X_biases` has that of `X` unless given its own."""
-    return _of(part, config.learning_rates, None)
-
-
-def _of(part: str, values: Mapping[str, float], default: _D) -> float | _D:
-    return values.get(part, values.get(part.removesuffix("_biases"), default))
+    rates = config.learning_rates
+    return rates.get(part, rates.get(part.removesuffix("_biases")))
 
 
 def _check_rates(parts: Parts, config: OptimizerConfig) -> None:

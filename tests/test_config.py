@@ -157,8 +157,6 @@ IMPOSSIBLE = [
     ),
     (["ppo.epochs=0"], "ppo.epochs", "at least 1"),
     ([f"{EXPLORATION}.correlation=1"], f"{EXPLORATION}.correlation", "[0, 1)"),
-    (["ppo.optimizer.epsilons.expert=0"], "ppo.optimizer.epsilons.expert", "above zero"),
-    (["ppo.optimizer.epsilons.vision=0.1"], "ppo.optimizer.epsilons.vision", "no learning rate"),
     (["ppo.clip_epsilon=0"], "ppo.clip_epsilon", "above zero"),
     (["ppo.gamma=1.5"], "ppo.gamma", "between 0 and 1"),
     (["ppo.gae_lambda=-0.1"], "ppo.gae_lambda", "between 0 and 1"),

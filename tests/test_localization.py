@@ -57,6 +57,25 @@ def test_tower_learns_where_the_square_is(scenes):
         assert same == (name != "vision"), name
 
 
+def test_shifted_scenes_show_the_square_where_they_say(scenes):
+    trainer = LocalizationTrainer(make_model(), LocalizationConfig(steps=1), scenes, seed=0)
+    indices = np.arange(100, 200)
+    images, places = trainer._shifted(indices, np.random.default_rng(0))
+    moved = 64 * (places.numpy() - scenes.places[indices])[:, :, 0]
+    found = 0
+    for view, frames in enumerate(images.values()):
+        square = frames[..., 0] == 250
+        # Only a square that is wholly in view has its center where it seems to be.
+        for row in np.flatnonzero(square.sum(axis=(1, 2)) == 64):
+            y, x = np.argwhere(square[row]).mean(axis=0) + 0.5
+            assert (x, y) == pytest.approx((64 * places[row, view, 0]).tolist(), abs=1e-3)
+            found += 1
+    assert found > 100
+    seen = moved[np.isfinite(moved)]
+    assert np.abs(seen).max() == pytest.approx(2, abs=1e-3)
+    assert len(np.unique(seen.round(2))) == 5
+
+
 def test_the_seed_decides_everything(scenes):
     config = LocalizationConfig(steps=3, batch_size=8)
     errors = [LocalizationTrainer(make_model(), config, scenes, seed=1).train() for _ in range(2)]

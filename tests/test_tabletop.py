@@ -67,7 +67,9 @@ def test_every_object_is_seen_where_it_is_projected() -> None:
     start(suite)
     ids = np.arange(8)
     _, geoms = suite.renderer.render_with_segmentation(ids, "ego")
-    column, row = np.moveaxis((suite.object_pixels(ids, "ego") * 64).astype(int), -1, 0)
+    column, row = np.moveaxis(
+        (suite.point_pixels(suite.object_positions(ids), ids, "ego") * 64).astype(int), -1, 0
+    )
     bodies = suite.model.geom_bodyid[geoms[ids[:, None], row, column]]
     wanted = [suite.model.body(name).id for name in OBJECTS]
     assert (bodies == wanted).mean() > 0.98

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vlarl.codec import ActionCodec
 from vlarl.config.schema import SamplingConfig
-from vlarl.sampler import ExploredChunk, sample_explore, sample_ode
+from vlarl.sampler import ExploredChunk, VelocityFunction, sample_explore, sample_ode
 
 
 class PolicyModel(Protocol):
@@ -121,20 +121,7 @@ class Policy:
         chunk = None
         if explore:
             assert generator is not None, "exploration needs a generator"
-            heat = sampling.rollout_start_temperature
-            chunk = sample_explore(
-                velocity,
-                noise * (sampling.rollout_temperature if heat is None else heat),
-                mask,
-                sampling.denoising_steps,
-                sampling.exploration,
-                sampling.rollout_temperature,
-                generator,
-                self._model.exploration_log_std,
-                sampling.execute_steps
-                if sampling.exploration.logprob_steps == "executed"
-                else None,
-            )
+            chunk = self._explore(velocity, noise, mask, generator)
             action = chunk["action"]
         else:
             start = noise * sampling.eval_temperature
@@ -145,6 +132,29 @@ class Policy:
             chunk=chunk,
             context=context if explore and keep == "context" else None,
             inputs=inputs if explore and keep == "inputs" else None,
+        )
+
+    def _explore(
+        self,
+        velocity: VelocityFunction,
+        noise: Tensor,
+        mask: Tensor,
+        generator: torch.Generator,
+    ) -> ExploredChunk:
+        """Denoise as `sampling` says a rollout does; `noise` [n, H, K] is standard normal."""
+        sampling = self._sampling
+        start = sampling.rollout_start_temperature
+        scores_all = sampling.exploration.logprob_steps == "chunk"
+        return sample_explore(
+            velocity,
+            noise * (sampling.rollout_temperature if start is None else start),
+            mask,
+            sampling.denoising_steps,
+            sampling.exploration,
+            sampling.rollout_temperature,
+            generator,
+            self._model.exploration_log_std,
+            None if scores_all else sampling.execute_steps,
         )
 
     @torch.no_grad()

@@ -38,6 +38,12 @@ def tool_pose(position: NDArray[np.float64], rotation: NDArray[np.float64]) -> N
     return np.concatenate([position, yaw[:, None]], axis=1)
 
 
+def yaw_of(quaternion: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[...] rotation about z of quaternions [..., 4] (w, x, y, z)."""
+    w, x, y, z = np.moveaxis(quaternion, -1, 0)
+    return np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
+
+
 def _rotation_error(rotation: NDArray[np.float64], yaw: NDArray[np.float64]) -> NDArray[np.float64]:
     """[n, 3] world rotation vector from `rotation` [n, 9] to "down, at `yaw`" (small angles)."""
     zero = np.zeros_like(yaw)

@@ -16,7 +16,7 @@ import numpy as np
 from mujoco.batch import Batch
 from numpy.typing import NDArray
 
-from envservers.tabletop.control import ACTION_HIGH, ACTION_LOW, ArmControl
+from envservers.tabletop.control import ACTION_HIGH, ACTION_LOW, ArmControl, yaw_of
 from envservers.tabletop.renderer import CAMERAS, FIELD_OF_VIEW, Renderer, project
 from envservers.tabletop.sampling import geom_color_keys, sample_scene
 from envservers.tabletop.scene import (
@@ -49,12 +49,6 @@ _CHANNELS = (
 
 class UnstableSimulationError(RuntimeError):
     """The physics diverged or overflowed; names the environments and MuJoCo's warning."""
-
-
-def _yaw_of(quaternion: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[...] rotation about z of quaternions [..., 4] (w, x, y, z)."""
-    w, x, y, z = np.moveaxis(quaternion, -1, 0)
-    return np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
 
 
 class TabletopSuite:
@@ -251,13 +245,9 @@ class TabletopSuite:
     def object_yaw(self, env_ids: NDArray[np.int64], name: str) -> NDArray[np.float64]:
         """[n] rotation of an object about z."""
         if name in self._mocap_at:
-            return _yaw_of(self._mocap_quat[env_ids, self._mocap_at[name]])
+            return yaw_of(self._mocap_quat[env_ids, self._mocap_at[name]])
         at = self._qpos_at[name]
-        return _yaw_of(self._qpos[env_ids, at + 3 : at + 7])
-
-    def object_pixels(self, env_ids: NDArray[np.int64], camera: str) -> NDArray[np.float64]:
-        """[n, 8, 2] image coordinates (u, v) of the objects' centers, in `OBJECTS` order."""
-        return self.point_pixels(self.object_positions(env_ids), env_ids, camera)
+        return yaw_of(self._qpos[env_ids, at + 3 : at + 7])
 
     def point_pixels(
         self, points: NDArray[np.float64], env_ids: NDArray[np.int64], camera: str

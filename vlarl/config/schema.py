@@ -94,10 +94,6 @@ class OptimizerConfig:
     trained with `expert` or, given a rate of its own, without it. A few episodes say much about
     these few numbers, and next to nothing about a million weights (`vlarl bench gradient`)."""
     betas: tuple[float, float] = (0.9, 0.95)
-    epsilons: dict[str, float] = field(default_factory=dict)
-    """part -> what AdamW adds to the root of the second moment (default 1e-8). Far above the
-    gradients it makes the step that of SGD with momentum at `rate / epsilon`: where gradients are
-    mostly noise, as in RL, parameters without signal then stay where they are."""
     weight_decay: float = 0.0
     warmup_steps: int = 0
     final_fraction: float = 0.1

@@ -228,12 +228,6 @@ def _optimizer(config: RunConfig, prefix: str) -> Iterator[Problem]:
             yield Problem(key, "no such part of the model", f"Did you mean {close[0]}?")
         if not rate > 0:
             yield Problem(key, "must be above zero", "Leave the part out to freeze it.")
-    for part, epsilon in optimizer.epsilons.items():
-        key = f"{prefix}.epsilons.{part}"
-        if part not in optimizer.learning_rates:
-            yield Problem(key, "has no learning rate to go with", "Remove it, or add the rate.")
-        if not epsilon > 0:
-            yield Problem(key, "must be above zero", "The default is 1e-8.")
     if not all(0 <= beta < 1 for beta in optimizer.betas):
         yield Problem(f"{prefix}.betas", "must lie in [0, 1)", "The default is [0.9, 0.95].")
     yield from _at_least(config, 0, [f"{prefix}.weight_decay", f"{prefix}.warmup_steps"])

@@ -1,7 +1,7 @@
 """Muon: matrices step along the nearest orthogonal matrix of their momentum, the rest as in AdamW.
 
 A small network learns to see from fewer samples so than by AdamW alone. Torch's own `Muon` computes
-in bfloat16, which a CPU without such units does several times slower than float32; this one
+in bfloat16, which a CPU without such units does far slower than float32; this one
 computes in the gradient's precision. Source: K. Jordan et al., "Muon: An optimizer for hidden
 layers in neural networks" (2024), with the polynomials of N. Amsel et al., "The Polar Express"
 (2025).

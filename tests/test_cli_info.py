@@ -17,11 +17,31 @@ def test_config_resolves_overrides(capsys):
     assert found["config"]["ppo"]["epochs"] == 2
 
 
-def test_model_counts_every_parameter_once(capsys):
-    found = answer(capsys, "info", "model")
-    assert set(found["parts"]) == {"vision", "language", "expert", "expert_biases", "value"}
-    assert found["parameters"] == sum(found["parts"].values()) > 0
-    assert found["contract"]
+def test_a_checkpoint_is_counted_part_by_part(capsys):
+    found = answer(capsys, "info", "model", "tabletop-sft")
+    assert set(found["parts"]) == {"backbone", "expert", "value head"}
+    lines = [count for group in found["parts"].values() for count in group.values()]
+    assert found["parameters"] == sum(lines) > 1_000_000
+    assert found["contract"]["cameras"]
+
+
+def test_the_largest_preset_is_counted_without_its_memory(capsys):
+    named = answer(capsys, "info", "model", "model=qwen_vla_4b")
+    assert named["parameters"] == 4_539_265_536 + 1_149_096_000 + 2561
+    assert named == answer(capsys, "info", "model", "qwen_vla_4b")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["model", "qwen_vla_4"], "Did you mean qwen_vla_4b"),
+        (["model", "ppo.epochs=2"], "only model"),
+        (["suites", "model=tiny"], "no settings"),
+    ],
+)
+def test_mistakes_are_named(capsys, words, message):
+    assert cli.run(["info", *words]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_suites_name_their_tasks(capsys):

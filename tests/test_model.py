@@ -13,13 +13,7 @@ from transformers import Qwen3_5ForConditionalGeneration
 
 from vlarl.model.backbone import hidden_states, vision_layout
 from vlarl.model.dit import ActionExpert, ExpertConfig
-from vlarl.model.presets import (
-    build,
-    channel_bounds_codec,
-    paper_expert_config,
-    paper_text_config,
-    tabletop_contract,
-)
+from vlarl.model.presets import build, channel_bounds_codec, load_preset, tabletop_contract
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.value_head import ValueConfig, ValueHead
 
@@ -297,27 +291,10 @@ def test_context_can_be_indexed_and_stored() -> None:
     )
 
 
-def test_the_papers_expert_has_the_papers_parameter_counts() -> None:
-    with torch.device("meta"):
-        expert = ActionExpert(paper_expert_config(), paper_text_config())
-
-    def count(module: torch.nn.Module) -> int:
-        return sum(parameter.numel() for parameter in module.parameters())
-
-    assert [count(block) for block in expert.blocks] == [70_797_824] * 16
-    assert count(expert.action_in) + count(expert.action_out) == 4_919_872
-    assert count(expert.context_in) == 3_933_696
-    assert count(expert.timestep) == 2_755_584
-    assert count(expert.modulation) == 4_721_664
-    assert count(expert) == 1_149_096_000
-
-
-def test_unknown_preset_and_mismatched_expert_are_refused() -> None:
-    contract = tabletop_contract()
-    with pytest.raises(ValueError, match="allowed: tiny"):
-        build("huge", contract, channel_bounds_codec(contract))
+def test_an_expert_of_another_head_size_than_the_backbones_is_refused() -> None:
+    expert = ExpertConfig(**load_preset("qwen_vla_4b").expert)
     with pytest.raises(ValueError, match="rotary"):
-        ActionExpert(paper_expert_config(), random_model().config.text_config)
+        ActionExpert(expert, random_model().config.text_config)
 
 
 def test_value_depends_on_the_share_of_the_episode_that_has_passed() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from actors.commands.command import Command, Invocation, hint
@@ -14,37 +16,48 @@ def run(invocation: Invocation) -> dict[str, Any]:
     topic, *rest = invocation.arguments
     if topic not in TOPICS:
         raise UserError(f"info: {topic}: no such topic. {hint(topic, TOPICS)}")
-    if invocation.settings and topic != "config":
-        raise UserError(f"info {topic} takes no settings.")
+    if topic not in ("config", "model"):
+        _only(invocation, topic, set())
     return TOPICS[topic](rest[0] if rest else "", invocation)
 
 
-def _model(name: str, _invocation: Invocation) -> dict[str, Any]:
-    from vlarl.model.presets import PRESETS, build, channel_bounds_codec, tabletop_contract
+def _model(name: str, invocation: Invocation) -> dict[str, Any]:
+    from vlarl.config.presets import preset_names
+    from vlarl.model.parameters import breakdown, total
+    from vlarl.model.presets import load_preset, modules_of
     from vlarl.model.qwen_vla import QwenVLA
 
-    name = name or PRESETS[0]
-    if name in PRESETS:
-        contract = tabletop_contract()
-        model = build(name, contract, channel_bounds_codec(contract))
+    _only(invocation, "model", {"model"})
+    name = name or invocation.settings.get("model", "") or "tiny"
+    found: dict[str, Any] = {"model": name, "presets": preset_names()}
+    if name in preset_names() or name.endswith((".yaml", ".yml")):
+        groups = breakdown(*modules_of(load_preset(name)))
     else:
+        close = difflib.get_close_matches(name, preset_names(), n=1)
+        if close and not Path(name).is_dir():
+            raise UserError(f"info model: {name}: no such preset. Did you mean {close[0]}?")
         model = QwenVLA.from_pretrained(name)
-    parts = {
-        part: sum(parameter.numel() for parameter in parameters)
-        for part, parameters in model.parts().items()
-    }
-    contract = model.contract
-    _print_rows([(part, f"{count:,}") for part, count in parts.items()])
-    print(f"{'all':<14} {sum(parts.values()):,} parameters")
-    print(f"cameras        {', '.join(f'{c.name} {c.width}x{c.height}' for c in contract.cameras)}")
-    print(f"horizon        {contract.horizon} steps, {len(contract.embodiment.channels)} channels")
-    return {
-        "model": name,
-        "parts": parts,
-        "parameters": sum(parts.values()),
-        "contract": contract.to_dict(),
-        "presets": list(PRESETS),
-    }
+        groups = breakdown(model.backbone, model.expert, model.value_head)
+        found["contract"] = model.contract.to_dict()
+        cameras = ", ".join(f"{c.name} {c.width}x{c.height}" for c in model.contract.cameras)
+        channels = len(model.contract.embodiment.channels)
+        print(f"cameras: {cameras}")
+        print(f"chunks: {model.contract.horizon} control steps of {channels} channels")
+    for group, lines in groups.items():
+        for line, count in lines.items():
+            print(f"{group:<12} {line:<28} {count:>13,}")
+        if len(lines) > 1:
+            print(f"{group:<12} {'in all':<28} {sum(lines.values()):>13,}")
+    print(f"{'parameters':<41} {total(groups):>13,}")
+    return found | {"parts": groups, "parameters": total(groups)}
+
+
+def _only(invocation: Invocation, topic: str, allowed: set[str]) -> None:
+    """Refuse settings that the topic does not take."""
+    for key in invocation.settings:
+        if key not in allowed:
+            takes = f"only {', '.join(sorted(allowed))}" if allowed else "no settings"
+            raise UserError(f"info {topic}: {key}: no such setting; it takes {takes}.")
 
 
 def _suites(name: str, _invocation: Invocation) -> dict[str, Any]:

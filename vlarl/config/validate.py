@@ -12,6 +12,7 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from vlarl.config.presets import preset_path
 from vlarl.config.schema import OptimizerConfig, RunConfig
 from vlarl.errors import ConfigError
 
@@ -124,6 +125,10 @@ def _run(config: RunConfig) -> Iterator[Problem]:
     yield from _choice(config, "resume", ("never", "auto"))
     yield from _at_least(config, 0, ["seed"])
     yield from _at_least(config, 1, ["checkpoint_every", "keep_checkpoints"])
+    try:
+        preset_path(config.model.preset)
+    except ConfigError as error:
+        yield Problem("model.preset", "names no preset", f"{error}.".replace("..", "."))
     if config.name in (".", "..") or "/" in config.name:
         yield Problem("name", "is not a folder name", "Put the path into `output`.")
     if not config.output:

@@ -1,28 +1,122 @@
-"""Model sizes by name, and the contract of the built-in suite. Numbers only; no weights.
-
-`tiny` is the real class with small numbers, made for two CPU cores and images of 64 x 64;
-`tiny-pooled` is the same size with the pooled variant of the action expert.
-"""
+"""Models from presets (`vlarl.config.presets`): their sizes, or the model with random weights."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 import numpy as np
-from transformers import Qwen3_5Config, Qwen3_5TextConfig
+import torch
+from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
 
 from vlarl.codec import ActionCodec, ActionStats
 from vlarl.config.embodiments import load_embodiment
+from vlarl.config.presets import read_preset, refuse_unknown
 from vlarl.contract import Contract
-from vlarl.model.dit import ExpertConfig
+from vlarl.errors import ConfigError
+from vlarl.model.backbone import build_backbone
+from vlarl.model.dit import ActionExpert, ExpertConfig
 from vlarl.model.processor import PatchLayout, Processor
 from vlarl.model.qwen_vla import QwenVLA
-from vlarl.model.tokenizer import load_tiny_tokenizer, token_id
-from vlarl.model.value_head import ValueConfig
+from vlarl.model.tokenizer import load_tiny_tokenizer
+from vlarl.model.value_head import ValueConfig, ValueHead
 from vlarl.types import CameraSpec
 
-PRESETS = ("tiny", "tiny-pooled")
-TINY_PATCH = 16
+_TOKENIZERS = ("tiny", "backbone")
+_EXPERT_KEYS = {field.name for field in fields(ExpertConfig)} - {"channels", "horizon"}
+"""Channels and horizon are the contract's."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One size of the model."""
+
+    name: str
+    tokenizer: str
+    """`tiny`: the one that ships here; `backbone`: comes with the backbone's weights."""
+    backbone: dict[str, Any]
+    """Keywords of transformers' `Qwen3_5Config`."""
+    expert: dict[str, Any]
+    """Keywords of `ExpertConfig`, but for what the contract decides."""
+    value: ValueConfig
+
+    def backbone_config(self) -> Qwen3_5Config:
+        """Sizes of the backbone."""
+        return Qwen3_5Config(**self.backbone)
+
+    def expert_config(self, contract: Contract) -> ExpertConfig:
+        """Sizes of the action expert, for this contract's action tensor."""
+        return ExpertConfig(
+            channels=contract.tensor_channels, horizon=contract.tensor_horizon, **self.expert
+        )
+
+
+def load_preset(name: str) -> Preset:
+    """The shipped preset of this name, or that of a YAML file.
+
+    Raises:
+        ConfigError: for an unknown name, or a file that does not describe a model.
+    """
+    values = read_preset(name)
+    where = f"model preset {name}"
+    try:
+        preset = Preset(
+            name=name,
+            tokenizer=values["tokenizer"],
+            backbone=values["backbone"],
+            expert=values["expert"],
+            value=ValueConfig(**values.get("value", {})),
+        )
+        _check_backbone(preset, where)
+        refuse_unknown(preset.expert, _EXPERT_KEYS, f"{where}: expert")
+        ExpertConfig(**preset.expert)
+    except KeyError as error:
+        raise ConfigError(f"{where}: {error.args[0]} is missing") from error
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+    if preset.tokenizer not in _TOKENIZERS:
+        raise ConfigError(
+            f"{where}: tokenizer = {preset.tokenizer!r}; allowed: {', '.join(_TOKENIZERS)}"
+        )
+    return preset
+
+
+def build(preset: str, contract: Contract, codec: ActionCodec) -> QwenVLA:
+    """A model with random weights, drawn from torch's global generator.
+
+    Raises:
+        ConfigError: for an unknown preset, or one whose tokenizer comes with a backbone's weights.
+    """
+    sizes = load_preset(preset)
+    if sizes.tokenizer != "tiny":
+        raise ConfigError(
+            f"model preset {preset}: its tokenizer comes with the backbone's weights, and random "
+            "ones of this size would be of no use. Name a checkpoint: model.checkpoint=FOLDER"
+        )
+    config = sizes.backbone_config()
+    layout = PatchLayout(patch_size=config.vision_config.patch_size)
+    processor = Processor(load_tiny_tokenizer(), contract, layout)
+    expert = sizes.expert_config(contract)
+    return QwenVLA(config, expert, contract, codec, processor, sizes.value)
+
+
+class Modules(NamedTuple):
+    """What holds a model's parameters."""
+
+    backbone: Qwen3_5ForConditionalGeneration
+    expert: ActionExpert
+    value_head: ValueHead
+
+
+def modules_of(preset: Preset) -> Modules:
+    """A model of this size on the meta device: shapes without memory."""
+    config = preset.backbone_config()
+    with torch.device("meta"):
+        return Modules(
+            build_backbone(config),
+            ActionExpert(ExpertConfig(**preset.expert), config.text_config),
+            ValueHead(preset.value, config.text_config.hidden_size),
+        )
 
 
 def tabletop_contract(image_size: int = 64, prompt_tokens: int = 72) -> Contract:
@@ -50,113 +144,13 @@ def channel_bounds_codec(contract: Contract) -> ActionCodec:
     return ActionCodec(stats, contract.horizon, contract.tensor_channels, contract.tensor_horizon)
 
 
-def tiny_backbone_config(
-    tokenizer: Any, patch_size: int = TINY_PATCH, layer_types: tuple[str, ...] | None = None
-) -> Qwen3_5Config:
-    """A Qwen3.5 with a linear-attention layer, a full-attention layer and a three-block ViT."""
-    layers = list(layer_types or ("full_attention", "full_attention"))
-    return Qwen3_5Config(
-        text_config={
-            "vocab_size": 1152,
-            "hidden_size": 128,
-            "intermediate_size": 256,
-            "num_hidden_layers": len(layers),
-            "layer_types": layers,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 32,
-            "linear_num_key_heads": 2,
-            "linear_num_value_heads": 2,
-            "linear_key_head_dim": 32,
-            "linear_value_head_dim": 64,
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": 10_000.0,
-                "partial_rotary_factor": 0.5,
-                "mrope_section": [4, 2, 2],
-                "mrope_interleaved": True,
-            },
-            "tie_word_embeddings": True,
-            "pad_token_id": None,
-        },
-        vision_config={
-            "depth": 3,
-            "hidden_size": 128,
-            "intermediate_size": 384,
-            "num_heads": 4,
-            "patch_size": patch_size,
-            "out_hidden_size": 128,
-            "num_position_embeddings": 64,
-            # The tanh approximation costs four times as much on a CPU.
-            "hidden_act": "gelu",
-        },
-        image_token_id=token_id(tokenizer, "<|image_pad|>"),
-        video_token_id=token_id(tokenizer, "<|video_pad|>"),
-        vision_start_token_id=token_id(tokenizer, "<|vision_start|>"),
-        vision_end_token_id=token_id(tokenizer, "<|vision_end|>"),
-        tie_word_embeddings=True,
-    )
-
-
-def tiny_expert_config(contract: Contract, pooled: bool = False) -> ExpertConfig:
-    """Three blocks of width 96."""
-    return ExpertConfig(
-        width=96,
-        blocks=3,
-        heads=3,
-        head_dim=32,
-        channels=contract.tensor_channels,
-        horizon=contract.tensor_horizon,
-        prefix=pooled,
-        pooled=pooled,
-    )
-
-
-def build(preset: str, contract: Contract, codec: ActionCodec) -> QwenVLA:
-    """A model with random weights, drawn from torch's global generator.
-
-    Raises:
-        ValueError: for an unknown preset.
-    """
-    if preset not in PRESETS:
-        raise ValueError(f"unknown model preset {preset!r}; allowed: {', '.join(PRESETS)}")
-    tokenizer = load_tiny_tokenizer()
-    processor = Processor(tokenizer, contract, PatchLayout(patch_size=TINY_PATCH))
-    return QwenVLA(
-        tiny_backbone_config(tokenizer),
-        tiny_expert_config(contract, pooled=preset == "tiny-pooled"),
-        contract,
-        codec,
-        processor,
-        ValueConfig(hidden=64, elapsed=True),
-    )
-
-
-def paper_text_config() -> Qwen3_5TextConfig:
-    """The language model of Qwen3.5-4B, whose class defaults are those of the 9B."""
-    return Qwen3_5TextConfig(
-        vocab_size=248_320,
-        hidden_size=2560,
-        intermediate_size=9216,
-        num_hidden_layers=32,
-        num_attention_heads=16,
-        num_key_value_heads=4,
-        head_dim=256,
-        linear_num_key_heads=16,
-        linear_num_value_heads=32,
-        linear_key_head_dim=128,
-        linear_value_head_dim=128,
-        tie_word_embeddings=True,
-        rope_parameters={
-            "rope_type": "default",
-            "rope_theta": 10_000_000.0,
-            "partial_rotary_factor": 0.25,
-            "mrope_section": [11, 11, 10],
-            "mrope_interleaved": True,
-        },
-    )
-
-
-def paper_expert_config() -> ExpertConfig:
-    """The action expert that has the paper's parameter counts: 70.8M a block, 1.15B in all."""
-    return ExpertConfig(width=1536, blocks=16, heads=24, head_dim=256)
+def _check_backbone(preset: Preset, where: str) -> None:
+    """Transformers takes any keyword; a misspelt one would leave the default in place."""
+    known = Qwen3_5Config()
+    for key, config in (
+        ("", known),
+        ("text_config", known.text_config),
+        ("vision_config", known.vision_config),
+    ):
+        values = preset.backbone[key] if key else preset.backbone
+        refuse_unknown(values, set(config.to_dict()), f"{where}: backbone.{key}".rstrip("."))

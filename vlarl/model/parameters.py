@@ -1,0 +1,53 @@
+"""Counts parameters part by part, in the paper's own terms (section 2.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import cast
+
+from torch import nn
+from transformers import Qwen3_5ForConditionalGeneration
+
+from vlarl.model.dit import ActionExpert, Block
+
+
+def count(parameters: Iterable[nn.Parameter]) -> int:
+    """Numbers in all of these; a tied one counts once."""
+    return sum({id(parameter): parameter.numel() for parameter in parameters}.values())
+
+
+def breakdown(
+    backbone: Qwen3_5ForConditionalGeneration, expert: ActionExpert, value_head: nn.Module
+) -> dict[str, dict[str, int]]:
+    """Group -> line -> count; the lines of a group add up to its size.
+
+    Works on any device, the meta device included.
+    """
+    vision = count(backbone.model.visual.parameters())
+    blocks = cast("list[Block]", list(expert.blocks))
+    lines = {
+        f"blocks ({len(blocks)} x {count(blocks[0].parameters()):,})": count(
+            expert.blocks.parameters()
+        ),
+        "action projections": count(
+            [*expert.action_in.parameters(), *expert.action_out.parameters()]
+        ),
+        "context projection": count(expert.context_in.parameters()),
+        "timestep embedding": count(expert.timestep.parameters()),
+        "output modulation": count(expert.modulation.parameters()),
+    }
+    if expert.summary_in is not None:
+        lines["context summary"] = count(expert.summary_in.parameters())
+    return {
+        "backbone": {
+            "vision tower": vision,
+            "language model": count(backbone.parameters()) - vision,
+        },
+        "expert": lines,
+        "value head": {"value head": count(value_head.parameters())},
+    }
+
+
+def total(groups: dict[str, dict[str, int]]) -> int:
+    """Numbers in all groups."""
+    return sum(sum(lines.values()) for lines in groups.values())

@@ -144,3 +144,38 @@ def test_settings_must_make_sense(
 def test_unknown_name_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint folder"):
         QwenVLA.from_pretrained(tmp_path / "nothing")
+
+
+def test_a_large_model_is_written_in_shards_and_read_back_bit_equal(tmp_path: Path) -> None:
+    model = random_model()
+    model.save_pretrained(tmp_path / "model", shard_bytes=2_000_000)
+    shards = sorted((tmp_path / "model").glob("*.safetensors"))
+    assert len(shards) > 2
+    assert all(path.stat().st_size < 2_100_000 for path in shards)
+    again = QwenVLA.from_pretrained(tmp_path / "model").state_dict()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, again[name]), name
+
+
+def test_a_lost_or_foreign_shard_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    random_model().save_pretrained(folder, shard_bytes=2_000_000)
+    first, second, *_ = sorted(folder.glob("*.safetensors"))
+    second.write_bytes(first.read_bytes())
+    with pytest.raises(CheckpointError, match=rf"index.json and {second.name} disagree about"):
+        QwenVLA.from_pretrained(folder)
+    second.unlink()
+    with pytest.raises(CheckpointError, match=rf"{second.name} is missing"):
+        QwenVLA.from_pretrained(folder)
+    (folder / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"index\.json is damaged"):
+        QwenVLA.from_pretrained(folder)
+
+
+def test_a_checkpoint_keeps_its_number_format(tmp_path: Path) -> None:
+    model = random_model()
+    model.backbone.bfloat16()
+    model.save_pretrained(tmp_path / "model")
+    again = QwenVLA.from_pretrained(tmp_path / "model")
+    assert {p.dtype for p in again.backbone.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in again.expert.parameters()} == {torch.float32}

@@ -3,6 +3,8 @@
     config.json  model.safetensors  action_stats.json  contract.json
     tokenizer.json  tokenizer_config.json  preprocessor_config.json
 
+Above 5 GB the tensors are in shards with an index; read, they take their own size in memory.
+
 A folder is written beside its final place and renamed. Whatever does not match exactly is a
 `CheckpointError`, with one exception: a missing value head starts at zero, with one notice.
 """
@@ -18,8 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import Qwen3_5Config
 from transformers.models.qwen3_5.tokenization_qwen3_5 import Qwen3_5Tokenizer
@@ -28,9 +28,11 @@ from vlarl.codec import ActionCodec, ActionStats
 from vlarl.contract import Contract
 from vlarl.errors import CheckpointError
 from vlarl.model.dit import ExpertConfig
+from vlarl.model.empty import assign, empty_weights, still_empty
 from vlarl.model.processor import PatchLayout, Processor
 from vlarl.model.qwen_vla import QwenVLA
-from vlarl.model.value_head import ValueConfig
+from vlarl.model.shards import SHARD_BYTES, TensorFiles, write_tensors
+from vlarl.model.value_head import ValueConfig, ValueHead
 
 PACKAGED = Path(__file__).resolve().parents[1] / "checkpoints"
 MODEL_TYPE = "qwen_vla"
@@ -40,8 +42,8 @@ _VALUE_HEAD = "value_head."
 logger = logging.getLogger(__name__)
 
 
-def save(model: QwenVLA, folder: Path) -> None:
-    """Write `model` to `folder`, replacing what is there."""
+def save(model: QwenVLA, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
+    """Write `model` to `folder`, replacing what is there; no file above `shard_bytes`."""
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
@@ -52,7 +54,7 @@ def save(model: QwenVLA, folder: Path) -> None:
     _write_json(partial / "action_stats.json", model.codec.stats.to_dict())
     _write_json(partial / "preprocessor_config.json", asdict(model.processor.layout))
     model.processor.tokenizer.save_pretrained(partial)
-    save_file(saved_tensors(model), partial / "model.safetensors", metadata={"format": "pt"})
+    write_tensors(saved_tensors(model), partial, shard_bytes)
     replaced = folder.with_name(f".{folder.name}.replaced-{os.getpid()}")
     if folder.exists():
         folder.rename(replaced)
@@ -89,10 +91,9 @@ def load(folder_or_name: str | Path) -> QwenVLA:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{folder}: {error}") from error
-    # Random weights are overwritten below; callers' random numbers must not depend on loading.
-    with torch.random.fork_rng(devices=[]):
+    with empty_weights():
         model = QwenVLA(backbone, expert, contract, codec, processor, value)
-    restore(model, _read_tensors(folder / "model.safetensors"), str(folder))
+    _restore(model, TensorFiles(folder), str(folder))
     return model
 
 
@@ -110,38 +111,43 @@ def resolve(folder_or_name: str | Path) -> Path:
 
 def saved_tensors(model: QwenVLA) -> dict[str, Tensor]:
     """Every tensor that a checkpoint holds, by name; a tied language head only once."""
-    tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    state = model.state_dict().items()
+    tensors = {name: tensor.detach().contiguous() for name, tensor in state}
     if model.config.tie_word_embeddings:
         del tensors[_TIED_HEAD]
     return tensors
 
 
-def restore(model: QwenVLA, tensors: dict[str, Tensor], origin: str) -> None:
-    """Copy `tensors` into `model`.
+def _restore(model: QwenVLA, tensors: TensorFiles, origin: str) -> None:
+    """Give `model`, built empty, its weights.
 
     Raises:
         CheckpointError: naming every tensor that is missing, unknown or of another shape.
     """
-    expected = saved_tensors(model)
+    expected = {name: tuple(tensor.shape) for name, tensor in saved_tensors(model).items()}
     missing = expected.keys() - tensors.keys()
     value_head = {name for name in expected if name.startswith(_VALUE_HEAD)}
     if missing == value_head:
         logger.warning("%s has no value head: it starts at zero", origin)
-        tensors = {**tensors, **{name: expected[name] for name in value_head}}
+        # Callers' random numbers must not depend on loading.
+        with torch.random.fork_rng(devices=[]):
+            model.value_head = ValueHead(model.value_head.config, model.value_head.width)
+        expected = {name: shape for name, shape in expected.items() if name not in value_head}
         missing = set()
     problems = [f"missing {name}" for name in sorted(missing)]
     problems += [f"unknown {name}" for name in sorted(tensors.keys() - expected.keys())]
     problems += [
-        f"{name} is {tuple(tensors[name].shape)}, the config says {tuple(expected[name].shape)}"
+        f"{name} is {tensors.shape(name)}, the config says {expected[name]}"
         for name in sorted(expected.keys() & tensors.keys())
-        if tensors[name].shape != expected[name].shape
+        if tensors.shape(name) != expected[name]
     ]
     if problems:
         raise CheckpointError(f"{origin} does not match its config:\n  " + "\n  ".join(problems))
+    for name in expected:
+        assign(model, name, tensors[name])
     if model.config.tie_word_embeddings:
-        embedding = "backbone.model.language_model.embed_tokens.weight"
-        tensors = {**tensors, _TIED_HEAD: tensors[embedding]}
-    model.load_state_dict(tensors)
+        model.backbone.lm_head.weight = model.backbone.get_input_embeddings().weight
+    assert not still_empty(model)
 
 
 def _config(model: QwenVLA) -> dict[str, Any]:
@@ -175,13 +181,4 @@ def _read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise CheckpointError(f"checkpoint file {path} is missing") from error
     except ValueError as error:
-        raise CheckpointError(f"checkpoint file {path} is damaged: {error}") from error
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"checkpoint file {path} is missing") from error
-    except SafetensorError as error:
         raise CheckpointError(f"checkpoint file {path} is damaged: {error}") from error

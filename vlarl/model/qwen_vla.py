@@ -17,6 +17,7 @@ from vlarl.contract import Contract
 from vlarl.model.backbone import build_backbone, hidden_states, next_token_loss, view_tokens
 from vlarl.model.dit import ActionExpert, ExpertConfig
 from vlarl.model.processor import Processor
+from vlarl.model.shards import SHARD_BYTES
 from vlarl.model.value_head import ValueConfig, ValueHead
 
 _INITIAL_LOG_STD = -1.9
@@ -161,11 +162,16 @@ class QwenVLA(nn.Module):
             "value": list(self.value_head.parameters()),
         }
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write the checkpoint folder; a half-written one is never seen under this name."""
+    def save_pretrained(self, folder: str | Path, shard_bytes: int = SHARD_BYTES) -> None:
+        """Write the checkpoint folder; a half-written one is never seen under this name.
+
+        Args:
+            folder: replaced if it exists.
+            shard_bytes: tensors that take more are written in several files of at most this size.
+        """
         from vlarl.model.checkpoint import save
 
-        save(self, Path(folder))
+        save(self, Path(folder), shard_bytes)
 
     @staticmethod
     def from_pretrained(folder_or_name: str | Path) -> QwenVLA:

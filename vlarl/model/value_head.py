@@ -30,6 +30,7 @@ class ValueHead(nn.Module):
     def __init__(self, config: ValueConfig, width: int) -> None:
         super().__init__()
         self.config = config
+        self.width = width
         inputs = width + config.elapsed
         self.inner = nn.Linear(inputs, config.hidden) if config.hidden else None
         self.out = nn.Linear(config.hidden or inputs, 1)

@@ -23,8 +23,9 @@ from actors.weights import WeightsUpdate, apply_weights
 from vlarl.config.embodiments import load_embodiment
 from vlarl.config.schema import RunConfig
 from vlarl.config.validate import check_execute_steps
-from vlarl.contract import Contract
-from vlarl.model.presets import build, channel_bounds_codec
+from vlarl.model.presets import build, channel_bounds_codec, new_contract
+from vlarl.model.pretrained import load_pretrained
+from vlarl.model.processor import PatchLayout
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.policy import Policy
 from vlarl.rewards import load_reward
@@ -143,8 +144,10 @@ def load_model(config: RunConfig, spec: EnvSpec, checkpoint: Path | None = None)
         return QwenVLA.from_pretrained(checkpoint)
     if config.model.checkpoint:
         return QwenVLA.from_pretrained(config.model.checkpoint)
-    embodiment = load_embodiment(spec.embodiment)
-    contract = Contract(cameras=spec.cameras, horizon=embodiment.horizon, embodiment=embodiment)
+    name = config.model.backbone
+    pretrained = load_pretrained(name) if name else None
+    layout = pretrained.layout if pretrained else PatchLayout()
+    contract = new_contract(spec.cameras, load_embodiment(spec.embodiment), layout)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return build(config.model.preset, contract, channel_bounds_codec(contract))
+        return build(config.model.preset, contract, channel_bounds_codec(contract), pretrained)

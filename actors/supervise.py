@@ -27,6 +27,7 @@ from vlarl.data.lerobot_reader import LeRobotReader
 from vlarl.data.samples import ChunkDataset
 from vlarl.errors import ConfigError, UserError
 from vlarl.model.presets import build, tabletop_contract
+from vlarl.model.pretrained import load_pretrained
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.policy import Policy
 from vlarl.progress import Progress
@@ -163,12 +164,14 @@ def _model(config: RunConfig, reader: LeRobotReader, resumed: Path | None) -> Qw
         model = QwenVLA.from_pretrained(checkpoint)
         _check_dataset(model.contract, reader)
         return model
-    contract = tabletop_contract(config.env.image_size)
+    name = config.model.backbone
+    pretrained = load_pretrained(name) if name else None
+    contract = tabletop_contract(config.env.image_size, pretrained.layout if pretrained else None)
     _check_dataset(contract, reader)
     stats = fit_action_stats(reader.actions())
     codec = ActionCodec(stats, contract.horizon, contract.tensor_channels, contract.tensor_horizon)
     torch.manual_seed(config.seed)
-    return build(config.model.preset, contract, codec)
+    return build(config.model.preset, contract, codec, pretrained)
 
 
 def _check_dataset(contract: Contract, reader: LeRobotReader) -> None:

@@ -256,6 +256,9 @@ class ModelConfig:
     preset: str = "tiny"
     checkpoint: str = ""
     """Folder or `tabletop-sft`; empty means random weights of the preset."""
+    backbone: str = ""
+    """Folder, or name on the hub, of a Qwen3.5 in transformers' format: the backbone's weights,
+    tokenizer and image settings. Only the rest is random then."""
 
 
 @dataclass(frozen=True)

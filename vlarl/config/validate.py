@@ -125,6 +125,8 @@ def _run(config: RunConfig) -> Iterator[Problem]:
     yield from _choice(config, "resume", ("never", "auto"))
     yield from _at_least(config, 0, ["seed"])
     yield from _at_least(config, 1, ["checkpoint_every", "keep_checkpoints"])
+    if config.model.checkpoint:
+        yield from _without_effect(config, ["model.backbone"], "model.checkpoint")
     try:
         preset_path(config.model.preset)
     except ConfigError as error:

@@ -67,7 +67,13 @@ class LinearPatchEmbed(Qwen3_5VisionPatchEmbed):
 
 def build_backbone(config: Qwen3_5Config) -> Qwen3_5ForConditionalGeneration:
     """Random weights of this size, with the faster layers in place."""
-    backbone = Qwen3_5ForConditionalGeneration(config)
+    return with_faster_layers(Qwen3_5ForConditionalGeneration(config))
+
+
+def with_faster_layers(
+    backbone: Qwen3_5ForConditionalGeneration,
+) -> Qwen3_5ForConditionalGeneration:
+    """The same module and weights; only what its layers do with them is faster."""
     visual = backbone.model.visual
     visual.patch_embed.__class__ = LinearPatchEmbed
     for block in visual.blocks:

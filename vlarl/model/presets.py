@@ -13,9 +13,11 @@ from vlarl.codec import ActionCodec, ActionStats
 from vlarl.config.embodiments import load_embodiment
 from vlarl.config.presets import read_preset, refuse_unknown
 from vlarl.contract import Contract
+from vlarl.embodiment import Embodiment
 from vlarl.errors import ConfigError
 from vlarl.model.backbone import build_backbone
 from vlarl.model.dit import ActionExpert, ExpertConfig
+from vlarl.model.pretrained import Pretrained
 from vlarl.model.processor import PatchLayout, Processor
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.tokenizer import load_tiny_tokenizer
@@ -23,6 +25,8 @@ from vlarl.model.value_head import ValueConfig, ValueHead
 from vlarl.types import CameraSpec
 
 _TOKENIZERS = ("tiny", "backbone")
+TEXT_TOKENS = 64
+"""Room for the chat template, view tags and the sentence about robot and task."""
 _EXPERT_KEYS = {field.name for field in fields(ExpertConfig)} - {"channels", "horizon"}
 """Channels and horizon are the contract's."""
 
@@ -81,22 +85,39 @@ def load_preset(name: str) -> Preset:
     return preset
 
 
-def build(preset: str, contract: Contract, codec: ActionCodec) -> QwenVLA:
+def build(
+    preset: str, contract: Contract, codec: ActionCodec, pretrained: Pretrained | None = None
+) -> QwenVLA:
     """A model with random weights, drawn from torch's global generator.
 
+    Args:
+        preset: its sizes.
+        contract: what it will see and do.
+        codec: of its actions.
+        pretrained: a backbone that has its weights already; the preset then brings the rest.
+
     Raises:
-        ConfigError: for an unknown preset, or one whose tokenizer comes with a backbone's weights.
+        ConfigError: for an unknown preset, one whose tokenizer comes with a backbone that is not
+            given, or a backbone of another width than the preset's.
     """
     sizes = load_preset(preset)
+    config, expert = sizes.backbone_config(), sizes.expert_config(contract)
+    if pretrained is not None:
+        width, expected = (c.text_config.hidden_size for c in (pretrained.backbone.config, config))
+        if width != expected:
+            raise ConfigError(
+                f"model.backbone is {width} wide, preset {preset} is made for {expected}. Choose "
+                "another model.preset, or a YAML file of your own"
+            )
+        processor = Processor(pretrained.tokenizer, contract, pretrained.layout)
+        return QwenVLA(pretrained.backbone, expert, contract, codec, processor, sizes.value)
     if sizes.tokenizer != "tiny":
         raise ConfigError(
-            f"model preset {preset}: its tokenizer comes with the backbone's weights, and random "
-            "ones of this size would be of no use. Name a checkpoint: model.checkpoint=FOLDER"
+            f"model preset {preset}: its tokenizer comes with the backbone's weights. Name their "
+            "folder, model.backbone=FOLDER, or a whole checkpoint, model.checkpoint=FOLDER"
         )
-    config = sizes.backbone_config()
     layout = PatchLayout(patch_size=config.vision_config.patch_size)
     processor = Processor(load_tiny_tokenizer(), contract, layout)
-    expert = sizes.expert_config(contract)
     return QwenVLA(config, expert, contract, codec, processor, sizes.value)
 
 
@@ -119,19 +140,31 @@ def modules_of(preset: Preset) -> Modules:
         )
 
 
-def tabletop_contract(image_size: int = 64, prompt_tokens: int = 72) -> Contract:
-    """What a policy for the `tabletop` suite expects: two cameras and the `tabletop_arm`."""
-    embodiment = load_embodiment("tabletop_arm")
+def new_contract(
+    cameras: tuple[CameraSpec, ...],
+    embodiment: Embodiment,
+    layout: PatchLayout,
+    tensor_horizon: int | None = None,
+) -> Contract:
+    """What a new model for these cameras and this robot expects, with room for its prompt."""
+    images = sum(layout.tokens(camera.height, camera.width) for camera in cameras)
     return Contract(
-        cameras=(
-            CameraSpec("ego", image_size, image_size),
-            CameraSpec("cam_right_wrist", image_size, image_size),
-        ),
+        cameras=cameras,
         horizon=embodiment.horizon,
         embodiment=embodiment,
-        prompt_tokens=prompt_tokens,
-        tensor_horizon=embodiment.horizon,
+        prompt_tokens=images + TEXT_TOKENS,
+        tensor_horizon=tensor_horizon or max(16, embodiment.horizon),
     )
+
+
+def tabletop_contract(image_size: int = 64, layout: PatchLayout | None = None) -> Contract:
+    """What a policy for the `tabletop` suite expects: two cameras and the `tabletop_arm`."""
+    embodiment = load_embodiment("tabletop_arm")
+    cameras = (
+        CameraSpec("ego", image_size, image_size),
+        CameraSpec("cam_right_wrist", image_size, image_size),
+    )
+    return new_contract(cameras, embodiment, layout or PatchLayout(), embodiment.horizon)
 
 
 def channel_bounds_codec(contract: Contract) -> ActionCodec:

@@ -10,11 +10,17 @@ from pathlib import Path
 import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
-from transformers import Qwen3_5Config
+from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
 
 from vlarl.codec import ActionCodec
 from vlarl.contract import Contract
-from vlarl.model.backbone import build_backbone, hidden_states, next_token_loss, view_tokens
+from vlarl.model.backbone import (
+    build_backbone,
+    hidden_states,
+    next_token_loss,
+    view_tokens,
+    with_faster_layers,
+)
 from vlarl.model.dit import ActionExpert, ExpertConfig
 from vlarl.model.processor import Processor
 from vlarl.model.shards import SHARD_BYTES
@@ -29,14 +35,14 @@ class QwenVLA(nn.Module):
 
     def __init__(
         self,
-        backbone: Qwen3_5Config,
+        backbone: Qwen3_5Config | Qwen3_5ForConditionalGeneration,
         expert: ExpertConfig,
         contract: Contract,
         codec: ActionCodec,
         processor: Processor,
         value: ValueConfig | None = None,
     ) -> None:
-        """Random weights; the value head starts at zero.
+        """Random weights, but for a `backbone` that has its own; the value head starts at zero.
 
         Raises:
             ValueError: if expert, contract and codec disagree about the action tensor.
@@ -49,14 +55,17 @@ class QwenVLA(nn.Module):
         ):
             if other != shape:
                 raise ValueError(f"{name} has action tensors {other}, the contract {shape}")
-        self.config = backbone
+        if isinstance(backbone, Qwen3_5Config):
+            backbone = build_backbone(backbone)
+        self.backbone = with_faster_layers(backbone)
+        self.config: Qwen3_5Config = self.backbone.config
+        text = self.config.text_config
         self.expert_config = expert
         self.contract = contract
         self.codec = codec
         self.processor = processor
-        self.backbone = build_backbone(backbone)
-        self.expert = ActionExpert(expert, backbone.text_config)
-        self.value_head = ValueHead(value or ValueConfig(), backbone.text_config.hidden_size)
+        self.expert = ActionExpert(expert, text)
+        self.value_head = ValueHead(value or ValueConfig(), text.hidden_size)
         self.exploration_log_std = nn.Parameter(torch.full((expert.channels,), _INITIAL_LOG_STD))
 
     def encode(self, inputs: TensorDict) -> TensorDict:

@@ -2,8 +2,8 @@
 
     action [H, 32]  =  left: translation 3, rotation 3, eigengrasp weights 10; right: the same
 
-A wrist's motion is where it will be, seen from where it is when the chunk begins. A hand's 15 joints
-are 45 numbers that hardly vary independently: the first 10 principal components say most.
+A wrist's motion is where it will be, seen from where it is when the chunk begins. The 45 numbers of
+a hand's 15 joints hardly vary independently: the first 10 principal components say most.
 """
 
 from __future__ import annotations

@@ -29,10 +29,7 @@ def tabletop_contract(image_size: int = 64, prompt_tokens: int = 72) -> Contract
     """What a policy for the `tabletop` suite expects: two cameras and the `tabletop_arm`."""
     embodiment = load_embodiment("tabletop_arm")
     return Contract(
-        cameras=(
-            CameraSpec("ego", image_size, image_size),
-            CameraSpec("cam_right_wrist", image_size, image_size),
-        ),
+        cameras=tuple(CameraSpec(name, image_size, image_size) for name in embodiment.cameras),
         horizon=embodiment.horizon,
         embodiment=embodiment,
         prompt_tokens=prompt_tokens,

@@ -19,8 +19,9 @@ from torch import Tensor
 from transformers.models.qwen3_5.tokenization_qwen3_5 import Qwen3_5Tokenizer
 
 from vlarl.contract import Contract
-from vlarl.model.tokenizer import CONTROL_TOKENS, VIEWS, token_id
+from vlarl.model.tokenizer import CONTROL_TOKENS, token_id
 from vlarl.prompt import prompt
+from vlarl.types import VIEWS
 
 IGNORED_LABEL = -100
 _REMEMBERED_PROMPTS = 4096

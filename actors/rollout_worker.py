@@ -25,7 +25,6 @@ from vlarl.config.schema import RunConfig
 from vlarl.config.validate import check_execute_steps
 from vlarl.model.presets import build, channel_bounds_codec, new_contract
 from vlarl.model.pretrained import load_pretrained
-from vlarl.model.processor import PatchLayout
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.policy import Policy
 from vlarl.rewards import load_reward
@@ -146,8 +145,7 @@ def load_model(config: RunConfig, spec: EnvSpec, checkpoint: Path | None = None)
         return QwenVLA.from_pretrained(config.model.checkpoint)
     name = config.model.backbone
     pretrained = load_pretrained(name) if name else None
-    layout = pretrained.layout if pretrained else PatchLayout()
-    contract = new_contract(spec.cameras, load_embodiment(spec.embodiment), layout)
+    contract = new_contract(spec.cameras, load_embodiment(spec.embodiment), pretrained)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return build(config.model.preset, contract, channel_bounds_codec(contract), pretrained)

@@ -166,7 +166,7 @@ def _model(config: RunConfig, reader: LeRobotReader, resumed: Path | None) -> Qw
         return model
     name = config.model.backbone
     pretrained = load_pretrained(name) if name else None
-    contract = tabletop_contract(config.env.image_size, pretrained.layout if pretrained else None)
+    contract = tabletop_contract(config.env.image_size, pretrained)
     _check_dataset(contract, reader)
     stats = fit_action_stats(reader.actions())
     codec = ActionCodec(stats, contract.horizon, contract.tensor_channels, contract.tensor_horizon)

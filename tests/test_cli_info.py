@@ -56,6 +56,36 @@ def test_lists(capsys, topic, name):
     assert name is None or name in found
 
 
+def test_embodiments_are_a_table(capsys):
+    assert cli.run(["info", "embodiments"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    row = next(line for line in lines if line.startswith("tienkung_joint_hand"))
+    assert row.split("  ")[0] == "tienkung_joint_hand"
+    for words in ("TienKung (dexterous hands)", "dual", "30", "14 absolute_joint", "ego"):
+        assert words in row
+
+
+def test_one_embodiment_is_shown_with_its_prompt(capsys):
+    assert cli.run(["info", "embodiments", "widowx_eef"]) == 0
+    text = capsys.readouterr().out
+    assert "delta_roll   rotation_euler  -0.25 to 0.25 rad" in text
+    assert "The robot is WidowX with single arm. The control frequency is 5 Hz." in text
+    assert "google_robot" not in text
+
+
+def test_embodiments_as_data_hold_everything(capsys):
+    found = answer(capsys, "info", "embodiments", "vln_agent")["embodiments"]
+    assert list(found) == ["vln_agent"]
+    agent = found["vln_agent"]
+    assert [channel["name"] for channel in agent["channels"]] == ["dx", "dy", "dtheta"]
+    assert agent["cameras"] == ["ego"]
+    assert agent["horizon"] == 8
+    assert agent["prompt"].endswith(
+        "the next 8 waypoints to execute the following task: {instruction}."
+    )
+    assert len(answer(capsys, "info", "embodiments")["embodiments"]) >= 20
+
+
 def test_doctor_reports_each_thing_once(capsys):
     found = answer(capsys, "doctor")
     names = [finding["name"] for finding in found["findings"]]

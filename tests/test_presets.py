@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from vlarl.config.embodiments import load_embodiment
 from vlarl.config.presets import preset_names
 from vlarl.errors import ConfigError
 from vlarl.model.parameters import breakdown, count, total
@@ -15,9 +17,11 @@ from vlarl.model.presets import (
     channel_bounds_codec,
     load_preset,
     modules_of,
+    new_contract,
     tabletop_contract,
 )
 from vlarl.model.tokenizer import load_tiny_tokenizer, token_id
+from vlarl.types import CameraSpec
 
 PAPER = """
 tokenizer: backbone
@@ -117,3 +121,15 @@ def test_what_cannot_be_built_says_why(tmp_path: Path) -> None:
         load_preset(str(tmp_path / "none.yaml"))
     with pytest.raises(ConfigError, match=r"model\.checkpoint=FOLDER"):
         build("qwen_vla_4b", contract, channel_bounds_codec(contract))
+
+
+@pytest.mark.parametrize("name", ["tabletop_arm", "vln_agent", "mobile_aloha_joint"])
+def test_a_new_contract_has_room_for_its_robots_prompt(name: str) -> None:
+    embodiment = load_embodiment(name)
+    cameras = tuple(CameraSpec(camera, 64, 64) for camera in embodiment.cameras)
+    contract = new_contract(cameras, embodiment)
+    processor = build("tiny", contract, channel_bounds_codec(contract)).processor
+    images = {camera.name: np.zeros((1, 64, 64, 3), np.uint8) for camera in cameras}
+    seen = processor(images, ["put the carrot on the plate"])["attention_mask"]
+    assert 0 <= contract.prompt_tokens - int(seen.sum()) < 12
+    assert contract.prompt_tokens == 72 or name != "tabletop_arm"

@@ -77,7 +77,7 @@ def folder(tmp_path: Path, plain: Qwen3_5ForConditionalGeneration) -> Path:
 
 def model_of(folder: Path) -> QwenVLA:
     pretrained = load_pretrained(str(folder))
-    contract = tabletop_contract(64, pretrained.layout)
+    contract = tabletop_contract(64, pretrained)
     return build("tiny", contract, channel_bounds_codec(contract), pretrained)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from vlarl.embodiment import Embodiment
+from vlarl.embodiment import MAX_CHANNELS, Embodiment, embodiment_name
 from vlarl.errors import CheckpointError
 from vlarl.prompt import PROMPT_VERSION
 from vlarl.types import CameraSpec, EnvSpec
@@ -26,7 +26,7 @@ class Contract:
     embodiment: Embodiment
     tensor_horizon: int = 16
     """`H`"""
-    tensor_channels: int = 64
+    tensor_channels: int = MAX_CHANNELS
     """`K`"""
     state_mode: str = "none"
     prompt_version: str = PROMPT_VERSION
@@ -52,7 +52,7 @@ class Contract:
             CheckpointError: naming every mismatch.
         """
         problems = [*self._camera_problems(spec), *self._channel_problems(spec)]
-        if spec.embodiment != self.embodiment.name:
+        if embodiment_name(spec.embodiment) != self.embodiment.name:
             problems.append(
                 f"embodiment: checkpoint {self.embodiment.name!r}, environment {spec.embodiment!r}"
             )

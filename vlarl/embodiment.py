@@ -6,9 +6,23 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import PurePath
 from typing import Any
 
 from vlarl.types import Channel
+
+MAX_CHANNELS = 64
+"""`K`: channels of the action tensor that every control mode shares (paper section 2.4)."""
+
+
+def is_embodiment_file(reference: str) -> bool:
+    """Whether an embodiment is given by the path of its file, not by the name of a shipped one."""
+    return PurePath(reference).suffix in (".yaml", ".yml")
+
+
+def embodiment_name(reference: str) -> str:
+    """The name of an embodiment that is given by name or by path: files are named like robots."""
+    return PurePath(reference).stem if is_embodiment_file(reference) else reference
 
 
 @dataclass(frozen=True)
@@ -17,15 +31,25 @@ class Embodiment:
 
     name: str
     robot_tag: str
-    """How the prompt names it, article included: `a 6-joint tabletop arm`."""
+    """How the prompt names it, word for word: `WidowX`, `a 6-joint tabletop arm`."""
     dual_arm: bool
+    """Two arms, or hands; false for a navigation agent, which has none."""
     waist: bool
+    """Whether the actions move the waist."""
     mobile_base: bool
+    """Whether the robot stands on one, moved by these actions or not."""
     control_hz: float
     horizon: int
     """`H_task`: control steps of one predicted chunk."""
     channels: tuple[Channel, ...]
     """The leading `c` channels of the action tensor, in order."""
+    cameras: tuple[str, ...] = ()
+    """Some of `vlarl.types.VIEWS`, in the order in which the prompt shows them; empty: not said."""
+
+    @property
+    def is_navigation(self) -> bool:
+        """Whether the actions are waypoints in the ground plane instead of manipulation."""
+        return bool(self.channels) and all(c.kind == "waypoint" for c in self.channels)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values only, as YAML and JSON hold them."""
@@ -33,13 +57,14 @@ class Embodiment:
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Embodiment:
-        """Inverse of `to_dict`.
+        """Inverse of `to_dict`; `cameras` may be absent, as in older checkpoints.
 
         Raises:
-            ValueError: for a missing or an unknown key.
+            ValueError: for a missing or an unknown key, or an unknown kind of channel.
         """
         try:
             channels = tuple(Channel(**channel) for channel in values["channels"])
-            return Embodiment(**{**values, "channels": channels})
+            cameras = tuple(values.get("cameras", ()))
+            return Embodiment(**{**values, "channels": channels, "cameras": cameras})
         except (TypeError, KeyError) as error:
             raise ValueError(f"embodiment {values.get('name', '?')!r}: {error}") from error

@@ -17,7 +17,7 @@ def prompt(embodiment: Embodiment, instruction: str, horizon: int) -> str:
     Args:
         embodiment: the robot and its control frequency.
         instruction: the task's sentence; a final period is dropped, for the template brings one.
-        horizon: `H_task`, control steps of the predicted chunk.
+        horizon: `H_task`, control steps (or waypoints) of the predicted chunk.
 
     Raises:
         ValueError: if the instruction is empty.
@@ -25,6 +25,8 @@ def prompt(embodiment: Embodiment, instruction: str, horizon: int) -> str:
     task = instruction.strip().removesuffix(".")
     if not task:
         raise ValueError("the instruction is empty: say what the robot should do")
+    if embodiment.is_navigation:
+        return _navigation_prompt(embodiment, task, horizon)
     arms = "dual arms" if embodiment.dual_arm else "single arm"
     waist = ", waist" if embodiment.waist else ""
     base = ", and mobile base" if embodiment.mobile_base else ""
@@ -32,5 +34,23 @@ def prompt(embodiment: Embodiment, instruction: str, horizon: int) -> str:
         f"The robot is {embodiment.robot_tag} with {arms}{waist}{base}. "
         f"The control frequency is {embodiment.control_hz:g} Hz. "
         f"Please predict the next {horizon} control actions "
+        f"to execute the following task: {task}."
+    )
+
+
+def _navigation_prompt(embodiment: Embodiment, task: str, horizon: int) -> str:
+    """The analogous text of section 2.4: no arms, but the convention and how many waypoints.
+
+    The paper gives no wording; this one keeps the template's sentences and takes the convention
+    from section 2.4.
+    """
+    base = " with mobile base" if embodiment.mobile_base else ""
+    names = ", ".join(channel.name for channel in embodiment.channels)
+    return (
+        f"The robot is {embodiment.robot_tag}{base}. "
+        f"The control frequency is {embodiment.control_hz:g} Hz. "
+        f"Each waypoint is ({names}), "
+        "the relative displacement and heading change in the ground plane. "
+        f"Please predict the next {horizon} waypoints "
         f"to execute the following task: {task}."
     )

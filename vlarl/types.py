@@ -12,6 +12,23 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+VIEWS = ("ego", "cam_left_wrist", "cam_right_wrist")
+"""Cameras that have a pair of view tags in the prompt (paper section 3.2.1)."""
+
+CHANNEL_KINDS = (
+    "delta_position",  # displacement of an end effector along one axis
+    "delta_rotation",  # turn of an end effector about one axis
+    "rotation_euler",  # one of the three Euler angles of an end effector's rotation
+    "rotation_axis_angle",  # one of the three components of axis times angle
+    "rotation_quaternion",  # one of the four components of a quaternion
+    "absolute_joint",  # position of a joint
+    "gripper",  # aperture or closedness of a gripper
+    "dexterous_hand",  # joint of a hand with fingers
+    "eigengrasp",  # weight of a principal component of human hand poses
+    "waypoint",  # part of a displacement and heading change in the ground plane
+)
+"""What an action channel may mean (paper sections 2.4 and 3.2.2)."""
+
 
 @dataclass(frozen=True)
 class CameraSpec:
@@ -26,8 +43,11 @@ class CameraSpec:
 class Channel:
     """One action channel of an embodiment.
 
-    `kind` is one of `delta_position`, `delta_rotation`, `absolute_joint`, `gripper`, `waypoint`,
-    `dexterous_hand`; `low` and `high` bound what the environment accepts, in `unit`.
+    `kind` is one of `CHANNEL_KINDS`; `low` and `high` bound what the environment accepts, in
+    `unit`.
+
+    Raises:
+        ValueError: for another kind.
     """
 
     name: str
@@ -35,6 +55,13 @@ class Channel:
     kind: str
     low: float
     high: float
+
+    def __post_init__(self) -> None:
+        if self.kind not in CHANNEL_KINDS:
+            raise ValueError(
+                f"channel {self.name!r}: kind {self.kind!r} is unknown; "
+                f"allowed: {', '.join(CHANNEL_KINDS)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -47,7 +74,8 @@ class EnvSpec:
     cameras: tuple[CameraSpec, ...]
     channels: tuple[Channel, ...]
     embodiment: str
-    """Name of the embodiment (`configs/embodiments/<name>.yaml`) that words the prompt."""
+    """The embodiment that words the prompt: a name (`configs/embodiments/<name>.yaml`), or the path
+    of a YAML file of one's own."""
     control_hz: float
     max_steps: int
     """Control steps after which an episode is truncated."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actors.commands.command import Command, Invocation, hint
 from vlarl.errors import UserError
+
+if TYPE_CHECKING:
+    from vlarl.embodiment import Embodiment
 
 
 def run(invocation: Invocation) -> dict[str, Any]:
@@ -95,16 +99,43 @@ def _rewards(_name: str, _invocation: Invocation) -> dict[str, Any]:
     return {"rewards": found}
 
 
-def _embodiments(_name: str, _invocation: Invocation) -> dict[str, Any]:
+def _embodiments(name: str, _invocation: Invocation) -> dict[str, Any]:
     from vlarl.config.embodiments import embodiment_names, load_embodiment
+    from vlarl.prompt import prompt
 
-    found = {name: load_embodiment(name).to_dict() for name in embodiment_names()}
-    for name, values in found.items():
-        print(f"{name}: {values['robot_tag']}, {values['control_hz']:g} Hz")
-        for channel in values["channels"]:
-            bounds = f"{channel['low']:g} to {channel['high']:g} {channel['unit']}"
-            print(f"  {channel['name']:<12} {channel['kind']:<16} {bounds}")
-    return {"embodiments": found}
+    names = [name] if name else embodiment_names()
+    found = [load_embodiment(reference) for reference in names]
+    heads = ("NAME", "ROBOT", "ARMS", "HZ", "HORIZON", "CHANNELS", "CAMERAS")
+    _print_table([heads, *(_embodiment_row(embodiment) for embodiment in found)])
+    prompts = {e.name: prompt(e, "{instruction}", e.horizon) for e in found}
+    if name:
+        (embodiment,) = found
+        print()
+        _print_table(
+            [
+                (channel.name, channel.kind, f"{channel.low:g} to {channel.high:g} {channel.unit}")
+                for channel in embodiment.channels
+            ]
+        )
+        print(f"\n{prompts[embodiment.name]}")
+    else:
+        print("a robot of your own: `vlarl info embodiments FILE.yaml` checks its file")
+    return {"embodiments": {e.name: {**e.to_dict(), "prompt": prompts[e.name]} for e in found}}
+
+
+def _embodiment_row(embodiment: Embodiment) -> tuple[str, ...]:
+    """Columns of the table of embodiments."""
+    kinds = Counter(channel.kind for channel in embodiment.channels)
+    arms = "dual" if embodiment.dual_arm else "single"
+    return (
+        embodiment.name,
+        embodiment.robot_tag,
+        "none" if embodiment.is_navigation else arms,
+        f"{embodiment.control_hz:g}",
+        str(embodiment.horizon),
+        ", ".join(f"{count} {kind}" for kind, count in kinds.items()),
+        ", ".join(embodiment.cameras),
+    )
 
 
 def _config(name: str, invocation: Invocation) -> dict[str, Any]:
@@ -121,6 +152,14 @@ def _config(name: str, invocation: Invocation) -> dict[str, Any]:
     )
     print(f"# shipped: {', '.join(files)}")
     return {"config": config_dict(config), "files": files}
+
+
+def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
+    """Columns as wide as their widest entry, two spaces apart."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (f"{text:<{width}}" for text, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
 
 
 def _print_rows(rows: list[tuple[str, str]]) -> None:
@@ -144,7 +183,7 @@ COMMAND = Command(
         "  model [NAME]         parameters part by part, of a preset or a checkpoint\n"
         "  suites [SUITE]       tasks, cameras, channels\n"
         "  rewards              reward functions\n"
-        "  embodiments          robots and their action channels\n"
+        "  embodiments [NAME]   robots; of one (or of its file) all channels and the prompt\n"
         "  config [FILE] [...]  every setting with its value, resolved and checked"
     ),
     example="vlarl info config configs/rl/tabletop.yaml ppo.epochs=2",

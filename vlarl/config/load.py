@@ -42,7 +42,7 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> RunCo
     origin: dict[str, str] = {}
     if path is not None:
         file = _existing_file(Path(path))
-        for key, value in _leaves(RunConfig, _read_yaml(file), str(file)):
+        for key, value in _leaves(RunConfig, read_yaml(file), str(file)):
             given[key] = value
             origin[key] = str(file)
     for override in overrides:
@@ -110,7 +110,12 @@ def _packaged(path: Path) -> Path | None:
     return candidate if candidate.is_file() else None
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path) -> dict[str, Any]:
+    """A YAML file's mapping as plain values.
+
+    Raises:
+        ConfigError: if the file cannot be read as YAML, or holds something else.
+    """
     try:
         data = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -22,11 +23,14 @@ from vlarl.model.processor import PatchLayout, Processor
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.tokenizer import load_tiny_tokenizer
 from vlarl.model.value_head import ValueConfig, ValueHead
+from vlarl.prompt import prompt
 from vlarl.types import CameraSpec
 
 _TOKENIZERS = ("tiny", "backbone")
 TEXT_TOKENS = 64
-"""Room for the chat template, view tags and the sentence about robot and task."""
+"""Room for the chat template, view tags and the sentence about robot and task, at least."""
+INSTRUCTION_TOKENS = {"tiny": 11, "backbone": 32}
+"""tokenizer -> room for the task's own words. Every token costs time on a CPU."""
 _EXPERT_KEYS = {field.name for field in fields(ExpertConfig)} - {"channels", "horizon"}
 """Channels and horizon are the contract's."""
 
@@ -143,28 +147,35 @@ def modules_of(preset: Preset) -> Modules:
 def new_contract(
     cameras: tuple[CameraSpec, ...],
     embodiment: Embodiment,
-    layout: PatchLayout,
+    pretrained: Pretrained | None = None,
     tensor_horizon: int | None = None,
 ) -> Contract:
-    """What a new model for these cameras and this robot expects, with room for its prompt."""
-    images = sum(layout.tokens(camera.height, camera.width) for camera in cameras)
-    return Contract(
+    """What a new model for these cameras and this robot expects, with room for its prompt.
+
+    Raises:
+        ValueError: for a camera without view tags, or a size without a patch grid.
+    """
+    contract = Contract(
         cameras=cameras,
         horizon=embodiment.horizon,
         embodiment=embodiment,
-        prompt_tokens=images + TEXT_TOKENS,
         tensor_horizon=tensor_horizon or max(16, embodiment.horizon),
     )
+    if pretrained is None:
+        origin, processor = "tiny", Processor(load_tiny_tokenizer(), contract)
+    else:
+        origin = "backbone"
+        processor = Processor(pretrained.tokenizer, contract, pretrained.layout)
+    images, text = processor.tokens_of(prompt(embodiment, "go", embodiment.horizon))
+    room = images + max(TEXT_TOKENS, text + INSTRUCTION_TOKENS[origin])
+    return dataclasses.replace(contract, prompt_tokens=room)
 
 
-def tabletop_contract(image_size: int = 64, layout: PatchLayout | None = None) -> Contract:
+def tabletop_contract(image_size: int = 64, pretrained: Pretrained | None = None) -> Contract:
     """What a policy for the `tabletop` suite expects: two cameras and the `tabletop_arm`."""
     embodiment = load_embodiment("tabletop_arm")
-    cameras = (
-        CameraSpec("ego", image_size, image_size),
-        CameraSpec("cam_right_wrist", image_size, image_size),
-    )
-    return new_contract(cameras, embodiment, layout or PatchLayout(), embodiment.horizon)
+    cameras = tuple(CameraSpec(name, image_size, image_size) for name in embodiment.cameras)
+    return new_contract(cameras, embodiment, pretrained, embodiment.horizon)
 
 
 def channel_bounds_codec(contract: Contract) -> ActionCodec:

@@ -19,8 +19,9 @@ from torch import Tensor
 from transformers.models.qwen3_5.tokenization_qwen3_5 import Qwen3_5Tokenizer
 
 from vlarl.contract import Contract
-from vlarl.model.tokenizer import CONTROL_TOKENS, VIEWS, token_id
+from vlarl.model.tokenizer import CONTROL_TOKENS, token_id
 from vlarl.prompt import prompt
+from vlarl.types import VIEWS
 
 IGNORED_LABEL = -100
 _REMEMBERED_PROMPTS = 4096
@@ -105,6 +106,12 @@ class Processor:
         camera = self.contract.cameras[index]
         pads = "<|image_pad|>" * self.layout.tokens(camera.height, camera.width)
         return f"<|{camera.name}_start|><|vision_start|>{pads}<|vision_end|><|{camera.name}_end|>"
+
+    def tokens_of(self, text: str) -> tuple[int, int]:
+        """How many tokens of `chat(text)` are images, and how many are not."""
+        ids = self.tokenizer.encode(self.chat(text), add_special_tokens=False)
+        images = ids.count(self.image_token)
+        return images, len(ids) - images
 
     def chat(self, text: str) -> str:
         """The chat template around views and text, up to where the assistant speaks."""

@@ -20,10 +20,9 @@ from transformers.models.qwen3_5.tokenization_qwen3_5 import PRETOKENIZE_REGEX, 
 
 from vlarl.embodiment import Embodiment
 from vlarl.prompt import prompt
+from vlarl.types import VIEWS
 
 ASSETS = Path(__file__).parent / "assets" / "tiny_tokenizer"
-VIEWS = ("ego", "cam_left_wrist", "cam_right_wrist")
-"""Cameras that have a pair of view tags (paper section 2.3)."""
 CONTROL_TOKENS = (
     "<|endoftext|>",
     "<|im_start|>",

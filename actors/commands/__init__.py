@@ -11,6 +11,7 @@ COMMANDS = {
     "sft": ("sft", "supervised fine-tuning from a config"),
     "rl": ("rl", "reinforcement learning from a config"),
     "eval": ("evaluate", "deterministic evaluation of a checkpoint"),
+    "generate": ("generate", "what a checkpoint says of images"),
     "envserver": ("envserver", "one env server by hand, for `env.mode=connect`"),
     "collect": ("collect", "demonstrations by scripted experts, as a LeRobot v3 dataset"),
     "info": ("info", "what there is: model, suites, rewards, embodiments, config"),

@@ -24,8 +24,8 @@ from vlarl.config.embodiments import load_embodiment
 from vlarl.config.schema import RunConfig
 from vlarl.config.validate import check_execute_steps
 from vlarl.model.presets import build, channel_bounds_codec, new_contract
-from vlarl.model.pretrained import load_pretrained
 from vlarl.model.qwen_vla import QwenVLA
+from vlarl.model.start import given_backbone, given_model
 from vlarl.policy import Policy
 from vlarl.rewards import load_reward
 from vlarl.types import EnvSpec
@@ -139,12 +139,10 @@ def load_model(config: RunConfig, spec: EnvSpec, checkpoint: Path | None = None)
     Raises:
         CheckpointError: for a checkpoint that is missing or damaged.
     """
-    if checkpoint is not None:
-        return QwenVLA.from_pretrained(checkpoint)
-    if config.model.checkpoint:
-        return QwenVLA.from_pretrained(config.model.checkpoint)
-    name = config.model.backbone
-    pretrained = load_pretrained(name) if name else None
+    model = given_model(config.model, checkpoint)
+    if model is not None:
+        return model
+    pretrained = given_backbone(config.model)
     contract = new_contract(spec.cameras, load_embodiment(spec.embodiment), pretrained)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

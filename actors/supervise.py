@@ -27,8 +27,8 @@ from vlarl.data.lerobot_reader import LeRobotReader
 from vlarl.data.samples import ChunkDataset
 from vlarl.errors import ConfigError, UserError
 from vlarl.model.presets import build, tabletop_contract
-from vlarl.model.pretrained import load_pretrained
 from vlarl.model.qwen_vla import QwenVLA
+from vlarl.model.start import given_backbone, given_model
 from vlarl.policy import Policy
 from vlarl.progress import Progress
 from vlarl.runs import RunFolder
@@ -159,13 +159,11 @@ def _grounding(config: RunConfig) -> GroundingSet | None:
 
 def _model(config: RunConfig, reader: LeRobotReader, resumed: Path | None) -> QwenVLA:
     """The run's own last weights, the configured checkpoint's, or random ones."""
-    checkpoint = resumed or config.model.checkpoint
-    if checkpoint:
-        model = QwenVLA.from_pretrained(checkpoint)
+    model = given_model(config.model, resumed)
+    if model is not None:
         _check_dataset(model.contract, reader)
         return model
-    name = config.model.backbone
-    pretrained = load_pretrained(name) if name else None
+    pretrained = given_backbone(config.model)
     contract = tabletop_contract(config.env.image_size, pretrained)
     _check_dataset(contract, reader)
     stats = fit_action_stats(reader.actions())

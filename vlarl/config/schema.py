@@ -250,6 +250,16 @@ class SupervisedConfig:
 
 
 @dataclass(frozen=True)
+class InitConfig:
+    """Two whole checkpoints to combine (paper Fig. 7b); both or neither."""
+
+    backbone: str = ""
+    """Whose backbone, tokenizer and image settings are taken."""
+    expert: str = ""
+    """Whose action expert, value head, contract and action statistics are taken."""
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Which model, and where its weights start."""
 
@@ -259,6 +269,7 @@ class ModelConfig:
     backbone: str = ""
     """Folder, or name on the hub, of a Qwen3.5 in transformers' format: the backbone's weights,
     tokenizer and image settings. Only the rest is random then."""
+    init: InitConfig = field(default_factory=InitConfig)
 
 
 @dataclass(frozen=True)

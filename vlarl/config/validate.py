@@ -125,8 +125,14 @@ def _run(config: RunConfig) -> Iterator[Problem]:
     yield from _choice(config, "resume", ("never", "auto"))
     yield from _at_least(config, 0, ["seed"])
     yield from _at_least(config, 1, ["checkpoint_every", "keep_checkpoints"])
+    init = ["model.init.backbone", "model.init.expert"]
     if config.model.checkpoint:
-        yield from _without_effect(config, ["model.backbone"], "model.checkpoint")
+        yield from _without_effect(config, ["model.backbone", *init], "model.checkpoint")
+    if bool(config.model.init.backbone) != bool(config.model.init.expert):
+        lacking = init[bool(config.model.init.backbone)]
+        yield Problem(lacking, "is missing beside the other", f"Name a checkpoint: {lacking}=...")
+    if config.model.init.backbone:
+        yield from _without_effect(config, ["model.backbone"], "model.init")
     try:
         preset_path(config.model.preset)
     except ConfigError as error:

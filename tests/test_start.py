@@ -1,0 +1,87 @@
+"""Where weights come from: one checkpoint, or the backbone of one and the expert of another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from vlarl.config.load import load_config
+from vlarl.errors import CheckpointError, ConfigError
+from vlarl.model.presets import build, channel_bounds_codec, tabletop_contract
+from vlarl.model.qwen_vla import QwenVLA
+from vlarl.model.start import given_model
+
+
+def saved(folder: Path, seed: int, preset: str = "tiny") -> QwenVLA:
+    torch.manual_seed(seed)
+    contract = tabletop_contract()
+    model = build(preset, contract, channel_bounds_codec(contract))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    model.save_pretrained(folder)
+    return model
+
+
+def config_of(*overrides: str):
+    return load_config("configs/rl/debug.yaml", list(overrides)).model
+
+
+def test_two_checkpoints_give_the_backbone_of_one_and_the_expert_of_the_other(
+    tmp_path: Path,
+) -> None:
+    seeing, acting = saved(tmp_path / "a", 0), saved(tmp_path / "b", 1)
+    both = given_model(
+        config_of(f"model.init.backbone={tmp_path}/a", f"model.init.expert={tmp_path}/b")
+    )
+    assert both is not None
+    for name, tensor in both.state_dict().items():
+        source = seeing if name.startswith("backbone.") else acting
+        assert torch.equal(tensor, source.state_dict()[name]), name
+    both.save_pretrained(tmp_path / "both")
+    again = QwenVLA.from_pretrained(tmp_path / "both")
+    assert torch.equal(again.state_dict()["backbone.lm_head.weight"], both.backbone.lm_head.weight)
+
+
+def test_the_runs_own_checkpoint_comes_before_the_configured_one(tmp_path: Path) -> None:
+    first, own = saved(tmp_path / "first", 0), saved(tmp_path / "own", 1)
+    config = config_of(f"model.checkpoint={tmp_path}/first")
+    for resumed, expected in ((None, first), (tmp_path / "own", own)):
+        found = given_model(config, resumed)
+        assert found is not None
+        assert torch.equal(found.value_head.out.weight, expected.value_head.out.weight)
+    assert given_model(config_of("model.checkpoint=")) is None
+
+
+def test_parts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    saved(tmp_path / "a", 0)
+    (tmp_path / "wide.yaml").write_text(
+        "base: tiny\nbackbone: {text_config: {hidden_size: 64}, vision_config: {out_hidden_size: "
+        "64}}\n"
+    )
+    saved(tmp_path / "b", 1, str(tmp_path / "wide.yaml"))
+    config = config_of(f"model.init.backbone={tmp_path}/a", f"model.init.expert={tmp_path}/b")
+    with pytest.raises(CheckpointError, match="hidden_size is 128, the expert was made for 64"):
+        given_model(config)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.init.backbone=a"], "model.init.expert = '': is missing beside the other"),
+        (["model.init.expert=a"], "model.init.backbone = '': is missing beside the other"),
+        (
+            ["model.init.backbone=a", "model.init.expert=b", "model.backbone=c"],
+            "model.backbone = 'c': has no effect with model.init",
+        ),
+        (
+            ["model.checkpoint=a", "model.backbone=c"],
+            "model.backbone = 'c': has no effect with model.checkpoint",
+        ),
+    ],
+)
+def test_contradictions_are_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config_of("model.checkpoint=", *overrides)
+    assert message in str(caught.value)

@@ -1,0 +1,58 @@
+"""Where a run's weights come from: a checkpoint, two of them, a backbone of the hub, or nowhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vlarl.config.schema import ModelConfig
+from vlarl.errors import CheckpointError
+from vlarl.model.pretrained import Pretrained, load_pretrained
+from vlarl.model.processor import Processor
+from vlarl.model.qwen_vla import QwenVLA
+
+
+def given_model(config: ModelConfig, resumed: Path | None = None) -> QwenVLA | None:
+    """The run's own last checkpoint, else the configured one or two; None: there is none.
+
+    Raises:
+        CheckpointError: for a checkpoint that is missing, damaged, or does not fit the other.
+    """
+    if resumed is not None:
+        return QwenVLA.from_pretrained(resumed)
+    if config.checkpoint:
+        return QwenVLA.from_pretrained(config.checkpoint)
+    if config.init.backbone:
+        return combined(
+            QwenVLA.from_pretrained(config.init.backbone),
+            QwenVLA.from_pretrained(config.init.expert),
+        )
+    return None
+
+
+def given_backbone(config: ModelConfig) -> Pretrained | None:
+    """The configured Qwen3.5, None if there is none.
+
+    Raises:
+        CheckpointError: if it is missing, damaged or of another kind.
+    """
+    return load_pretrained(config.backbone) if config.backbone else None
+
+
+def combined(backbone: QwenVLA, expert: QwenVLA) -> QwenVLA:
+    """The backbone of one model, with its tokenizer and image settings, and the rest of the other.
+
+    Raises:
+        CheckpointError: if the expert was made for hidden states of another width, or for another
+            rotary embedding.
+    """
+    ours, theirs = backbone.config.text_config, expert.config.text_config
+    for key in ("hidden_size", "head_dim", "rope_parameters"):
+        found, needed = getattr(ours, key), getattr(theirs, key)
+        if found != needed:
+            raise CheckpointError(
+                f"model.init: the backbone's {key} is {found}, the expert was made for {needed}"
+            )
+    expert.backbone, expert.config = backbone.backbone, backbone.config
+    source = backbone.processor
+    expert.processor = Processor(source.tokenizer, expert.contract, source.layout)
+    return expert

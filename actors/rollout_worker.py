@@ -23,6 +23,8 @@ from actors.weights import WeightsUpdate, apply_weights
 from vlarl.config.embodiments import load_embodiment
 from vlarl.config.schema import RunConfig
 from vlarl.config.validate import check_execute_steps
+from vlarl.embodiment import UNNAMED, embodiment_of
+from vlarl.errors import ConfigError
 from vlarl.model.presets import build, channel_bounds_codec, new_contract
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.start import given_backbone, given_model
@@ -57,6 +59,7 @@ class RolloutWorker:
         check_execute_steps(config, model.contract.horizon, config.model.checkpoint or "(none)")
         self._policy = Policy(model, config.sampling)
         self.spec = access.clients[0].spec
+        _check_tasks(config, self.spec)
         streams = sum(client.num_envs for client in access.clients)
         self._collector = RolloutCollector(
             access.clients,
@@ -131,6 +134,16 @@ def trains_backbone(config: RunConfig) -> bool:
     return bool({"vision", "language"} & config.ppo.optimizer.learning_rates.keys())
 
 
+def _check_tasks(config: RunConfig, spec: EnvSpec) -> None:
+    """Servers that were started elsewhere have the tasks they were given there."""
+    for task in config.env.tasks:
+        if task not in spec.tasks:
+            raise ConfigError(
+                f"env.tasks = {list(config.env.tasks)}: {task!r} is no task of the environments; "
+                f"they have {', '.join(spec.tasks)}"
+            )
+
+
 def load_model(config: RunConfig, spec: EnvSpec, checkpoint: Path | None = None) -> QwenVLA:
     """The run's own checkpoint if it continues, else the configured one, else random weights.
 
@@ -143,7 +156,13 @@ def load_model(config: RunConfig, spec: EnvSpec, checkpoint: Path | None = None)
     if model is not None:
         return model
     pretrained = given_backbone(config.model)
-    contract = new_contract(spec.cameras, load_embodiment(spec.embodiment), pretrained)
+    unnamed = spec.embodiment == UNNAMED
+    embodiment = embodiment_of(spec) if unnamed else load_embodiment(spec.embodiment)
+    # Environments that do not say what to do are told their own name.
+    said = str(config.env.options.get("instruction") or spec.tasks[0])
+    contract = new_contract(
+        spec.cameras, embodiment, pretrained, instructions=[said] if unnamed else ()
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return build(config.model.preset, contract, channel_bounds_codec(contract), pretrained)

@@ -2,10 +2,12 @@
 
 Environments are made singly and reset by hand, so that no vector environment's autoreset hides a
 final observation. Images are, in this order: the image entries of a dictionary observation, an
-image observation, or `render()`; the last is called once a chunk. What is not an image is the
-state. Success is `info["success"]` or `info["is_success"]`; where an environment reports neither,
-an episode that terminates with a positive reward counts as one. No snapshots: a run resumes at
-episode boundaries.
+image observation, or `render()`; the last is called once a chunk. An image that is named like a
+view (`ego`, ...) is that camera; the others become the views that are left, in order, unless
+`views` says which. What is not an image is the state. An environment may say in its `metadata` what
+it is (`embodiment`, `channels`), and in `info["instruction"]` what to do. Success is
+`info["success"]` or `info["is_success"]`; where an environment reports neither, an episode that
+terminates with a positive reward counts as one. No snapshots: a run resumes at episode boundaries.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlarl.errors import UserError
-from vlarl.types import CameraSpec, Channel, EnvSpec, EpisodeStart, TimeStep
+from vlarl.types import VIEWS, CameraSpec, Channel, EnvSpec, EpisodeStart, TimeStep
 
 _SUCCESS_KEYS = ("success", "is_success")
 
@@ -30,6 +32,7 @@ class _Slot:
     observation: Any
     start: EpisodeStart
     step: int = 0
+    instruction: str = ""
     success: bool = False
     terminated: bool = False
     truncated: bool = False
@@ -43,9 +46,13 @@ class GymSuite:
         env_id: Gymnasium id; `module:ID` imports the module first.
         image_size: height and width that images are reduced to; 0 keeps their own.
         max_steps: control steps of an episode; 0 means the registered limit.
-        instruction: the sentence the policy is told; empty means the id.
+        instruction: the sentence the policy is told; empty means `info["instruction"]` of the
+            reset or, without one, the id.
         control_hz: control rate; 0 means the environment's `render_fps`.
-        embodiment: name of the embodiment that words the prompt.
+        embodiment: name of the embodiment that words the prompt; empty means the environment's
+            own or, without one, `gym`.
+        views: image -> view (`ego`, `cam_left_wrist`, `cam_right_wrist`), only these are shown;
+            empty means all.
         tasks: if given, must hold the id alone.
         make_options: keyword arguments of `gymnasium.make`.
 
@@ -62,14 +69,15 @@ class GymSuite:
         max_steps: int = 0,
         instruction: str = "",
         control_hz: float = 0.0,
-        embodiment: str = "gym",
+        embodiment: str = "",
         tasks: Sequence[str] = (),
+        views: dict[str, str] | None = None,
         make_options: dict[str, Any] | None = None,
     ) -> None:
         if tasks and tuple(tasks) != (env_id,):
             raise UserError(f"suite gym:{env_id} has one task, {env_id!r}; got {list(tasks)}")
         self.num_envs = num_envs
-        self._instruction = instruction or env_id
+        self._instruction = instruction
         options = make_options or {}
         self._envs = [_make(env_id, options)]
         first = self._envs[0]
@@ -79,15 +87,18 @@ class GymSuite:
             raise UserError(f"environment {env_id!r} has no time limit: give env.max_steps")
         observation, _ = first.reset(seed=0)
         images = _images_of(first, observation)
+        self._sources = _sources(env_id, list(images), views or {})
         self.spec = EnvSpec(
             suite=f"gym:{env_id}",
             tasks=(env_id,),
             cameras=tuple(
-                CameraSpec(name, image_size or image.shape[0], image_size or image.shape[1])
-                for name, image in images.items()
+                CameraSpec(
+                    view, image_size or images[name].shape[0], image_size or images[name].shape[1]
+                )
+                for view, name in self._sources.items()
             ),
-            channels=_channels(env_id, first.action_space),
-            embodiment=embodiment,
+            channels=first.metadata.get("channels") or _channels(env_id, first.action_space),
+            embodiment=embodiment or first.metadata.get("embodiment", "gym"),
             control_hz=control_hz or float(first.metadata.get("render_fps") or 10.0),
             max_steps=limit,
             state_dim=len(_state_of(observation)),
@@ -100,7 +111,12 @@ class GymSuite:
         for env_id, start in zip(env_ids.tolist(), starts, strict=True):
             observation, info = self._envs[env_id].reset(seed=start.seed)
             self._slots[env_id] = _Slot(
-                observation, start, success=_reported_success(info) or False
+                observation,
+                start,
+                instruction=start.instruction
+                or self._instruction
+                or str(info.get("instruction") or self.spec.tasks[0]),
+                success=_reported_success(info) or False,
             )
         rows = len(env_ids)
         return self._observe(env_ids, np.zeros(rows, np.int32), np.zeros(rows, np.float32), None)
@@ -177,7 +193,7 @@ class GymSuite:
         assert slot is not None
         images = _images_of(self._envs[env_id], slot.observation)
         return {
-            camera.name: _resize(images[camera.name], camera.height, camera.width)
+            camera.name: _resize(images[self._sources[camera.name]], camera.height, camera.width)
             for camera in self.spec.cameras
         }
 
@@ -199,7 +215,7 @@ class GymSuite:
                 for camera in self.spec.cameras
             },
             state=np.stack([_state_of(slot.observation) for slot in slots]),
-            instruction=tuple(slot.start.instruction or self._instruction for slot in slots),
+            instruction=tuple(slot.instruction for slot in slots),
             task=tuple(slot.start.task for slot in slots),
             seed=np.array([slot.start.seed for slot in slots], np.int64),
             step=np.array([slot.step for slot in slots], np.int32),
@@ -240,6 +256,29 @@ def _render_modes(registered: gymnasium.envs.registration.EnvSpec) -> Sequence[s
         gymnasium.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
     )
     return getattr(creator, "metadata", {}).get("render_modes", [])
+
+
+def _sources(env_id: str, images: list[str], views: dict[str, str]) -> dict[str, str]:
+    """View -> the image that is shown as it."""
+    for name, view in views.items():
+        if name not in images or view not in VIEWS:
+            raise UserError(
+                f"environment {env_id!r}: views = {views}: {name!r} -> {view!r}: its images are "
+                f"{', '.join(images)}; views are {', '.join(VIEWS)}"
+            )
+    if len(set(views.values())) < len(views):
+        raise UserError(f"environment {env_id!r}: views = {views}: one view, several images")
+    if views:
+        return {view: name for name, view in views.items()}
+    found = {name: name for name in images if name in VIEWS}
+    free = [view for view in VIEWS if view not in found]
+    others = [name for name in images if name not in VIEWS]
+    if len(others) > len(free):
+        raise UserError(
+            f"environment {env_id!r} has {len(images)} images, a policy sees {len(VIEWS)}: choose, "
+            f"as in env.options.views={{{others[0]}: ego}}"
+        )
+    return found | dict(zip(free, others, strict=False))
 
 
 def _channels(env_id: str, space: gymnasium.Space[Any]) -> tuple[Channel, ...]:

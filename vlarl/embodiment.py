@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import PurePath
 from typing import Any
 
-from vlarl.types import Channel
+from vlarl.errors import UserError
+from vlarl.types import Channel, EnvSpec
 
 MAX_CHANNELS = 64
 """`K`: channels of the action tensor that every control mode shares (paper section 2.4)."""
@@ -68,3 +70,35 @@ class Embodiment:
             return Embodiment(**{**values, "channels": channels, "cameras": cameras})
         except (TypeError, KeyError) as error:
             raise ValueError(f"embodiment {values.get('name', '?')!r}: {error}") from error
+
+
+UNNAMED = "gym"
+"""Embodiment of environments that do not say what they are."""
+_UNNAMED_HORIZON = 16
+
+
+def embodiment_of(spec: EnvSpec) -> Embodiment:
+    """The embodiment of an environment that does not say what it is, from its spec alone.
+
+    Raises:
+        UserError: if its actions have no finite bounds, which a new model's codec needs.
+    """
+    for channel in spec.channels:
+        if not (math.isfinite(channel.low) and math.isfinite(channel.high)):
+            raise UserError(
+                f"suite {spec.suite!r}: action channel {channel.name} goes from {channel.low:g} to "
+                f"{channel.high:g}; a new model needs finite bounds. Wrap the environment in "
+                "gymnasium.wrappers.RescaleAction, or name an embodiment file of your own: "
+                "env.options.embodiment=my_robot.yaml"
+            )
+    return Embodiment(
+        name=UNNAMED,
+        robot_tag=f"the agent of {spec.suite.removeprefix('gym:')}",
+        dual_arm=False,
+        waist=False,
+        mobile_base=False,
+        control_hz=spec.control_hz,
+        horizon=_UNNAMED_HORIZON,
+        channels=spec.channels,
+        cameras=tuple(camera.name for camera in spec.cameras),
+    )

@@ -46,6 +46,12 @@ class TabletopGymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]
         self._task = find_task(task).name
         self._suite = TabletopSuite(1, image_size=image_size, max_steps=max_steps)
         spec = self._suite.spec
+        # As a suite (`gym:...`) it is the same robot, with the same channels.
+        self.metadata = {
+            **self.metadata,
+            "embodiment": spec.embodiment,
+            "channels": spec.channels,
+        }
         spaces: dict[str, gymnasium.Space[Any]] = {
             camera.name: gymnasium.spaces.Box(0, 255, (camera.height, camera.width, 3), np.uint8)
             for camera in spec.cameras

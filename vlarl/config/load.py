@@ -24,7 +24,9 @@ from vlarl.errors import ConfigError
 COMMAND_LINE = "command line"
 
 
-def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> RunConfig:
+def load_config(
+    path: str | Path | None, overrides: Sequence[str] = (), only: Sequence[str] | None = None
+) -> RunConfig:
     """The config of a run: schema defaults, then the file, then the overrides.
 
     A mapping of free keys (`learning_rates`, `parameters`, `options`) that a file gives replaces
@@ -33,6 +35,7 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> RunCo
     Args:
         path: a YAML file, a run folder, or None for the defaults alone.
         overrides: `dotted.key=value`; values are YAML, so `[a, b]` is a list and `1e-5` a number.
+        only: keys or sections of the file that count; the rest stays as in the schema.
 
     Raises:
         ConfigError: for a missing or malformed file, an unknown key, an ill-typed or impossible
@@ -43,8 +46,9 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> RunCo
     if path is not None:
         file = _existing_file(Path(path))
         for key, value in _leaves(RunConfig, read_yaml(file), str(file)):
-            given[key] = value
-            origin[key] = str(file)
+            if only is None or any(f"{key}.".startswith(f"{part}.") for part in only):
+                given[key] = value
+                origin[key] = str(file)
     for override in overrides:
         _apply_override(override, given, origin)
     config = _typed(given, origin)

@@ -17,6 +17,12 @@ from vlarl.config.schema import OptimizerConfig, RunConfig
 from vlarl.errors import ConfigError
 
 _BACKBONE = {"vision", "language"}
+_UNUSED = {
+    "rl": ("supervised",),
+    "sft": ("reward", "ppo", "rollout"),
+    "eval": ("reward", "ppo", "rollout", "supervised"),
+}
+"""Stage -> sections of the config that do nothing there."""
 
 PARTS = ("vision", "language", "expert", "expert_biases", "value")
 
@@ -121,13 +127,14 @@ def _sections_without_effect(config: RunConfig, section: str, because: str) -> I
 
 
 def _run(config: RunConfig) -> Iterator[Problem]:
-    yield from _choice(config, "stage", ("rl", "sft"))
+    yield from _choice(config, "stage", tuple(_UNUSED))
     yield from _choice(config, "resume", ("never", "auto"))
     yield from _at_least(config, 0, ["seed"])
     yield from _at_least(config, 1, ["checkpoint_every", "keep_checkpoints"])
     init = ["model.init.backbone", "model.init.expert"]
     if config.model.checkpoint:
-        yield from _without_effect(config, ["model.backbone", *init], "model.checkpoint")
+        unused = ["model.preset", "model.backbone", *init]
+        yield from _without_effect(config, unused, "model.checkpoint")
     if bool(config.model.init.backbone) != bool(config.model.init.expert):
         lacking = init[bool(config.model.init.backbone)]
         yield Problem(lacking, "is missing beside the other", f"Name a checkpoint: {lacking}=...")
@@ -143,16 +150,20 @@ def _run(config: RunConfig) -> Iterator[Problem]:
         yield Problem("output", "is empty", "Name a folder, such as output=runs.")
     if config.resume == "auto" and not config.name:
         yield Problem("resume", "needs a run to continue", "Name it: name=NAME.")
-    if config.seed >= config.evaluation.seed:
-        yield Problem(
-            "seed",
-            f"reaches the held-out initial states, which start at {config.evaluation.seed}",
-            "Use a smaller seed.",
-        )
-    for stage, sections in (("sft", ("reward", "ppo", "rollout")), ("rl", ("supervised",))):
-        if config.stage == stage:
-            for section in sections:
-                yield from _sections_without_effect(config, section, f"stage={stage}")
+    yield from _held_out(config)
+    for section in _UNUSED.get(config.stage, ()):
+        yield from _sections_without_effect(config, section, f"stage={config.stage}")
+
+
+def _held_out(config: RunConfig) -> Iterator[Problem]:
+    """Initial states of training are numbered from `seed` on, held-out ones from another."""
+    default = RunConfig().evaluation.seed
+    if config.evaluation.seed != default and config.seed >= config.evaluation.seed:
+        problem = f"is among the initial states of training, which start at {config.seed}"
+        yield Problem("evaluation.seed", problem, f"Use {default} or more.")
+    elif config.seed >= config.evaluation.seed:
+        problem = f"reaches the held-out initial states, which start at {config.evaluation.seed}"
+        yield Problem("seed", problem, "Use a smaller seed.")
 
 
 def _env(config: RunConfig) -> Iterator[Problem]:
@@ -178,6 +189,12 @@ def _env(config: RunConfig) -> Iterator[Problem]:
                 )
     else:
         yield from _without_effect(config, ["env.addresses"], f"env.mode={config.env.mode}")
+    if config.env.mode == "inprocess" and config.runtime.kind == "ray" and config.stage == "rl":
+        yield Problem(
+            "env.mode",
+            "shares a process with the policy, which with runtime.kind=ray is an actor's",
+            "Use runtime.kind=inprocess, or env.mode=spawn.",
+        )
 
 
 def _sampling(config: RunConfig) -> Iterator[Problem]:
@@ -220,6 +237,13 @@ def _exploration(config: RunConfig) -> Iterator[Problem]:
         )
     if not 0 <= exploration.first_step <= last:
         yield Problem(f"{prefix}.first_step", "is not before last_step", f"Use 0 to {last}.")
+    if exploration.logprob_steps == "executed" and exploration.first_step < steps - 1:
+        yield Problem(
+            f"{prefix}.logprob_steps",
+            "is the density of what was executed only if the last denoising step alone is "
+            "stochastic: later steps mix the others in",
+            f"Use {prefix}.first_step={steps - 1}, or logprob_steps=chunk.",
+        )
     if exploration.kind == "flow_cps" and last > steps - 2:
         yield Problem(
             f"{prefix}.last_step",

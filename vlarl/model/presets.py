@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -149,11 +150,14 @@ def new_contract(
     embodiment: Embodiment,
     pretrained: Pretrained | None = None,
     tensor_horizon: int | None = None,
+    instructions: Sequence[str] = (),
 ) -> Contract:
     """What a new model for these cameras and this robot expects, with room for its prompt.
 
+    `instructions` are some that it must have room for; without any, room for a short sentence.
+
     Raises:
-        ValueError: for a camera without view tags, or a size without a patch grid.
+        ConfigError: for a camera without view tags, or a size without a patch grid.
     """
     contract = Contract(
         cameras=cameras,
@@ -161,14 +165,19 @@ def new_contract(
         embodiment=embodiment,
         tensor_horizon=tensor_horizon or max(16, embodiment.horizon),
     )
-    if pretrained is None:
-        origin, processor = "tiny", Processor(load_tiny_tokenizer(), contract)
-    else:
-        origin = "backbone"
-        processor = Processor(pretrained.tokenizer, contract, pretrained.layout)
+    origin = "tiny" if pretrained is None else "backbone"
+    try:
+        if pretrained is None:
+            processor = Processor(load_tiny_tokenizer(), contract)
+        else:
+            processor = Processor(pretrained.tokenizer, contract, pretrained.layout)
+    except ValueError as error:
+        raise ConfigError(f"cameras: {error}. Try env.image_size=64") from error
     images, text = processor.tokens_of(prompt(embodiment, "go", embodiment.horizon))
-    room = images + max(TEXT_TOKENS, text + INSTRUCTION_TOKENS[origin])
-    return dataclasses.replace(contract, prompt_tokens=room)
+    room = max(TEXT_TOKENS, text + INSTRUCTION_TOKENS[origin])
+    for sentence in instructions:
+        room = max(room, processor.tokens_of(prompt(embodiment, sentence, embodiment.horizon))[1])
+    return dataclasses.replace(contract, prompt_tokens=images + room)
 
 
 def tabletop_contract(image_size: int = 64, pretrained: Pretrained | None = None) -> Contract:

@@ -102,7 +102,7 @@ def test_a_file_may_change_a_part_of_another(tmp_path: Path) -> None:
         (PAPER.replace("tokenizer: backbone", "tokenizer: gpt"), "allowed: tiny, backbone"),
         (PAPER + "experts: {}\n", "Did you mean expert"),
         (PAPER.replace("heads: 3", "heads: 3, pooled: true"), "pooled needs prefix"),
-        ("- 1\n", "expected keys and values"),
+        ("- 1\n", "not settings `key: value`"),
         ("base: tiny-poled\n", "Did you mean tiny-pooled"),
         ("a: [\n", "mine.yaml"),
     ],

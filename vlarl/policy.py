@@ -41,7 +41,7 @@ class PolicyModel(Protocol):
         ...
 
     def value(self, context: TensorDict) -> Tensor:
-        """[B] value: a linear function of the mean unmasked hidden state."""
+        """[B] value, of the mean unmasked hidden state and the share of the episode that passed."""
         ...
 
     def parts(self) -> dict[str, list[nn.Parameter]]:

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vlarl.config.embodiment_rules import problems
-from vlarl.config.load import read_yaml
-from vlarl.config.paths import configs_folder
+from vlarl.config.paths import configs_folder, read_yaml
 from vlarl.embodiment import Embodiment, is_embodiment_file
 from vlarl.errors import ConfigError
 from vlarl.types import Channel

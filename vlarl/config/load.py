@@ -17,6 +17,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from vlarl.config.paths import configs_folder, read_yaml
 from vlarl.config.schema import RunConfig
 from vlarl.config.validate import validate
 from vlarl.errors import ConfigError
@@ -106,27 +107,10 @@ def _existing_file(path: Path) -> Path:
 
 def _packaged(path: Path) -> Path | None:
     """`configs/rl/tabletop.yaml` also works from any folder, where the package is installed."""
-    from vlarl.config.paths import configs_folder
-
     if path.is_absolute() or path.parts[:1] != ("configs",):
         return None
     candidate = configs_folder() / Path(*path.parts[1:])
     return candidate if candidate.is_file() else None
-
-
-def read_yaml(file: Path) -> dict[str, Any]:
-    """A YAML file's mapping as plain values.
-
-    Raises:
-        ConfigError: if the file cannot be read as YAML, or holds something else.
-    """
-    try:
-        data = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{file}: not readable as YAML: {error}") from error
-    if not isinstance(data, dict):
-        raise ConfigError(f"{file}: holds a {type(data).__name__}, not settings `key: value`.")
-    return {str(key): value for key, value in data.items()}
 
 
 def _leaves(

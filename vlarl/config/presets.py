@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
-from vlarl.config.paths import configs_folder
+from vlarl.config.paths import configs_folder, read_yaml
 from vlarl.errors import ConfigError
 
 _KEYS = ("base", "tokenizer", "backbone", "expert", "value")
@@ -52,14 +50,7 @@ def read_preset(name: str) -> dict[str, Any]:
     Raises:
         ConfigError: for an unknown name, or a file that is no mapping of known keys.
     """
-    path, where = preset_path(name), f"model preset {name}"
-    try:
-        loaded = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise ConfigError(f"{where}: {error}") from error
-    if not isinstance(loaded, dict):
-        raise ConfigError(f"{where}: expected keys and values")
-    values = cast("dict[str, Any]", loaded)
+    values, where = read_yaml(preset_path(name)), f"model preset {name}"
     refuse_unknown(values, _KEYS, where)
     base = values.pop("base", None)
     if base is None:

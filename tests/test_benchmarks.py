@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks import bench_gradient
+from benchmarks import bench_gradient, bench_load
 from benchmarks.bench_rl import COLUMNS, run, table
 
 SMALL = (
@@ -42,3 +42,10 @@ def test_gradient_benchmark_compares_every_part_and_trace() -> None:
         for trace in bench_gradient.LAMBDAS:
             assert -1 <= result[part][f"lambda_{trace:g}"]["plain"]["agreement"] <= 1
     assert "gae_lambda 0.95" in bench_gradient.table(result)
+
+
+def test_a_checkpoint_loads_within_little_more_than_its_size() -> None:
+    result = bench_load.run("tiny")
+    assert result["weight_bytes"] > 4_000_000
+    assert result["beyond_bytes"] < 64 * 2**20
+    assert "tiny: weights" in bench_load.table(result)

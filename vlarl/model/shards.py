@@ -1,6 +1,7 @@
 """Tensors in a checkpoint folder: one safetensors file, or shards with an index, as on the hub.
 
-Reading maps the files and copies one tensor at a time, so that a model loads within its own size.
+Reading copies one tensor at a time, so that a model loads within its own size. A file is opened for
+each tensor anew: as long as it is open, what was read of it stays mapped and counts a second time.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError, safe_open
@@ -46,21 +46,24 @@ class TensorFiles(Mapping[str, Tensor]):
             CheckpointError: for a file that is missing or damaged, or an index that does not say
                 what its shards hold.
         """
-        self._files: dict[str, Any] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._files: dict[str, Path] = {}
         index = folder / INDEX
         names = _shards_of(index) if index.is_file() else {SINGLE: None}
         for file, promised in names.items():
-            opened = _open(folder / file)
-            held = set(opened.keys())
+            shapes = _shapes_in(folder / file)
+            held = set(shapes)
             if promised is not None and held != promised:
                 wrong = ", ".join(sorted(held ^ promised)[:4])
                 raise CheckpointError(f"{index} and {file} disagree about {wrong}")
-            self._files.update(dict.fromkeys(held, opened))
+            self._shapes |= shapes
+            self._files |= dict.fromkeys(held, folder / file)
 
     def __getitem__(self, name: str) -> Tensor:
         """A copy in memory, independent of the file."""
-        tensor: Tensor = self._files[name].get_tensor(name)
-        return tensor.clone()
+        with safe_open(self._files[name], framework="pt") as opened:
+            tensor: Tensor = opened.get_tensor(name)
+            return tensor.clone()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)
@@ -70,7 +73,7 @@ class TensorFiles(Mapping[str, Tensor]):
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a tensor, without reading it."""
-        return tuple(self._files[name].get_slice(name).get_shape())
+        return self._shapes[name]
 
 
 def _shards_of(index: Path) -> dict[str, set[str] | None]:
@@ -87,9 +90,12 @@ def _shards_of(index: Path) -> dict[str, set[str] | None]:
     return names
 
 
-def _open(path: Path) -> Any:
+def _shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of the tensors in one file, from its header."""
     try:
-        return safe_open(path, framework="pt")
+        with safe_open(path, framework="pt") as opened:
+            names = opened.keys()
+            return {name: tuple(opened.get_slice(name).get_shape()) for name in names}
     except FileNotFoundError as error:
         raise CheckpointError(f"checkpoint file {path} is missing") from error
     except SafetensorError as error:

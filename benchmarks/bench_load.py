@@ -1,6 +1,6 @@
 """How much memory it takes to load a checkpoint, beside the size of its weights.
 
-    python -m benchmarks.bench_load [--preset NAME] [--json FILE]
+    python -m benchmarks.bench_load [--quick] [--preset NAME] [--json FILE]
 
 Writes a checkpoint of the preset's size in bfloat16 (zeros: what the numbers are does not matter)
 into a temporary folder, needs as much free disk, and loads it in a process of its own, whose peak
@@ -98,9 +98,10 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--preset", default="qwen_vla_0_8b")
+    parser.add_argument("--quick", action="store_true", help="the tiny preset")
     parser.add_argument("--json", type=Path, help="also write the result to this file")
     arguments = parser.parse_args()
-    result = run(arguments.preset)
+    result = run("tiny" if arguments.quick else arguments.preset)
     print(table(result))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2))

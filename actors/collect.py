@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.episodes import HELD_OUT
+from envservers.registry import make_suite
 from envservers.tabletop.expert import Expert, ExpertNoise
 from envservers.tabletop.scene import FINGER_HALF, OBJECTS
-from envservers.tabletop.suite import MAX_STEPS, TabletopSuite
+from envservers.tabletop.suite import TabletopSuite
 from vlarl.config.schema import CollectConfig
 from vlarl.data.episode import Episode
 from vlarl.data.grounding import GroundingSet
@@ -132,15 +133,20 @@ def make_tabletop(
     """A suite that has an expert.
 
     Raises:
-        UserError: for a suite without one.
+        UserError: for a suite without one, an unknown task, or more environments than memory.
     """
     if suite_name not in _SUITES:
         raise UserError(
             f"suite {suite_name!r} has no scripted expert; suites that have: {', '.join(_SUITES)}"
         )
-    return TabletopSuite(
-        num_envs, image_size, threads, tuple(tasks) or None, max_steps or MAX_STEPS
-    )
+    options: dict[str, Any] = {"image_size": image_size, "threads": threads}
+    if tasks:
+        options["tasks"] = list(tasks)
+    if max_steps:
+        options["max_steps"] = max_steps
+    suite = make_suite(suite_name, num_envs, **options)
+    assert isinstance(suite, TabletopSuite)
+    return suite
 
 
 def collect(
@@ -166,7 +172,8 @@ def collect(
         progress: called with episodes kept and wanted.
 
     Raises:
-        UserError: for a suite without expert, a folder that exists, or an expert that fails.
+        UserError: for a suite without expert, an unknown task, more environments than memory, a
+            folder that exists, or an expert that fails.
     """
     slots = min(num_envs, config.episodes)
     suite = make_tabletop(suite_name, slots, tasks, image_size, config.max_steps, threads=threads)

@@ -15,6 +15,7 @@ from envservers.registry import check_memory, config_options, make_suite
 from envservers.spawn import ServerProcess
 from vlarl.config.schema import EnvConfig
 from vlarl.env_protocol import EnvClient
+from vlarl.errors import EnvServerDied, UserError
 
 
 class EnvHost:
@@ -35,7 +36,8 @@ class EnvHost:
         self._lock = threading.Lock()
         self._processes: list[ServerProcess] = []
         if config.mode == "spawn":
-            check_memory(config.suite, config.envs_per_server, config.servers)
+            options = config_options(config)
+            check_memory(config.suite, config.envs_per_server, config.servers, options)
             with ThreadPoolExecutor(config.servers) as pool:
                 futures = [pool.submit(self._start) for _ in range(config.servers)]
             # Whoever did start is ended again if another failed.
@@ -133,6 +135,10 @@ class EnvAccess:
         config: of the run.
         host: an `EnvHost`, or what answers like one; None for `env.mode: inprocess`.
         share: `(k, n)`: every n-th server from the k-th on, where workers share a host.
+
+    Raises:
+        UserError: if no server answers at one of the addresses of `env.mode: connect`.
+        EnvServerDied: if a server of the host's own does not answer.
     """
 
     def __init__(
@@ -149,7 +155,7 @@ class EnvAccess:
             addresses = host.addresses()
             self._numbers = list(range(first, len(addresses), every))
             for number in self._numbers:
-                self.clients.append(connect(addresses[number], config.deadline_seconds))
+                self._connect(addresses[number])
 
     def restart(self, index: int) -> EnvClient:
         """A client of a new server in place of client `index`."""
@@ -165,6 +171,21 @@ class EnvAccess:
         """Disconnect; servers are the host's to end."""
         for client in self.clients:
             client.close()
+
+    def _connect(self, address: str) -> None:
+        """Add a client of the server at `address`, or disconnect from all."""
+        config = self._config
+        try:
+            self.clients.append(connect(address, config.deadline_seconds))
+        except EnvServerDied as error:
+            self.close()
+            if config.mode != "connect":
+                raise
+            raise UserError(
+                f"env.addresses: no env server answers at {address} within env.deadline_seconds="
+                f"{config.deadline_seconds:g}. Start one: vlarl envserver {config.suite} "
+                f"num_envs={config.envs_per_server} bind={address}"
+            ) from error
 
     def _inprocess(self) -> EnvClient:
         config = self._config

@@ -121,7 +121,7 @@ class _Player:
         self.client = client
         self._index = index
         self._restart = restart
-        self._restarts_left = max_restarts
+        self._max_restarts = self._restarts_left = max_restarts
         self.phase = Phase.IDLE
         self.finished: dict[int, EpisodeRecord] = {}
         self._queues = queues
@@ -147,7 +147,8 @@ class _Player:
         except EnvServerError as error:
             if self._restart is None or not self._restarts_left:
                 raise type(error)(
-                    f"env server {self._index} failed once more than it may: {error}"
+                    f"env server {self._index} failed once more than its restarts "
+                    f"({self._max_restarts}) allow: {error}"
                 ) from error
             self._restarts_left -= 1
             self.client = self._restart(self._index)

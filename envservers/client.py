@@ -22,7 +22,7 @@ from envservers.shared_memory import SLOTS, ImageRing, create_ring_file
 from envservers.spawn import ServerProcess
 from vlarl import wire
 from vlarl.env_protocol import EnvClient, Suite
-from vlarl.errors import EnvServerDied, EnvServerError, UserError
+from vlarl.errors import EnvContractError, EnvServerDied, EnvServerError, UserError
 from vlarl.types import EpisodeStart, TimeStep
 
 
@@ -33,7 +33,7 @@ class InprocessClient:
         self._service = SuiteService(suite)
         self.spec = suite.spec
         self.num_envs = suite.num_envs
-        self._answers: deque[TimeStep | str] = deque()
+        self._answers: deque[TimeStep | EnvServerError] = deque()
 
     def submit_reset(self, env_ids: NDArray[np.int64], starts: Sequence[EpisodeStart]) -> None:
         """See `EnvClient`."""
@@ -53,8 +53,8 @@ class InprocessClient:
     def receive(self, timeout: float | None = None) -> TimeStep:
         """See `EnvClient`; never waits."""
         answer = self._answers.popleft()
-        if isinstance(answer, str):
-            raise EnvServerError(f"the suite {self.spec.suite!r} in this process raised:\n{answer}")
+        if isinstance(answer, EnvServerError):
+            raise answer
         return answer
 
     def reset(self, env_ids: NDArray[np.int64], starts: Sequence[EpisodeStart]) -> TimeStep:
@@ -88,9 +88,16 @@ class InprocessClient:
     def _run(self, call: Callable[[], TimeStep]) -> None:
         try:
             self._answers.append(call())
+        except EnvContractError as error:
+            self._answers.append(error)
         # The same boundary as in the server: an error of the suite is text from here on.
         except Exception:  # noqa: BLE001
-            self._answers.append(traceback.format_exc())
+            self._answers.append(
+                EnvServerError(
+                    f"the suite {self.spec.suite!r} in this process raised:\n"
+                    f"{traceback.format_exc()}"
+                )
+            )
 
 
 class ServerClient:
@@ -313,10 +320,11 @@ class ServerClient:
         return f"{text}\n{log}" if log else text
 
     def _result(self, answer: dict[str, Any]) -> Any:
+        server = f"env server {self.address} (pid {self._pid})"
+        if "broken_contract" in answer:
+            raise EnvContractError(f"{server}: {answer['broken_contract']}")
         if "error" in answer:
-            raise EnvServerError(
-                f"env server {self.address} (pid {self._pid}) raised:\n{answer['error']}"
-            )
+            raise EnvServerError(f"{server} raised:\n{answer['error']}")
         return answer["result"]
 
 

@@ -6,14 +6,14 @@ impossible number of environments before it starts a process.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from envservers.options import check_options, suggestion
 from vlarl.config.schema import EnvConfig
 from vlarl.env_protocol import Suite
 from vlarl.errors import UserError
@@ -28,24 +28,30 @@ class SuiteEntry:
     process_bytes: int
     """Interpreter, libraries and whatever all environments of a process share."""
     env_bytes: int
-    """For each environment."""
+    """For each environment, without its images."""
+    pixel_bytes: int
+    """For each of the `image_size ** 2` pixels of an environment, all cameras together."""
 
 
 _MEBIBYTE = 1024 * 1024
+_KIBIBYTE = 1024
+_USUAL_IMAGE_SIZE = 64
+"""Where no option says otherwise; no suite's own is larger."""
 
+# Measured as peak resident memory over 1 to 256 environments with images of 8 to 512 pixels, then
+# rounded up. Tabletop: 125 bytes a pixel while rays are cast (directions and normals of 24 each,
+# distances, geoms, shades, two cameras' colors); counting: 34. On top of it come the image ring
+# (4 slots of 2 x 3 bytes) and the copy that its reader takes (6). Gymnasium environments are too
+# different to be measured: each is granted 4 MiB, and its images what the counting suite's need.
 SUITES = {
     "tabletop": SuiteEntry(
-        "envservers.tabletop.suite", "TabletopSuite", 60 * _MEBIBYTE, 2 * _MEBIBYTE
+        "envservers.tabletop.suite", "TabletopSuite", 60 * _MEBIBYTE, 64 * _KIBIBYTE, 160
     ),
-    "counting": SuiteEntry("envservers.counting", "CountingSuite", 30 * _MEBIBYTE, 64 * 1024),
-    "gym": SuiteEntry("envservers.gym_suite", "GymSuite", 60 * _MEBIBYTE, 4 * _MEBIBYTE),
+    "counting": SuiteEntry(
+        "envservers.counting", "CountingSuite", 30 * _MEBIBYTE, 16 * _KIBIBYTE, 64
+    ),
+    "gym": SuiteEntry("envservers.gym_suite", "GymSuite", 60 * _MEBIBYTE, 4 * _MEBIBYTE, 64),
 }
-
-
-def suggestion(value: str, allowed: Iterable[str]) -> str:
-    """The end of an error message: " Did you mean ...?" for a near miss, else nothing."""
-    near = difflib.get_close_matches(value, list(allowed), n=1, cutoff=0.5)
-    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def find_suite(name: str) -> SuiteEntry:
@@ -64,7 +70,7 @@ def find_suite(name: str) -> SuiteEntry:
     return SUITES[family]
 
 
-def make_suite(name: str, num_envs: int, **options: Any) -> Suite:
+def make_suite(name: str, num_envs: int, /, **options: Any) -> Suite:
     """Build a suite of `num_envs` environments.
 
     Args:
@@ -74,28 +80,24 @@ def make_suite(name: str, num_envs: int, **options: Any) -> Suite:
             that does not take it, any other unknown one is an error.
 
     Raises:
-        UserError: for an unknown suite, option or task, or more environments than memory.
+        UserError: for an unknown suite, option or task, an option of another type than expected,
+            or more environments than memory.
     """
     entry = find_suite(name)
     if num_envs < 1:
         raise UserError(f"a suite needs at least 1 environment, got {num_envs}")
-    check_memory(name, num_envs)
     suite_class = _load(entry, name)
-    allowed = [p for p in inspect.signature(suite_class).parameters if p != "num_envs"]
-    if name.startswith("gym:"):
-        options = {**options, "env_id": name.removeprefix("gym:")}
-    if "threads" not in allowed:
+    if "threads" not in inspect.signature(suite_class).parameters:
         options.pop("threads", None)
-    for option in options:
-        if option not in allowed:
-            raise UserError(
-                f"suite {name!r} has no option {option!r}; options: {', '.join(allowed)}."
-                f"{suggestion(option, allowed)}"
-            )
+    check_options(name, suite_class, options)
+    check_memory(name, num_envs, options=options)
+    if name.startswith("gym:"):
+        options["env_id"] = name.removeprefix("gym:")
     try:
-        return suite_class(num_envs=num_envs, **options)
+        suite: Suite = suite_class(num_envs=num_envs, **options)
     except ValueError as error:
         raise UserError(f"suite {name!r}: {error}") from error
+    return suite
 
 
 def config_options(config: EnvConfig) -> dict[str, Any]:
@@ -108,16 +110,29 @@ def config_options(config: EnvConfig) -> dict[str, Any]:
     return options
 
 
-def check_memory(name: str, num_envs: int, servers: int = 1) -> None:
-    """Raise UserError if so many environments will not fit into the memory that is free."""
+def check_memory(
+    name: str, num_envs: int, servers: int = 1, options: Mapping[str, Any] | None = None
+) -> None:
+    """Raise UserError if so many environments will not fit into the memory that is free.
+
+    Args:
+        name: of the suite.
+        num_envs: of each server.
+        servers: processes.
+        options: of the suite; its `image_size` counts, if it is a number.
+    """
     entry = find_suite(name)
-    needed = servers * (entry.process_bytes + num_envs * entry.env_bytes)
+    given = (options or {}).get("image_size")
+    size = given if isinstance(given, int) and given > 0 else _USUAL_IMAGE_SIZE
+    each = entry.env_bytes + size**2 * entry.pixel_bytes
+    needed = servers * (entry.process_bytes + num_envs * each)
     free = available_memory()
     if needed > free:
         raise UserError(
-            f"{servers} x {num_envs} environments of suite {name!r} need about "
-            f"{needed // _MEBIBYTE} MiB, {free // _MEBIBYTE} MiB are free: "
-            "lower env.envs_per_server or env.servers"
+            f"{servers} x {num_envs} environments of suite {name!r} with images of {size} pixels "
+            f"need about {needed // _MEBIBYTE} MiB, {free // _MEBIBYTE} MiB are free: "
+            "lower env.envs_per_server (num_envs= of collect and envserver), env.servers or "
+            "env.image_size"
         )
 
 
@@ -134,7 +149,7 @@ def available_memory() -> int:
     return free
 
 
-def _load(entry: SuiteEntry, name: str) -> Callable[..., Suite]:
+def _load(entry: SuiteEntry, name: str) -> Any:
     try:
         module = importlib.import_module(entry.module)
     except ModuleNotFoundError as error:

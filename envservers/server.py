@@ -4,7 +4,8 @@
 
 It prints `ready ADDRESS` and answers requests over ZeroMQ in the order in which they come; frames
 are those of `vlarl/wire.py`. A request is `{id, call, ...}`; an answer `{id, result}` or
-`{id, error}` with the traceback as text. Calls: `hello`, `attach`, `detach`, `reset`, `step`,
+`{id, error}` with the traceback as text, or `{id, broken_contract}` with what the suite answered
+that it may not, such as NaN. Calls: `hello`, `attach`, `detach`, `reset`, `step`,
 `stats`, `snapshot`, `restore`, `close`. There is no authentication: bind to a private network.
 """
 
@@ -32,7 +33,7 @@ from envservers.registry import find_suite, make_suite
 from envservers.service import SuiteService
 from envservers.shared_memory import SLOTS, ImageRing
 from vlarl import wire
-from vlarl.errors import UserError
+from vlarl.errors import EnvContractError, UserError
 from vlarl.types import TimeStep
 
 _PR_SET_PDEATHSIG = 1
@@ -87,6 +88,8 @@ class EnvServer:
             number = request["id"]
             result = self._calls[request["call"]](client, request)
             return wire.encode({"id": number, "result": result})
+        except EnvContractError as error:
+            return wire.encode({"id": number, "broken_contract": str(error)})
         # The boundary at which every error of a suite turns into text for the client.
         except Exception:  # noqa: BLE001
             return wire.encode({"id": number, "error": traceback.format_exc()})
@@ -146,7 +149,10 @@ def bind(address: str) -> tuple[zmq.Socket[bytes], str]:
     except zmq.ZMQError as error:
         socket.close()
         if error.errno == zmq.EADDRINUSE:
-            raise UserError(f"{address} is in use: choose another port with --bind") from error
+            raise UserError(
+                f"{address} is in use: choose another port, with bind=tcp://HOST:PORT for "
+                "`vlarl envserver`, --bind tcp://HOST:PORT for `python -m envservers.server`"
+            ) from error
         raise UserError(
             f"cannot bind to {address}: {error}; use tcp://HOST:PORT or ipc://PATH"
         ) from error
@@ -199,9 +205,19 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _options(text: str) -> dict[str, Any]:
+    try:
+        options = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"--options-json {text!r}: not JSON: {error}") from error
+    if not isinstance(options, dict):
+        raise UserError(f'--options-json {text!r}: not a mapping such as {{"max_steps": 80}}')
+    return options
+
+
 def _serve(arguments: argparse.Namespace) -> None:
     find_suite(arguments.suite)
-    options = json.loads(arguments.options_json)
+    options = _options(arguments.options_json)
     socket, address = bind(arguments.bind)
     try:
         suite = make_suite(
@@ -233,7 +249,7 @@ def main() -> None:
         end_with_host(arguments.parent_pid, arguments.lease_seconds, folder)
     try:
         _serve(arguments)
-    except (UserError, json.JSONDecodeError) as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlarl.env_protocol import Suite
+from vlarl.errors import EnvContractError
 from vlarl.types import EpisodeStart, TimeStep
 
 HEAVY_MODULES = ("torch", "ray", "transformers", "omegaconf")
@@ -103,13 +104,15 @@ class SuiteService:
             raise ValueError(f"env_ids {env_ids.tolist()} name an environment twice")
 
     def _check_answer(self, answer: TimeStep, env_ids: NDArray[np.int64]) -> None:
-        """Raise ValueError unless `answer` is what the spec promises for these environments."""
+        """Raise EnvContractError unless `answer` is what the spec promises for `env_ids`."""
         spec, rows = self.spec, len(env_ids)
         if not np.array_equal(answer.env_ids, env_ids):
-            raise ValueError(f"suite {spec.suite!r} answered for other environments than asked")
+            raise EnvContractError(
+                f"suite {spec.suite!r} answered for other environments than asked"
+            )
         cameras = {camera.name: (rows, camera.height, camera.width, 3) for camera in spec.cameras}
         if set(answer.images) != set(cameras):
-            raise ValueError(
+            raise EnvContractError(
                 f"suite {spec.suite!r} returned images of {sorted(answer.images)}, "
                 f"its spec promises {sorted(cameras)}"
             )
@@ -131,16 +134,17 @@ class SuiteService:
         arrays += [(f"info[{name!r}]", v, (rows,), "float32") for name, v in answer.info.items()]
         for name, array, shape, dtype in arrays:
             if array.shape != shape or array.dtype != np.dtype(dtype):
-                raise ValueError(
+                raise EnvContractError(
                     f"suite {spec.suite!r} returned {name} as {array.dtype} {list(array.shape)}, "
                     f"expected {dtype} {list(shape)}"
                 )
         for name, values in (("state", answer.state), ("reward", answer.reward)):
             finite = np.isfinite(values.reshape(rows, -1)).all(axis=1)
             if not finite.all():
-                raise ValueError(
+                raise EnvContractError(
                     f"suite {spec.suite!r} returned NaN or infinity in {name} of environments "
-                    f"{env_ids[~finite].tolist()}"
+                    f"{env_ids[~finite].tolist()}. Look at how the environment computes its "
+                    f"{name}; if it happens rarely, a larger env.restarts lets the run go on."
                 )
 
 

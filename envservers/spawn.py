@@ -57,7 +57,7 @@ class ServerProcess:
         lease_seconds: float = 60.0,
         start_seconds: float = 60.0,
     ) -> None:
-        registry.check_memory(suite, num_envs)
+        registry.check_memory(suite, num_envs, options=options)
         self._folder = tempfile.mkdtemp(prefix="vlarl-env-") if bind is None else None
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115, closed by close()
         self._lease_seconds = lease_seconds

@@ -3,19 +3,25 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 
 from actors import cli
 from actors.commands import COMMANDS, load_command
 from actors.commands.command import Command, Invocation
+from actors.commands.envserver import parse_options
+from envservers.tabletop.suite import STATE_DIM, TabletopSuite
 from vlarl.errors import UserError
 from vlarl.runs import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
+NO_MAPPINGS = ("3", "", "{a", "{a}", "{a: 1}}", "[1]", "{a: 'x}", "a: 1")
 
 
 def vlarl(*words):
@@ -63,8 +69,10 @@ def test_every_command_has_help_with_an_example(name, capsys):
         (["collect", "tabletop", "episodes=4"], "out=DIR"),
         (["collect", "tabletop", "out=x", "episode=4"], "Did you mean episodes?"),
         (["collect", "tabletop", "out=x", "episodes=four"], "whole number"),
+        (["collect", "tabletop", "out=x", "tasks=spoon_on_towl"], "task 'spoon_on_towl'; known:"),
+        (["collect", "tabletop", "out=x", "image_size=100000"], "MiB are free"),
         (["envserver", "tabletop", "num_envs=0"], "at least 1"),
-        (["envserver", "tabletop", "options=3"], "not a mapping"),
+        *((["envserver", "tabletop", f"options={text}"], "not a mapping") for text in NO_MAPPINGS),
         (["info", "modle"], "Did you mean model?"),
         (["info", "suites", "seed=1"], "no settings"),
         (["info", "config", "ppo.epoch=2"], "Did you mean ppo.epochs?"),
@@ -80,6 +88,64 @@ def test_mistakes_are_one_message_and_exit_code_2(words, message, capsys):
     assert captured.err.startswith("vlarl: ")
     assert "Traceback" not in captured.err
     assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}",
+        "{max_steps: 80}",
+        '{"max_steps": 80, "tasks": ["a", "b"]}',
+        "{a: [x, y], b: {c: -1.5, d: true}, e: null}",
+        "{instruction: pick the cup, make: module:Env-v0, folder: '/a, b', name: \"it's\"}",
+    ],
+)
+def test_options_of_an_env_server_are_yaml_read_without_a_yaml_reader(text):
+    assert parse_options(text) == yaml.safe_load(text)
+
+
+def test_an_env_server_is_started_where_only_its_requirements_are():
+    code = (
+        "import os, sys\n"
+        "absent = ('yaml', 'omegaconf', 'torch', 'ray', 'rich', 'transformers')\n"
+        "sys.modules.update(dict.fromkeys(absent))\n"
+        "os.execv = lambda _program, words: print(words)\n"
+        "from actors import cli\n"
+        "sys.exit(cli.run(['envserver', 'counting', 'options={max_steps: 80}']))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert answer.stderr == ""
+    assert answer.returncode == 0
+    assert '{"max_steps": 80}' in answer.stdout
+
+
+def test_nobody_listening_is_one_message_with_the_command_that_starts_a_server(capsys):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+        words = [f"env.addresses=[{address}]", "env.mode=connect", "env.deadline_seconds=0.3"]
+        assert cli.run(["eval", "tabletop-sft", *words]) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert f"no env server answers at {address}" in message
+    assert "Start one: vlarl envserver tabletop" in message
+    assert f"bind={address}" in message
+
+
+def test_an_environment_that_returns_nan_ends_a_run_as_one_message(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        TabletopSuite, "state", lambda _self, ids: np.full((len(ids), STATE_DIM), np.nan, "f4")
+    )
+    words = [str(ROOT / "configs/rl/debug.yaml"), "env.restarts=1", f"output={tmp_path}"]
+    assert cli.run(["rl", *words]) == 2
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    assert "vlarl: env server 0 failed once more than its restarts (1) allow: " in message
+    assert "NaN or infinity in state of environments [0, 1, 2, 3]" in message
+    assert "Look at how the environment computes its state" in message
+    assert "env.restarts" in message
 
 
 def test_stage_of_the_config_must_be_the_command(tmp_path, capsys):

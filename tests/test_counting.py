@@ -1,10 +1,12 @@
 """The counting suite tells every mix-up, and its checker is not fooled."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
 
+from envservers import registry
 from envservers.counting import (
     TASKS,
     CountingSuite,
@@ -12,7 +14,7 @@ from envservers.counting import (
     check_transition,
     success_step,
 )
-from envservers.registry import config_options, make_suite
+from envservers.registry import check_memory, config_options, make_suite
 from vlarl.config.schema import EnvConfig
 from vlarl.errors import UserError
 from vlarl.types import EpisodeStart
@@ -97,6 +99,8 @@ def test_restore_undoes_and_replays():
         ("tabletop:3", {}, "unknown suite"),
         ("counting", {"episode_lenght": 3}, "Did you mean 'episode_length'"),
         ("counting", {"tasks": ["count_rde"]}, "unknown task 'count_rde'"),
+        ("counting", {"num_envs": 3}, "no option 'num_envs'"),
+        ("gym:CartPole-v1", {"env_id": "Pendulum-v1"}, "no option 'env_id'"),
     ],
 )
 def test_typos_are_named(name, options, message):
@@ -109,6 +113,38 @@ def test_too_many_environments_are_refused_before_anything_is_built():
         make_suite("counting", 10**9)
     with pytest.raises(UserError, match="at least 1"):
         make_suite("counting", 0)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("threads", "two", "a whole number; the default is 1"),
+        ("threads", True, "a whole number"),
+        ("image_size", 64.0, "a whole number"),
+        ("terminate_on_success", "maybe", "true or false"),
+        ("tasks", "spoon_on_towel", r"a list such as \[a, b\]"),
+        ("tasks", [1], "a list"),
+    ],
+)
+def test_an_option_of_another_type_is_named_with_what_is_expected(option, value, expected):
+    message = rf"suite 'tabletop': option {option} = {re.escape(repr(value))}: must be {expected}"
+    with pytest.raises(UserError, match=message):
+        make_suite("tabletop", 1, **{option: value})
+
+
+def test_options_that_may_be_none_and_whole_numbers_for_any_number():
+    assert make_suite("tabletop", 1, tasks=None).spec.tasks
+    suite = make_suite("counting", 1, seconds_per_step=0)
+    assert suite.num_envs == 1
+
+
+def test_memory_counts_the_images(monkeypatch):
+    monkeypatch.setattr(registry, "available_memory", lambda: 2 * 2**30)
+    check_memory("tabletop", 64, 2, {"image_size": 64})
+    with pytest.raises(UserError, match=r"64 environments .* images of 1024 pixels"):
+        check_memory("tabletop", 64, 2, {"image_size": 1024})
+    with pytest.raises(UserError, match=r"lower .* env\.image_size"):
+        make_suite("tabletop", 64, image_size=1024)
 
 
 def test_a_config_becomes_constructor_options():

@@ -20,7 +20,7 @@ from envservers.registry import make_suite
 from envservers.shared_memory import SLOTS
 from envservers.spawn import ServerProcess
 from vlarl.env_protocol import EnvClient
-from vlarl.errors import EnvServerDied, EnvServerError, UserError
+from vlarl.errors import EnvContractError, EnvServerDied, EnvServerError, UserError
 from vlarl.types import EpisodeStart
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -211,14 +211,22 @@ def test_a_hang_ends_with_the_deadline_and_is_killed():
 
 
 @pytest.mark.parametrize(
-    ("fault", "message"),
+    ("fault", "kind", "message"),
     [
-        ("raise_at", r"(?s)Traceback.*counting\.py.*RuntimeError: the counting suite was told"),
-        ("nan_at", r"NaN or infinity in state of environments \[1\]"),
-        ("wrong_shape_at", r"images\['ego'\].*\[2, 8, 16, 3\].*expected uint8 \[2, 16, 16, 3\]"),
+        (
+            "raise_at",
+            EnvServerError,
+            r"(?s)Traceback.*counting\.py.*RuntimeError: the counting suite was told",
+        ),
+        ("nan_at", EnvContractError, r"NaN or infinity in state of environments \[1\]"),
+        (
+            "wrong_shape_at",
+            EnvContractError,
+            r"images\['ego'\].*\[2, 8, 16, 3\].*expected uint8 \[2, 16, 16, 3\]",
+        ),
     ],
 )
-def test_what_a_suite_does_wrong_comes_as_text(fault, message):
+def test_what_a_suite_does_wrong_comes_as_text(fault, kind, message):
     for client in (
         InprocessClient(make_suite("counting", 2, **{fault: 1})),
         spawn_server("counting", 2, {fault: 1}),
@@ -226,7 +234,9 @@ def test_what_a_suite_does_wrong_comes_as_text(fault, message):
         client.reset(np.arange(2), starts(2))
         with pytest.raises(EnvServerError, match=message) as caught:
             client.step(np.array([1, 0]), chunk(2))
-        assert not isinstance(caught.value, EnvServerDied)
+        assert type(caught.value) is kind
+        assert isinstance(caught.value, UserError) == (kind is EnvContractError)
+        assert ("Traceback" in str(caught.value)) == (kind is EnvServerError)
         client.reset(np.arange(2), starts(2))
         client.close()
 

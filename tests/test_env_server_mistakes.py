@@ -24,7 +24,12 @@ def run_server(*arguments):
     [
         (["coutning", "--num-envs", "1"], "Did you mean 'counting'"),
         (["counting", "--num-envs", "1", "--options-json", '{"tasks": ["x"]}'], "unknown task"),
-        (["counting", "--num-envs", "1", "--options-json", "{"], "error"),
+        (["counting", "--num-envs", "1", "--options-json", "{"], "--options-json '{': not JSON"),
+        (["counting", "--num-envs", "1", "--options-json", "3"], "not a mapping"),
+        (
+            ["counting", "--num-envs", "1", "--options-json", '{"image_size": "big"}'],
+            "option image_size = 'big': must be a whole number",
+        ),
         (["counting", "--num-envs", "1", "--bind", "udp:/x"], "cannot bind"),
         (["counting", "--num-envs", "1000000000"], "MiB are free"),
     ],
@@ -46,6 +51,8 @@ def test_a_port_in_use_is_named():
         ended = run_server("counting", "--num-envs", "1", "--bind", address)
         assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
         assert f"{address} is in use" in ended.stderr
+        assert "bind=tcp://HOST:PORT for `vlarl envserver`" in ended.stderr
+        assert "--bind tcp://HOST:PORT for `python -m envservers.server`" in ended.stderr
         with pytest.raises(UserError, match="is in use"):
             ServerProcess("counting", 1, bind=address)
 

@@ -1,4 +1,5 @@
 import os
+import pickle
 import signal
 
 import numpy as np
@@ -13,7 +14,7 @@ from actors.rollout import RolloutCollector
 from envservers.client import InprocessClient
 from envservers.counting import TASKS, CountingSuite, check_transition, success_step
 from vlarl.config.schema import EnvConfig
-from vlarl.errors import EnvServerError, UserError
+from vlarl.errors import EnvContractError, EnvServerDied, EnvServerError, UserError
 
 T, ENVS, LENGTH = 6, 3, 10
 
@@ -147,12 +148,29 @@ def test_killed_server_is_replaced_and_its_window_begins_anew(host):
     assert killed[0] not in servers.pids()
 
 
-def test_a_server_that_keeps_failing_ends_the_run_by_name():
-    config = EnvConfig("counting", servers=1, mode="inprocess", options={"nan_at": 2})
-    access = EnvAccess(config, None)
+@pytest.mark.parametrize(
+    ("fault", "mode", "kind"),
+    [
+        ("nan_at", "inprocess", EnvContractError),
+        ("nan_at", "spawn", EnvContractError),
+        ("raise_at", "inprocess", EnvServerError),
+        ("raise_at", "spawn", EnvServerError),
+        ("crash_at", "spawn", EnvServerDied),
+    ],
+)
+def test_a_server_that_keeps_failing_ends_the_run_by_name(fault, mode, kind):
+    config = EnvConfig("counting", servers=1, envs_per_server=2, mode=mode, options={fault: 2})
+    host = None if mode == "inprocess" else EnvHost(config)
+    access = EnvAccess(config, host)
     collector = make_collector(access.clients, restart=access.restart, max_restarts=2)
-    with pytest.raises(EnvServerError, match=r"env server 0 failed once more than env\.restarts=2"):
+    message = r"env server 0 failed once more than env\.restarts=2"
+    with pytest.raises(EnvServerError, match=message) as caught:
         collector.collect()
+    assert type(caught.value) is kind
+    assert type(pickle.loads(pickle.dumps(caught.value))) is kind
+    access.close()
+    if host is not None:
+        host.close()
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])

@@ -77,6 +77,7 @@ class EnvClient(Protocol):
 
         Raises:
             EnvServerError: the suite raised; carries the remote traceback.
+            EnvContractError: the suite answered what it may not, such as NaN.
             EnvServerDied: the process is gone, or `timeout` seconds (default: the client's
                 deadline) passed.
         """

@@ -19,3 +19,11 @@ class EnvServerError(RuntimeError):
 
 class EnvServerDied(EnvServerError):
     """The env server's process or connection is gone, or it missed its deadline."""
+
+
+class EnvContractError(EnvServerError, UserError):
+    """An environment answered what its suite may not answer, such as NaN.
+
+    The server lives and may be restarted as after any error. Once that was tried often enough, it
+    is the environment that its user has to look at: the message alone says all there is to say.
+    """

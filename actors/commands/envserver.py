@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from typing import Any
-
-import yaml
 
 from actors.commands.command import Command, Invocation, whole_number
 from vlarl.errors import UserError
@@ -22,12 +21,23 @@ SETTINGS = {
 }
 
 
+_TOKEN = re.compile(
+    r"""
+    (?P<quoted> "(?:[^"\\]|\\.)*" )
+    | '(?P<single> [^']* )'
+    | (?P<mark> [{}\[\],] | :(?=\s) )
+    | (?P<bare> [^\s{}\[\],:"'] (?: [^{}\[\],:] | :(?!\s) )* )
+    | \s+
+    """,
+    re.VERBOSE,
+)
+"""A bare word may hold spaces and colons, as in YAML: `module:ID`, `pick the cup`."""
+
+
 def run(invocation: Invocation) -> dict[str, Any]:
     """Become the env server; prints `ready ADDRESS` and ends on Ctrl-C or `close`."""
     settings = invocation.settings
-    options: Any = yaml.safe_load(settings.get("options", "{}"))
-    if not isinstance(options, dict):
-        raise UserError(f"options = {options!r}: not a mapping. Write options='{{key: value}}'.")
+    options = parse_options(settings.get("options", "{}"))
     if "tasks" in settings:
         options["tasks"] = [task.strip() for task in settings["tasks"].strip("[]").split(",")]
     if "image_size" in settings:
@@ -42,6 +52,53 @@ def run(invocation: Invocation) -> dict[str, Any]:
     sys.stdout.flush()
     # Replaces this process: an env server shares nothing with the command line that started it.
     os.execv(sys.executable, [sys.executable, *words])
+
+
+def parse_options(text: str) -> dict[str, Any]:
+    """A mapping such as `{max_steps: 80}`: JSON whose quotes may be single or left out.
+
+    Where an env server runs, there need not be a YAML reader: its environment holds what the
+    simulator needs and no more.
+
+    Raises:
+        UserError: for anything else.
+    """
+    try:
+        options = json.loads(text)
+    except json.JSONDecodeError:
+        options = _parse_bare(text)
+    if not isinstance(options, dict):
+        raise UserError(
+            f"options = {text!r}: not a mapping. Write options='{{key: value}}', "
+            "several as options='{key: value, key: value}'."
+        )
+    return options
+
+
+def _parse_bare(text: str) -> Any:
+    """The value that `text` stands for once its bare words are quoted; None if for none."""
+    quoted, place = "", 0
+    while match := _TOKEN.match(text, place):
+        place = match.end()
+        if match["single"] is not None:
+            quoted += json.dumps(match["single"])
+        elif match["bare"] is not None:
+            quoted += _quote(match["bare"].strip())
+        else:
+            quoted += match.group()
+    try:
+        return json.loads(quoted) if place == len(text) else None
+    except json.JSONDecodeError:
+        return None
+
+
+def _quote(word: str) -> str:
+    """A bare word as JSON: a number, true, false and null as they are, anything else as text."""
+    try:
+        json.loads(word)
+    except json.JSONDecodeError:
+        return json.dumps(word)
+    return word
 
 
 COMMAND = Command(

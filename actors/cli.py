@@ -73,8 +73,7 @@ def _dispatch(words: Sequence[str]) -> int:
     if "--help" in flags or "-h" in flags:
         print(command_help(name))
         return OK
-    _execute(name, parse(rest), as_json="--json" in flags)
-    return OK
+    return _execute(name, parse(rest), as_json="--json" in flags)
 
 
 def parse(words: Sequence[str]) -> Invocation:
@@ -119,15 +118,21 @@ def command_help(name: str) -> str:
     return "\n".join([*lines, "", "Example:", f"  {command.example}"])
 
 
-def _execute(name: str, invocation: Invocation, as_json: bool) -> None:
+def _execute(name: str, invocation: Invocation, as_json: bool) -> int:
     command = load_command(name)
     command.check(name, invocation)
-    if not as_json:
-        command.run(invocation)
-        return
-    with contextlib.redirect_stdout(sys.stderr):
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         result: dict[str, Any] = command.run(invocation)
-    print(json.dumps(result))
+    if as_json:
+        print(json.dumps(result))
+    if not result.get("interrupted"):
+        return OK
+    run = os.path.basename(result["run"])
+    print(
+        f"vlarl: stopped; left {result['checkpoint']}, which name={run} resume=auto continues",
+        file=sys.stderr,
+    )
+    return FAILURE
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> NoReturn:

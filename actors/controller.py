@@ -48,7 +48,7 @@ _EMA = 0.9
 
 
 class Interrupt:
-    """Whether Ctrl-C was pressed; the second time it is a KeyboardInterrupt as usual."""
+    """Whether Ctrl-C or SIGTERM came; the second of them is a KeyboardInterrupt as usual."""
 
     def __init__(self) -> None:
         self.pressed = False
@@ -56,16 +56,21 @@ class Interrupt:
     @classmethod
     @contextmanager
     def watching(cls) -> Iterator[Interrupt]:
-        """Turn Ctrl-C into a wish to stop, within the block; only the main thread can."""
+        """Turn both signals into a wish to stop, within the block; only the main thread can.
+
+        Ray takes SIGTERM for itself as it starts: open the runtime first.
+        """
         interrupt = cls()
         if threading.current_thread() is not threading.main_thread():
             yield interrupt
             return
-        before = signal.signal(signal.SIGINT, interrupt._note)
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, interrupt._note) for number in numbers}
         try:
             yield interrupt
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.pressed:
@@ -73,14 +78,11 @@ class Interrupt:
         self.pressed = True
 
 
-def train(
-    config: RunConfig, run: RunFolder | None = None, progress: Progress | None = None
-) -> dict[str, Any]:
+def train(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]:
     """One RL training, from the configured checkpoint or, with `resume: auto`, the run's last.
 
     Args:
         config: of the run, already checked.
-        run: where metrics and checkpoints go; None makes it as the config says.
         progress: advanced by one for each iteration; None shows one on standard error.
 
     Returns:
@@ -93,17 +95,16 @@ def train(
         RuntimeError: if the training diverged or one of its processes died.
     """
     started = time.monotonic()
-    if run is None and config.resume == "auto":
+    RunFolder.refuse_taken(config)
+    checkpoint, first = last_checkpoint(config)
+    with open_runtime(config, checkpoint) as runtime, Interrupt.watching() as interrupt:
         run = RunFolder.create(config)
-    checkpoint, first = (None, 0) if run is None else last_checkpoint(config, run)
-    with Interrupt.watching() as interrupt, open_runtime(config, checkpoint) as runtime:
-        if run is None:
-            run = RunFolder.create(config)
+        if config.resume == "auto":
+            run.forget_after(first)
         proof = Proof(config, run, runtime)
         proof.judge(BEFORE)
         with progress or Progress("rl", config.ppo.iterations, "iterations") as shown:
             if first:
-                run.forget_after(first)
                 shown.advance(first)
             trained = iterate(config, run, runtime, interrupt, first=first, progress=shown)
         if interrupt.pressed:
@@ -112,10 +113,18 @@ def train(
     return trained | proof.conclude(time.monotonic() - started)
 
 
-def last_checkpoint(config: RunConfig, run: RunFolder) -> tuple[Path | None, int]:
-    """The checkpoint to continue from and its number of iterations; (None, 0) to begin."""
-    if config.resume != "auto":
+def last_checkpoint(config: RunConfig) -> tuple[Path | None, int]:
+    """The checkpoint to continue from and its number of steps; (None, 0) to begin.
+
+    Makes no folder.
+
+    Raises:
+        CheckpointError: if it is not whole.
+    """
+    path = Path(config.output) / config.name
+    if config.resume != "auto" or not path.is_dir():
         return None, 0
+    run = RunFolder(path)
     folder = run.checkpoint_path()
     return (None, 0) if folder is None else (folder, run.steps()[-1])
 

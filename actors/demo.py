@@ -33,10 +33,11 @@ def demo(config: RunConfig, minutes: float = MINUTES) -> dict[str, Any]:
 
     Raises:
         UserError: for a config or checkpoint that does not fit.
-        KeyboardInterrupt: if Ctrl-C ended the training; its checkpoint is left.
+        KeyboardInterrupt: if Ctrl-C or SIGTERM ended the training; its checkpoint is left.
     """
     started = time.monotonic()
-    with Interrupt.watching() as interrupt, open_runtime(config) as runtime:
+    RunFolder.refuse_taken(config)
+    with open_runtime(config) as runtime, Interrupt.watching() as interrupt:
         run = RunFolder.create(config)
         proof = Proof(config, run, runtime)
         evaluation_seconds = proof.judge(BEFORE)

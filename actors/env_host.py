@@ -95,6 +95,7 @@ class EnvServerActor:
 
     def __init__(self) -> None:
         self._host: EnvHost | None = None
+        self._played = 0
 
     def start(self, config: EnvConfig) -> None:
         """Start the servers; see `EnvHost`."""
@@ -109,6 +110,14 @@ class EnvServerActor:
         """See `EnvHost`."""
         assert self._host is not None
         return self._host.restart(index)
+
+    def note_played(self, episodes: int) -> None:
+        """How far an evaluation on these servers is: told by whoever plays, who is busy then."""
+        self._played = episodes
+
+    def played(self) -> int:
+        """What was noted last."""
+        return self._played
 
     def close(self) -> None:
         """End the servers."""

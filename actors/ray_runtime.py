@@ -30,6 +30,8 @@ from vlarl.errors import ConfigError
 from vlarl.types import EnvSpec
 
 _CLOSE_SECONDS = 20.0
+_POLL_SECONDS = 1.0
+"""Between two looks at how far an evaluation is."""
 
 
 class LearnerActor:
@@ -37,13 +39,14 @@ class LearnerActor:
 
     def __init__(self) -> None:
         self._opened: Learner | None = None
+        self._host: Any | None = None
 
     def start(
         self, config: RunConfig, host: Any | None, spec: EnvSpec | None, checkpoint: Path | None
     ) -> EnvSpec:
         """See `Learner`; `host` is an `EnvServerActor`. Returns what is simulated."""
         access = None if host is None else EnvAccess(config.env, _RemoteHost(host))
-        self._opened = Learner(config, access, spec, checkpoint)
+        self._opened, self._host = Learner(config, access, spec, checkpoint), host
         found = spec if access is None else access.clients[0].spec
         assert found is not None
         return found
@@ -62,8 +65,8 @@ class LearnerActor:
         return self._learner.update(batches)
 
     def evaluate(self, request: EvaluationRequest) -> EvalResult:
-        """See `RolloutWorker`."""
-        return self._learner.evaluate(request)
+        """See `RolloutWorker`; the host is told how far it is."""
+        return self._learner.evaluate(request, _noting(self._host))
 
     def weights(self) -> WeightsUpdate:
         """See `Learner`."""
@@ -84,6 +87,7 @@ class RolloutActor:
 
     def __init__(self) -> None:
         self._opened: RolloutWorker | None = None
+        self._host: Any | None = None
 
     def start(
         self,
@@ -97,7 +101,7 @@ class RolloutActor:
         access = EnvAccess(config.env, _RemoteHost(host), share)
         spec = access.clients[0].spec
         model = load_model(config, spec, checkpoint)
-        self._opened = RolloutWorker(config, model, access, number)
+        self._opened, self._host = RolloutWorker(config, model, access, number), host
         if checkpoint is not None:
             self._opened.load_state_dict(read_training_state(checkpoint)["workers"][number])
         return spec
@@ -117,8 +121,8 @@ class RolloutActor:
         return batch, stats.metrics()
 
     def evaluate(self, request: EvaluationRequest) -> EvalResult:
-        """See `RolloutWorker`."""
-        return self._worker.evaluate(request)
+        """See `RolloutWorker`; the host is told how far it is."""
+        return self._worker.evaluate(request, _noting(self._host))
 
     def state_dict(self) -> dict[str, Any]:
         """See `RolloutWorker`."""
@@ -147,6 +151,15 @@ class _RemoteHost:
         return address
 
 
+def _noting(host: Any) -> Progress:
+    """Tells an `EnvServerActor`, without waiting for it, how many episodes were played."""
+
+    def note(done: int, _total: int) -> None:
+        host.note_played.remote(done)
+
+    return note
+
+
 @dataclass(frozen=True)
 class _Place:
     """Where a rollout worker acts, and on which of its node's servers."""
@@ -163,6 +176,7 @@ class RayRuntime:
 
     def __init__(self, config: RunConfig, checkpoint: Path | None = None) -> None:
         places = _start_ray(config)
+        self._first_node = places[0].node
         self._hosts: dict[str, Any] = {}
         self._learner: Any | None = None
         self._workers: list[Any] = []
@@ -222,7 +236,13 @@ class RayRuntime:
         """See `Runtime`; by one worker, whose slots are the fixed ones."""
         actor = self._workers[0] if self._workers else self._learner
         assert actor is not None
-        result: EvalResult = fetch(actor.evaluate.remote(request))
+        # An actor that plays answers nobody; its host does.
+        host = self._hosts[self._first_node]
+        fetch(host.note_played.remote(0))
+        playing = actor.evaluate.remote(request)
+        while progress is not None and not ray.wait([playing], timeout=_POLL_SECONDS)[0]:
+            progress(fetch(host.played.remote()), request.episodes)
+        result: EvalResult = fetch(playing)
         if progress is not None:
             progress(request.episodes, request.episodes)
         return result

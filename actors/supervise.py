@@ -1,6 +1,7 @@
-"""Runs a supervised stage: demonstrations and grounding scenes, model, trainer, run folder.
+"""Runs a supervised stage: model, demonstrations and grounding scenes, trainer, run folder.
 
-Composition root of `learners.supervised`; everything happens in this process, without Ray.
+Whatever a user can get wrong is found out before the run folder is made and demonstrations are
+collected. Composition root of `learners.supervised`; all happens in this process, without Ray.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from actors.collect import collect, make_grounding, make_tabletop
 from actors.controller import Interrupt, last_checkpoint
 from actors.env_host import EnvAccess, EnvHost
 from actors.evaluation import EvaluationRequest, evaluate
+from envservers.registry import config_options, find_suite, make_suite
 from learners.binding import BindingTrainer
 from learners.localization import LocalizationTrainer
 from learners.supervised import Metrics, SupervisedTrainer
@@ -26,7 +28,7 @@ from vlarl.data.grounding import GroundingSet
 from vlarl.data.lerobot_reader import LeRobotReader
 from vlarl.data.samples import ChunkDataset
 from vlarl.errors import ConfigError, UserError
-from vlarl.model.presets import build, tabletop_contract
+from vlarl.model.presets import build, channel_bounds_codec, tabletop_contract
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.start import given_backbone, given_model
 from vlarl.policy import Policy
@@ -44,24 +46,30 @@ def supervise(config: RunConfig) -> dict[str, Any]:
         `run` and `checkpoint` (folders), `steps`, `interrupted`, and the last metrics.
 
     Raises:
-        UserError: for a config, dataset or checkpoint that does not fit.
+        UserError: for a config, dataset or checkpoint that does not fit; nothing is written then.
+        KeyboardInterrupt: if it was interrupted before there was anything to save.
         FloatingPointError: if training diverged.
     """
     torch.set_num_threads(config.runtime.threads)
+    RunFolder.refuse_taken(config)
+    checkpoint, first = last_checkpoint(config)
+    model, is_new, reader = _resolved(config, checkpoint)
     run = RunFolder.create(config)
-    checkpoint, first = last_checkpoint(config, run)
     with Interrupt.watching() as interrupt:
-        reader = LeRobotReader(_demonstrations(config, run))
-        model = _model(config, reader, checkpoint)
+        if reader is None:
+            reader = _opened(_demonstrations(config, run, interrupt), model.contract)
+        if is_new:
+            model.codec = _fitted(model.contract, reader)
         dataset = ChunkDataset.read(reader, model.contract.horizon)
-        scenes = _grounding(config)
+        scenes = _grounding(config, interrupt)
         sees_now = checkpoint is None and config.supervised.localization.steps > 0
+        if config.resume == "auto":
+            run.forget_after(-1 if checkpoint is None else first)
         if sees_now:
-            _learn_to_see(model, config, scenes, dataset.sentences, run)
+            _learn_to_see(model, config, scenes, dataset.sentences, run, interrupt)
         trainer = SupervisedTrainer(model, config.supervised, dataset, scenes, config.seed, run)
         if checkpoint is not None:
             trainer.load_state_dict(torch.load(checkpoint / TRAINING_STATE, weights_only=True))
-            run.forget_after(first)
 
         def save(step: int) -> None:
             with run.checkpoint(step) as folder:
@@ -91,14 +99,36 @@ def supervise(config: RunConfig) -> dict[str, Any]:
     }
 
 
+def _resolved(
+    config: RunConfig, checkpoint: Path | None
+) -> tuple[QwenVLA, bool, LeRobotReader | None]:
+    """Model, whether it is a new one, and the configured dataset, after checking all of them.
+
+    A new model's codec must yet be fitted to the dataset.
+    """
+    model, is_new = _model(config, checkpoint)
+    _check_suite(config, model.contract)
+    path = config.supervised.data.path
+    return model, is_new, _opened(path, model.contract) if path else None
+
+
 def _shown(metrics: Metrics) -> Metrics:
     return {name: value for name, value in metrics.items() if name.endswith("_loss")}
 
 
-def _demonstrations(config: RunConfig, run: RunFolder) -> Path:
-    """The configured dataset, or the run's own, collected unless it is there already."""
-    if config.supervised.data.path:
-        return Path(config.supervised.data.path)
+def _reached(progress: Progress, interrupt: Interrupt) -> Callable[..., None]:
+    """Shows how far work is that leaves nothing half done, and ends it if that is wished for."""
+
+    def reach(done: int, *_: object) -> None:
+        if interrupt.pressed:
+            raise KeyboardInterrupt
+        progress.reach(done)
+
+    return reach
+
+
+def _demonstrations(config: RunConfig, run: RunFolder, interrupt: Interrupt) -> Path:
+    """The run's own dataset, collected unless it is there already."""
     folder = run.path / DEMONSTRATIONS
     if not folder.exists():
         wanted = config.supervised.collect
@@ -110,7 +140,7 @@ def _demonstrations(config: RunConfig, run: RunFolder) -> Path:
                 tasks=config.env.tasks,
                 image_size=config.env.image_size,
                 threads=config.runtime.threads,
-                progress=lambda kept, _: progress.reach(kept),
+                progress=_reached(progress, interrupt),
             )
     return folder
 
@@ -121,8 +151,13 @@ def _learn_to_see(
     scenes: GroundingSet | None,
     sentences: Sequence[str],
     run: RunFolder,
+    interrupt: Interrupt,
 ) -> None:
-    """Localization and binding before the stage proper; their errors are logged at step 0."""
+    """Localization and binding before the stage proper; their errors are logged at step 0.
+
+    Raises:
+        KeyboardInterrupt: if it was interrupted; nothing is logged then.
+    """
     settings = config.supervised.localization
     if scenes is None:
         raise ConfigError(
@@ -131,16 +166,22 @@ def _learn_to_see(
         )
     with Progress("learning to see", settings.steps) as progress:
         trainer = LocalizationTrainer(model, settings, scenes, config.seed)
-        error = trainer.train(lambda step, found: progress.reach(step, **found))
-    run.log(0, localization_error=error)
-    if settings.binding_steps:
+        error = trainer.train(
+            lambda step, found: progress.reach(step, **found), lambda: interrupt.pressed
+        )
+    errors = {"localization_error": error}
+    if settings.binding_steps and not interrupt.pressed:
         with Progress("binding words", settings.binding_steps) as progress:
             binding = BindingTrainer(model, settings, scenes, sentences, config.seed)
-            error = binding.train(lambda step, found: progress.reach(step, **found))
-        run.log(0, binding_error=error)
+            errors["binding_error"] = binding.train(
+                lambda step, found: progress.reach(step, **found), lambda: interrupt.pressed
+            )
+    if interrupt.pressed:
+        raise KeyboardInterrupt
+    run.log(0, **errors)
 
 
-def _grounding(config: RunConfig) -> GroundingSet | None:
+def _grounding(config: RunConfig, interrupt: Interrupt) -> GroundingSet | None:
     """Rendered anew at each start, the same for the same seed; None if not asked for."""
     count = config.supervised.data.grounding_images
     if count == 0:
@@ -152,24 +193,48 @@ def _grounding(config: RunConfig) -> GroundingSet | None:
         threads=config.runtime.threads,
     )
     with Progress("rendering scenes", count, "scenes") as progress:
-        grounding = make_grounding(suite, count, config.seed, progress.reach)
+        grounding = make_grounding(suite, count, config.seed, _reached(progress, interrupt))
     suite.close()
     return grounding
 
 
-def _model(config: RunConfig, reader: LeRobotReader, resumed: Path | None) -> QwenVLA:
-    """The run's own last weights, the configured checkpoint's, or random ones."""
+def _model(config: RunConfig, resumed: Path | None) -> tuple[QwenVLA, bool]:
+    """The run's own last weights, the configured checkpoint's, or new ones: True."""
     model = given_model(config.model, resumed)
     if model is not None:
-        _check_dataset(model.contract, reader)
-        return model
+        return model, False
     pretrained = given_backbone(config.model)
-    contract = tabletop_contract(config.env.image_size, pretrained)
-    _check_dataset(contract, reader)
-    stats = fit_action_stats(reader.actions())
-    codec = ActionCodec(stats, contract.horizon, contract.tensor_channels, contract.tensor_horizon)
+    try:
+        contract = tabletop_contract(config.env.image_size, pretrained)
+    except ValueError as error:
+        raise ConfigError(f"env.image_size = {config.env.image_size}: {error}") from error
     torch.manual_seed(config.seed)
-    return build(config.model.preset, contract, codec, pretrained)
+    codec = channel_bounds_codec(contract)
+    return build(config.model.preset, contract, codec, pretrained), True
+
+
+def _fitted(contract: Contract, reader: LeRobotReader) -> ActionCodec:
+    stats = fit_action_stats(reader.actions())
+    return ActionCodec(stats, contract.horizon, contract.tensor_channels, contract.tensor_horizon)
+
+
+def _check_suite(config: RunConfig, contract: Contract) -> None:
+    """Raises UserError for an unknown suite, task or option, or one that does not fit the model."""
+    find_suite(config.env.suite)
+    settings, env = config.supervised, config.env
+    if not settings.data.path or settings.data.grounding_images:
+        make_tabletop(env.suite, 1).close()
+    elif not settings.eval_every or env.mode == "connect":
+        return
+    suite = make_suite(env.suite, 1, **config_options(env))
+    contract.check(suite.spec)
+    suite.close()
+
+
+def _opened(path: str | Path, contract: Contract) -> LeRobotReader:
+    reader = LeRobotReader(path)
+    _check_dataset(contract, reader)
+    return reader
 
 
 def _check_dataset(contract: Contract, reader: LeRobotReader) -> None:

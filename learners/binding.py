@@ -103,11 +103,16 @@ class BindingTrainer:
             orthogonal=linear_weights(model.backbone.model),
         )
 
-    def train(self, progress: Callable[[int, dict[str, float]], None] | None = None) -> float:
+    def train(
+        self,
+        progress: Callable[[int, dict[str, float]], None] | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> float:
         """Take all steps.
 
         Args:
             progress: called now and then with the step and `error`.
+            stop: asked after each step whether to end early, as if this step were the last.
 
         Returns:
             Mean error over the last steps, as a fraction of the image's width.
@@ -126,6 +131,8 @@ class BindingTrainer:
             recent = [*recent[-99:], error]
             if progress is not None and (step + 1) % 20 == 0:
                 progress(step + 1, {"error": float(np.mean(recent))})
+            if stop is not None and stop():
+                break
         return float(np.mean(recent))
 
     def loss(

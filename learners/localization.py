@@ -69,11 +69,16 @@ class LocalizationTrainer:
             orthogonal=linear_weights(model.backbone.model.visual),
         )
 
-    def train(self, progress: Callable[[int, dict[str, float]], None] | None = None) -> float:
+    def train(
+        self,
+        progress: Callable[[int, dict[str, float]], None] | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> float:
         """Take all steps.
 
         Args:
             progress: called now and then with the step and `pixel_error`.
+            stop: asked after each step whether to end early, as if this step were the last.
 
         Returns:
             Mean error over the last steps, as a fraction of the image's width.
@@ -93,6 +98,8 @@ class LocalizationTrainer:
             recent = [*recent[-99:], float(error)]
             if progress is not None and (step + 1) % 20 == 0:
                 progress(step + 1, {"error": float(np.mean(recent))})
+            if stop is not None and stop():
+                break
         return float(np.mean(recent))
 
     def predict(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:

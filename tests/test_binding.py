@@ -88,3 +88,15 @@ def test_offsets_are_learned_where_the_scenes_know_them():
     with torch.no_grad():
         _, found = trainer.predict(np.array([0]), np.array([0]))
     assert np.abs(found[0, :2].numpy() - offsets[0, :2]).max() < 0.03
+
+
+def test_a_stop_ends_after_the_step():
+    asked = []
+
+    def stop():
+        asked.append(True)
+        return len(asked) == 2
+
+    trainer = make_trainer(["put the spoon on the towel"], numbered_places(8), steps=9)
+    assert np.isfinite(trainer.train(stop=stop))
+    assert len(asked) == 2

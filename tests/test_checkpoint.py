@@ -126,7 +126,14 @@ def test_truncated_or_missing_file_is_named(folder: Path, name: str) -> None:
     ("name", "key", "value", "words"),
     [
         ("config.json", "model_type", "llama", "model_type is 'llama'"),
-        ("config.json", "expert", {"width": 1}, "missing"),
+        ("config.json", "expert", {"width": 1}, r"config.json: expert: .*missing"),
+        ("config.json", "value", None, r"config.json: value is None; needed are the sections"),
+        ("config.json", "backbone", {"text_config": []}, r"config.json: .*text_config"),
+        ("contract.json", "tensor_channels", 32, "tensor_channels is 32, .*Set.* to 64"),
+        ("contract.json", "tensor_horizon", 16, "tensor_horizon is 16, .*Set.* to 8"),
+        ("contract.json", "embodiment", [], r"contract.json: "),
+        ("action_stats.json", "low", "a", r"action_stats.json: "),
+        ("preprocessor_config.json", "patch_size", 0, r"preprocessor_config.json: "),
         ("contract.json", "horizon", 99, "horizon 99"),
         ("action_stats.json", "low", [9.0] * 5, "exceeds"),
         ("preprocessor_config.json", "crop", 1, "crop"),
@@ -179,3 +186,25 @@ def test_a_checkpoint_keeps_its_number_format(tmp_path: Path) -> None:
     again = QwenVLA.from_pretrained(tmp_path / "model")
     assert {p.dtype for p in again.backbone.parameters()} == {torch.bfloat16}
     assert {p.dtype for p in again.expert.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".json")])
+def test_a_file_that_holds_no_object_is_named(folder: Path, name: str) -> None:
+    (folder / name).write_text("[1]")
+    with pytest.raises(CheckpointError, match=rf"{name} is damaged: not an object but \[1\]"):
+        QwenVLA.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("key", ["backbone", "expert", "value"])
+def test_a_missing_section_is_named_with_its_file(folder: Path, key: str) -> None:
+    values = json.loads((folder / "config.json").read_text())
+    del values[key]
+    (folder / "config.json").write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match=rf"config.json: {key} is missing"):
+        QwenVLA.from_pretrained(folder)
+
+
+def test_statistics_must_be_of_the_contracts_channels(folder: Path) -> None:
+    (folder / "action_stats.json").write_text('{"low": [0, 0], "high": [1, 1]}')
+    with pytest.raises(CheckpointError, match=r"action_stats.json: .*2 channels, .* has 5"):
+        QwenVLA.from_pretrained(folder)

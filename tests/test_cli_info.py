@@ -1,10 +1,13 @@
 """`vlarl info` and `vlarl doctor`: the same as data and as text."""
 
 import json
+import shutil
 
 import pytest
 
 from actors import cli
+from vlarl.model.checkpoint import PACKAGED
+from vlarl.runs import RunFolder
 
 
 def answer(capsys, *words):
@@ -92,3 +95,13 @@ def test_doctor_reports_each_thing_once(capsys):
     assert len(set(names)) == len(names)
     assert {"python", "torch", "ray", "mujoco", "opengl", "disk", "memory"} <= set(names)
     assert found["ok"] == all(finding["ok"] for finding in found["findings"])
+
+
+def test_a_run_is_counted_by_its_last_checkpoint(tmp_path, capsys):
+    run = RunFolder(tmp_path / "run")
+    with run.checkpoint(1) as folder:
+        shutil.copytree(PACKAGED / "tabletop-sft", folder, dirs_exist_ok=True)
+    assert answer(capsys, "info", "model", str(run.path))["contract"]
+    (run.path / "checkpoints" / "step_1" / "contract.json").write_text("{}")
+    assert cli.run(["info", "model", str(run.path)]) == 2
+    assert "contract.json has 2 bytes" in capsys.readouterr().err

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from actors import controller
+from actors import cli, controller
 from actors.controller import Interrupt, iterate, train
+from actors.runtime import InprocessRuntime
 from vlarl.config.load import load_config
 from vlarl.errors import CheckpointError, ConfigError
 from vlarl.progress import Progress
@@ -84,14 +85,15 @@ def test_interrupt_ends_after_the_iteration_with_a_checkpoint(tmp_path):
     assert run.steps() == [1]
 
 
-def test_second_interrupt_is_immediate():
-    before = signal.getsignal(signal.SIGINT)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_second_interrupt_is_immediate(number):
+    before = signal.getsignal(number)
     with Interrupt.watching() as interrupt:
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
         assert interrupt.pressed
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
+            os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is before
 
 
 def test_no_iteration_begins_after_the_budget(tmp_path):
@@ -181,5 +183,49 @@ def test_a_missing_checkpoint_leaves_nothing_behind(tmp_path):
 def test_contract_is_held_against_the_environments(tmp_path):
     first = train(debug_config(tmp_path, "ppo.iterations=1"))
     overrides = (f"model.checkpoint={first['checkpoint']}", "env.image_size=32", "name=other")
-    with pytest.raises(CheckpointError, match="64x64"):
+    with pytest.raises(CheckpointError, match=r"(?s)64x64.*Use env.image_size=64"):
         train(debug_config(tmp_path, *overrides))
+
+
+def test_a_mistake_in_a_run_to_continue_leaves_it_as_it_was(tmp_path):
+    mistake = (f"model.checkpoint={tmp_path}/nowhere", "resume=auto")
+    with pytest.raises(CheckpointError, match="nowhere"):
+        train(debug_config(tmp_path, *mistake))
+    assert not (tmp_path / "debug").exists()
+    (tmp_path / "debug").mkdir()
+    (tmp_path / "debug" / "config.yaml").write_text("before")
+    with pytest.raises(CheckpointError, match="nowhere"):
+        train(debug_config(tmp_path, *mistake))
+    assert (tmp_path / "debug" / "config.yaml").read_text() == "before"
+
+
+def test_a_run_without_a_checkpoint_begins_again_without_its_old_metrics(tmp_path):
+    _, run = make_run(tmp_path, "ppo.iterations=1")
+    run.log(1, success_rate=0.0)
+    run.log(2, success_rate=0.0)
+    train(debug_config(tmp_path, "ppo.iterations=1", "resume=auto"))
+    assert [row["step"] for row in run.metrics()] == [1]
+
+
+def test_the_demo_continues_no_run(tmp_path, capsys):
+    assert cli.run(["demo", "name=halted", "resume=auto", f"output={tmp_path}"]) == 2
+    message = capsys.readouterr().err
+    assert "vlarl rl configs/rl/demo.yaml name=halted resume=auto" in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_termination_request_leaves_a_checkpoint_and_exit_code_1(tmp_path, monkeypatch, capsys):
+    iteration = InprocessRuntime.iterate
+
+    def terminated(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return iteration(self)
+
+    monkeypatch.setattr(InprocessRuntime, "iterate", terminated)
+    words = ["rl", str(CONFIG), f"output={tmp_path}", "ppo.iterations=3", "--json"]
+    assert cli.run(words) == 1
+    captured = capsys.readouterr()
+    result = json.loads(captured.out)
+    assert result["interrupted"]
+    assert RunFolder(tmp_path / "debug").steps() == [1]
+    assert f"left {result['checkpoint']}, which name=debug resume=auto continues" in captured.err

@@ -91,3 +91,17 @@ def test_tokens_of_a_view_depend_on_that_view_alone(scenes):
         ego_again, wrist_again = model.view_tokens(model.processor.pixels(changed, 2))
     assert torch.equal(ego, ego_again)
     assert not torch.allclose(wrist, wrist_again)
+
+
+def test_a_stop_ends_after_the_step(scenes):
+    asked = []
+
+    def stop():
+        asked.append(True)
+        return len(asked) == 2
+
+    trainer = LocalizationTrainer(
+        make_model(), LocalizationConfig(steps=9, batch_size=8), scenes, seed=1
+    )
+    assert np.isfinite(trainer.train(stop=stop))
+    assert len(asked) == 2

@@ -12,6 +12,7 @@ from vlarl.errors import CheckpointError, ConfigError
 from vlarl.model.presets import build, channel_bounds_codec, tabletop_contract
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.start import given_model
+from vlarl.runs import RunFolder
 
 
 def saved(folder: Path, seed: int, preset: str = "tiny") -> QwenVLA:
@@ -85,3 +86,22 @@ def test_contradictions_are_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         config_of("model.checkpoint=", *overrides)
     assert message in str(caught.value)
+
+
+def test_a_run_folder_means_its_last_checkpoint_and_a_changed_one_is_refused(
+    tmp_path: Path,
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    with run.checkpoint(3) as folder:
+        model = saved(folder, 0)
+    config = config_of(f"model.checkpoint={run.path}")
+    found = given_model(config)
+    assert found is not None
+    assert torch.equal(found.value_head.out.weight, model.value_head.out.weight)
+    weights = run.path / "checkpoints" / "step_3" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    for name in (run.path, weights.parent):
+        with pytest.raises(CheckpointError, match=r"model.safetensors was changed"):
+            given_model(config_of(f"model.checkpoint={name}"))

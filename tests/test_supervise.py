@@ -1,16 +1,23 @@
 """The supervised stage as a whole, on its shipped debug config."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 
+import actors.supervise
+from actors import cli
+from actors.controller import Interrupt
 from actors.supervise import supervise
+from learners.supervised import SupervisedTrainer
 from vlarl.config.load import load_config
 from vlarl.data.lerobot_reader import LeRobotReader
-from vlarl.errors import UserError
+from vlarl.errors import ConfigError, UserError
 from vlarl.model.qwen_vla import QwenVLA
+from vlarl.runs import RunFolder
 
 CONFIG = Path(__file__).parents[1] / "configs/sft/debug.yaml"
 
@@ -46,3 +53,78 @@ def test_dataset_of_another_image_size_is_refused(tmp_path):
     dataset = f"supervised.data.path={tmp_path / 'small/demonstrations'}"
     with pytest.raises(UserError, match="cameras"):
         train(tmp_path, "name=big", dataset, "env.image_size=64", "supervised.collect.episodes=400")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("model.checkpoint=nowhere", "nowhere"),
+        ("model.backbone=nowhere", "nowhere"),
+        ("model.preset=qwen_vla_4b", "tokenizer comes with the backbone"),
+        ("model.checkpoint=tabletop-sft", "Use env.image_size=64"),
+        ("env.suite=tabeltop", "Did you mean 'tabletop'"),
+        ("env.suite=counting", "no scripted expert"),
+        ("env.tasks=[typo]", "typo"),
+        ("env.image_size=40", "env.image_size = 40"),
+        ("supervised.data.path=/nowhere", "/nowhere"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_written(tmp_path, capsys, override, words):
+    own = ["supervised.collect.episodes=400"] if "data.path" in override else []
+    assert cli.run(["sft", str(CONFIG), f"output={tmp_path}/runs", override, *own]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("vlarl: ")
+    assert words in message
+    assert "collecting" not in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_taken_name_is_refused_before_demonstrations_are_collected(tmp_path):
+    RunFolder(tmp_path / "taken").log(1, action_loss=0.5)
+    with pytest.raises(ConfigError, match="already holds a run"):
+        train(tmp_path, "name=taken")
+    assert [path.name for path in (tmp_path / "taken").iterdir()] == ["metrics.jsonl"]
+
+
+@pytest.mark.parametrize("trainer", ["LocalizationTrainer", "BindingTrainer"])
+def test_a_stop_while_learning_to_see_ends_cleanly(tmp_path, monkeypatch, capsys, trainer):
+    learn = getattr(actors.supervise, trainer).train
+
+    def stopped(self, progress, stop):
+        os.kill(os.getpid(), signal.SIGINT)
+        return learn(self, progress, stop)
+
+    monkeypatch.setattr(getattr(actors.supervise, trainer), "train", stopped)
+    prefix = "supervised.localization"
+    steps = [f"{prefix}.{key}=2" for key in ("steps", "binding_steps", "binding_batch_size")]
+    words = ["sft", str(CONFIG), f"output={tmp_path}", "name=run", f"{prefix}.batch_size=2", *steps]
+    assert cli.run(words) == 1
+    assert capsys.readouterr().err.endswith("vlarl: stopped\n")
+    run = RunFolder(tmp_path / "run")
+    assert not run.steps()
+    assert not run.metrics()
+    monkeypatch.undo()
+    assert train(tmp_path, *words[3:], "resume=auto")["steps"] == 4
+    assert [row["step"] for row in run.metrics()] == [0, 1, 2, 3, 4]
+
+
+def test_a_stop_while_collecting_leaves_no_half_of_a_dataset(tmp_path, monkeypatch):
+    monkeypatch.setattr(Interrupt, "pressed", True, raising=False)
+    monkeypatch.setattr(Interrupt, "__init__", lambda self: None)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, "name=run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.yaml"]
+
+
+def test_a_stop_during_training_is_exit_code_1(tmp_path, monkeypatch, capsys):
+    step = SupervisedTrainer.train_step
+
+    def stopped(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return step(self)
+
+    monkeypatch.setattr(SupervisedTrainer, "train_step", stopped)
+    assert cli.run(["sft", str(CONFIG), f"output={tmp_path}", "name=run", "--json"]) == 1
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["steps"] == 1
+    assert "step_1, which name=run resume=auto continues" in captured.err

@@ -6,7 +6,7 @@ or another gripper convention are an error in words, not a low success rate.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from vlarl.embodiment import MAX_CHANNELS, Embodiment, embodiment_name
@@ -51,6 +51,14 @@ class Contract:
         Raises:
             CheckpointError: naming every mismatch.
         """
+        problems = self._problems(spec)
+        if problems:
+            raise CheckpointError(
+                f"the checkpoint does not fit suite {spec.suite!r}:\n  "
+                + "\n  ".join([*problems, self._remedy(spec)])
+            )
+
+    def _problems(self, spec: EnvSpec) -> list[str]:
         problems = [*self._camera_problems(spec), *self._channel_problems(spec)]
         if embodiment_name(spec.embodiment) != self.embodiment.name:
             problems.append(
@@ -61,10 +69,15 @@ class Contract:
                 f"control frequency: checkpoint {self.embodiment.control_hz:g} Hz, "
                 f"environment {spec.control_hz:g} Hz"
             )
-        if problems:
-            raise CheckpointError(
-                f"the checkpoint does not fit suite {spec.suite!r}:\n  " + "\n  ".join(problems)
-            )
+        return problems
+
+    def _remedy(self, spec: EnvSpec) -> str:
+        """Another image size, if that is all it takes."""
+        height, width = self.cameras[0].height, self.cameras[0].width
+        resized = tuple(CameraSpec(camera.name, height, width) for camera in spec.cameras)
+        if height == width and not self._problems(replace(spec, cameras=resized)):
+            return f"Use env.image_size={height}, or name another checkpoint."
+        return "Name another checkpoint or suite."
 
     def _camera_problems(self, spec: EnvSpec) -> list[str]:
         offered = {camera.name: camera for camera in spec.cameras}
@@ -108,5 +121,7 @@ class Contract:
             cameras = tuple(CameraSpec(**camera) for camera in values["cameras"])
             embodiment = Embodiment.from_dict(values["embodiment"])
             return Contract(**{**values, "cameras": cameras, "embodiment": embodiment})
-        except (TypeError, KeyError) as error:
+        except KeyError as error:
+            raise ValueError(f"contract: {error.args[0]} is missing") from error
+        except TypeError as error:
             raise ValueError(f"contract: {error}") from error

@@ -49,17 +49,27 @@ class RunFolder:
         Raises:
             ConfigError: if the folder already holds a run and `resume` is `never`.
         """
+        cls.refuse_taken(config)
         path = Path(config.output) / (config.name or _default_name(config))
-        if (path / "metrics.jsonl").exists() and config.resume == "never":
-            raise ConfigError(
-                f"name = {config.name!r}: {path} already holds a run. Choose another name, delete "
-                "it, or continue it with resume=auto."
-            )
         run = cls(path, config.keep_checkpoints)
         run._remove_leftovers()
         dump_config(config, path / "config.yaml")
         run._sinks = open_sinks(path, config.logging, config_dict(config))
         return run
+
+    @staticmethod
+    def refuse_taken(config: RunConfig) -> None:
+        """What `create` refuses, without creating anything: to be known before long work.
+
+        Raises:
+            ConfigError: if the folder already holds a run and `resume` is `never`.
+        """
+        path = Path(config.output) / config.name
+        if config.name and (path / "metrics.jsonl").exists() and config.resume == "never":
+            raise ConfigError(
+                f"name = {config.name!r}: {path} already holds a run. Choose another name, delete "
+                "it, or continue it with resume=auto."
+            )
 
     @property
     def metrics_file(self) -> Path:

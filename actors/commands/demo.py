@@ -12,8 +12,14 @@ CONFIG = "configs/rl/demo.yaml"
 def run(invocation: Invocation) -> dict[str, Any]:
     """RL from the shipped SFT checkpoint, evaluated before and after, with a report page."""
     from vlarl.config.load import load_config
+    from vlarl.errors import ConfigError
 
     config = load_config(CONFIG, invocation.overrides)
+    if config.resume != "never":
+        raise ConfigError(
+            f"resume = {config.resume!r}: `vlarl demo` keeps to a clock and cannot continue a run. "
+            f"Continue it with: vlarl rl {CONFIG} name={config.name} resume=auto"
+        )
     from actors.demo import demo
 
     return demo(config)

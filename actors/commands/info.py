@@ -30,6 +30,7 @@ def _model(name: str, invocation: Invocation) -> dict[str, Any]:
     from vlarl.model.parameters import breakdown, total
     from vlarl.model.presets import load_preset, modules_of
     from vlarl.model.qwen_vla import QwenVLA
+    from vlarl.runs import checkpoint_of
 
     _only(invocation, "model", {"model"})
     name = name or invocation.settings.get("model", "") or "tiny"
@@ -40,7 +41,7 @@ def _model(name: str, invocation: Invocation) -> dict[str, Any]:
         close = difflib.get_close_matches(name, preset_names(), n=1)
         if close and not Path(name).is_dir():
             raise UserError(f"info model: {name}: no such preset. Did you mean {close[0]}?")
-        model = QwenVLA.from_pretrained(name)
+        model = QwenVLA.from_pretrained(checkpoint_of(name))
         groups = breakdown(model.backbone, model.expert, model.value_head)
         found["contract"] = model.contract.to_dict()
         cameras = ", ".join(f"{c.name} {c.width}x{c.height}" for c in model.contract.cameras)
@@ -180,7 +181,7 @@ COMMAND = Command(
     arguments=("TOPIC",),
     optional=("NAME",),
     details=(
-        "  model [NAME]         parameters part by part, of a preset or a checkpoint\n"
+        "  model [NAME]         parameters part by part, of a preset, a checkpoint or a run\n"
         "  suites [SUITE]       tasks, cameras, channels\n"
         "  rewards              reward functions\n"
         "  embodiments [NAME]   robots; of one (or of its file) all channels and the prompt\n"

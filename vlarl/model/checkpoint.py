@@ -15,11 +15,14 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import Qwen3_5Config
 from transformers.models.qwen3_5.tokenization_qwen3_5 import Qwen3_5Tokenizer
@@ -38,6 +41,12 @@ PACKAGED = Path(__file__).resolve().parents[1] / "checkpoints"
 MODEL_TYPE = "qwen_vla"
 _TIED_HEAD = "backbone.lm_head.weight"
 _VALUE_HEAD = "value_head."
+_SECTIONS = ("backbone", "expert", "value")
+_UNUSABLE = (
+    *(TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError),
+    StrictDataclassError,
+)
+"""What numbers and types that make no sense raise, here and in the libraries, once JSON is read."""
 
 logger = logging.getLogger(__name__)
 
@@ -69,29 +78,29 @@ def load(folder_or_name: str | Path) -> QwenVLA:
         CheckpointError: if it is missing, truncated, or does not match its own config.
     """
     folder = resolve(folder_or_name)
-    config = _read_json(folder / "config.json")
-    if config.get("model_type") != MODEL_TYPE:
-        raise CheckpointError(
-            f"{folder}/config.json: model_type is {config.get('model_type')!r}, not {MODEL_TYPE!r}"
-        )
-    try:
-        contract = Contract.from_dict(_read_json(folder / "contract.json"))
-        stats = ActionStats.from_dict(_read_json(folder / "action_stats.json"))
+    config = _read_config(folder / "config.json")
+    with _blaming(folder / "contract.json") as file:
+        contract = Contract.from_dict(_read_json(file))
+    with _blaming(folder / "config.json: expert"):
+        expert = ExpertConfig(**config["expert"])
+    _check_sizes(folder, contract, expert)
+    with _blaming(folder / "action_stats.json") as file:
+        stats = ActionStats.from_dict(_read_json(file))
+        _check_channels(stats, contract)
         codec = ActionCodec(
             stats, contract.horizon, contract.tensor_channels, contract.tensor_horizon
         )
-        layout = _layout(_read_json(folder / "preprocessor_config.json"))
-        processor = Processor(_tokenizer(folder), contract, layout)
-        backbone = Qwen3_5Config.from_dict(config["backbone"])
-        expert = ExpertConfig(**config["expert"])
+    with _blaming(folder / "preprocessor_config.json") as file:
+        layout = _layout(_read_json(file))
+        layout.tokens(contract.cameras[0].height, contract.cameras[0].width)
+    with _blaming(folder / "tokenizer.json"):
+        tokenizer = _tokenizer(folder)
+    with _blaming(folder / "contract.json"):
+        processor = Processor(tokenizer, contract, layout)
+    with _blaming(folder / "config.json: value"):
         value = ValueConfig(**config["value"])
-    except (TypeError, KeyError) as error:
-        raise CheckpointError(f"{folder}: {error}") from error
-    except ValueError as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{folder}: {error}") from error
-    with empty_weights():
+    with _blaming(folder / "config.json"), empty_weights():
+        backbone = Qwen3_5Config.from_dict(config["backbone"])
         model = QwenVLA(backbone, expert, contract, codec, processor, value)
     _restore(model, TensorFiles(folder), str(folder))
     return model
@@ -150,6 +159,56 @@ def _restore(model: QwenVLA, tensors: TensorFiles, origin: str) -> None:
     assert not still_empty(model)
 
 
+@contextmanager
+def _blaming(file: Path) -> Iterator[Path]:
+    """Whatever the block cannot make sense of is a CheckpointError that names `file`."""
+    try:
+        yield file
+    except CheckpointError:
+        raise
+    except _UNUSABLE as error:
+        lacks = isinstance(error, KeyError)
+        reason = f"{error.args[0]} is missing" if lacks else str(error)
+        raise CheckpointError(f"{file}: {reason}") from error
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    config = _read_json(file)
+    if config.get("model_type") != MODEL_TYPE:
+        raise CheckpointError(
+            f"{file}: model_type is {config.get('model_type')!r}, not {MODEL_TYPE!r}. A Qwen3.5 "
+            "folder is no checkpoint yet: start from it with model.backbone=FOLDER"
+        )
+    for section in _SECTIONS:
+        if not isinstance(config.get(section), dict):
+            found = f"is {config[section]!r:.40}" if section in config else "is missing"
+            raise CheckpointError(
+                f"{file}: {section} {found}; needed are the sections {', '.join(_SECTIONS)}, as "
+                "this version writes them. Name another checkpoint"
+            )
+    return config
+
+
+def _check_sizes(folder: Path, contract: Contract, expert: ExpertConfig) -> None:
+    """The action tensor of the contract must be the one that the expert was made for."""
+    for key, made_for in (("horizon", expert.horizon), ("channels", expert.channels)):
+        found = getattr(contract, f"tensor_{key}")
+        if found != made_for:
+            raise CheckpointError(
+                f"{folder / 'contract.json'}: tensor_{key} is {found}, config.json says "
+                f"expert.{key} = {made_for}. Set tensor_{key} to {made_for} again, or name another "
+                "checkpoint"
+            )
+
+
+def _check_channels(stats: ActionStats, contract: Contract) -> None:
+    expected = len(contract.embodiment.channels)
+    if len(stats.low) != expected:
+        raise ValueError(
+            f"low and high are of {len(stats.low)} channels, contract.json has {expected}"
+        )
+
+
 def _config(model: QwenVLA) -> dict[str, Any]:
     return {
         "model_type": MODEL_TYPE,
@@ -177,8 +236,13 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"checkpoint file {path} is missing") from error
     except ValueError as error:
         raise CheckpointError(f"checkpoint file {path} is damaged: {error}") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(
+            f"checkpoint file {path} is damaged: not an object but {values!r:.40}"
+        )
+    return values

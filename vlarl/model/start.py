@@ -9,10 +9,13 @@ from vlarl.errors import CheckpointError
 from vlarl.model.pretrained import Pretrained, load_pretrained
 from vlarl.model.processor import Processor
 from vlarl.model.qwen_vla import QwenVLA
+from vlarl.runs import checkpoint_of
 
 
 def given_model(config: ModelConfig, resumed: Path | None = None) -> QwenVLA | None:
     """The run's own last checkpoint, else the configured one or two; None: there is none.
+
+    A configured one is a folder, a run (its last checkpoint) or the name of a packaged one.
 
     Raises:
         CheckpointError: for a checkpoint that is missing, damaged, or does not fit the other.
@@ -20,11 +23,11 @@ def given_model(config: ModelConfig, resumed: Path | None = None) -> QwenVLA | N
     if resumed is not None:
         return QwenVLA.from_pretrained(resumed)
     if config.checkpoint:
-        return QwenVLA.from_pretrained(config.checkpoint)
+        return QwenVLA.from_pretrained(checkpoint_of(config.checkpoint))
     if config.init.backbone:
         return combined(
-            QwenVLA.from_pretrained(config.init.backbone),
-            QwenVLA.from_pretrained(config.init.expert),
+            QwenVLA.from_pretrained(checkpoint_of(config.init.backbone)),
+            QwenVLA.from_pretrained(checkpoint_of(config.init.expert)),
         )
     return None
 

@@ -207,17 +207,43 @@ def run(
         `speedup_as_used`, `speedup_given_chunks` (env servers against the better peer; absent
         without peers), and `machine`.
     """
-    root = Path(__file__).resolve().parents[1]
-    path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    keys = [(name, mode) for name in contenders for mode in MODES]
-    processes: dict[tuple[str, str], subprocess.Popen[str]] = {}
     windows: dict[str, dict[str, list[float]]] = {
         name: {m: [] for m in MODES} for name in contenders
     }
     memory: dict[str, dict[str, int]] = {name: {} for name in contenders}
+    with _contest(contenders, num_envs) as processes:
+        for _ in range(repeats):
+            for (name, mode), process in processes.items():
+                answer = json.loads(_line(process, "{", f"{seconds}\n"))
+                windows[name][mode].append(answer["rate"])
+                memory[name][mode] = answer["memory"]
+    rates = {
+        name: {mode: statistics.median(values) for mode, values in modes.items()}
+        for name, modes in windows.items()
+    }
+    return {
+        "num_envs": num_envs,
+        "seconds": seconds,
+        "repeats": repeats,
+        "rates": rates,
+        "windows": windows,
+        "memory": memory,
+        "machine": {"cores": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0]},
+        **speedups(rates),
+    }
+
+
+@contextmanager
+def _contest(
+    contenders: tuple[str, ...], num_envs: int
+) -> Iterator[dict[tuple[str, str], subprocess.Popen[str]]]:
+    """A process for each contender and mode, all built and waiting; they end with the block."""
+    root = Path(__file__).resolve().parents[1]
+    path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    processes: dict[tuple[str, str], subprocess.Popen[str]] = {}
     try:
-        for name, mode in keys:
+        for name, mode in ((name, mode) for name in contenders for mode in MODES):
             arguments = ["--contender", name, "--mode", mode, "--num-envs", str(num_envs)]
             process = subprocess.Popen(
                 [sys.executable, __file__, *arguments],
@@ -228,33 +254,22 @@ def run(
             )
             processes[name, mode] = process
             _line(process, "ready")
-        for _ in range(repeats):
-            for name, mode in keys:
-                answer = json.loads(_line(processes[name, mode], "{", f"{seconds}\n"))
-                windows[name][mode].append(answer["rate"])
-                memory[name][mode] = answer["memory"]
+        yield processes
     finally:
         for process in processes.values():
             process.communicate()
-    rates = {
-        name: {mode: statistics.median(values) for mode, values in modes.items()}
-        for name, modes in windows.items()
+
+
+def speedups(rates: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Env servers, given chunks, against the better peer as it is used and given chunks too."""
+    peers = [rates[name] for name in PEERS if name in rates]
+    if not peers or "servers" not in rates:
+        return {}
+    ours = rates["servers"]["chunks"]
+    return {
+        "speedup_as_used": ours / max(peer["steps"] for peer in peers),
+        "speedup_given_chunks": ours / max(peer["chunks"] for peer in peers),
     }
-    result = {
-        "num_envs": num_envs,
-        "seconds": seconds,
-        "repeats": repeats,
-        "rates": rates,
-        "windows": windows,
-        "memory": memory,
-        "machine": {"cores": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0]},
-    }
-    peers = [name for name in contenders if name in PEERS]
-    if peers and "servers" in contenders:
-        ours = rates["servers"]["chunks"]
-        result["speedup_as_used"] = ours / max(rates[peer]["steps"] for peer in peers)
-        result["speedup_given_chunks"] = ours / max(rates[peer]["chunks"] for peer in peers)
-    return result
 
 
 def _line(process: subprocess.Popen[str], start: str, request: str = "") -> str:

@@ -1,9 +1,9 @@
-"""The benchmarks of RL run as a user runs them, with next to nothing to do."""
+"""The benchmarks run as a user runs them, with next to nothing to do."""
 
 import pytest
 import torch
 
-from benchmarks import bench_gradient, bench_load
+from benchmarks import bench_envs, bench_gradient, bench_load
 from benchmarks.bench_rl import COLUMNS, run, table
 
 SMALL = (
@@ -49,3 +49,31 @@ def test_a_checkpoint_loads_within_little_more_than_its_size() -> None:
     assert result["weight_bytes"] > 4_000_000
     assert result["beyond_bytes"] < 64 * 2**20
     assert "tiny: weights" in bench_load.table(result)
+
+
+@pytest.mark.slow
+def test_env_benchmark_measures_every_contender() -> None:
+    result = bench_envs.run(seconds=0.2, repeats=2, num_envs=2)
+    assert set(result["rates"]) == set(bench_envs.CONTENDERS)
+    for name, modes in result["rates"].items():
+        assert set(modes) == set(bench_envs.MODES)
+        assert all(rate > 0 for rate in modes.values())
+        assert all(len(values) == 2 for values in result["windows"][name].values())
+        assert all(size > 0 for size in result["memory"][name].values())
+        assert name in bench_envs.table(result)
+    assert f"{result['speedup_as_used']:.1f}x" in bench_envs.table(result)
+
+
+def test_speedups_are_those_over_the_better_peer() -> None:
+    rates = {
+        "servers": {"chunks": 60.0, "steps": 7.0},
+        "gymnasium": {"chunks": 20.0, "steps": 5.0},
+        "torchrl": {"chunks": 30.0, "steps": 4.0},
+    }
+    assert bench_envs.speedups(rates) == {"speedup_as_used": 12.0, "speedup_given_chunks": 2.0}
+    assert bench_envs.speedups({"servers": rates["servers"]}) == {}
+
+
+def test_a_contender_that_ends_is_named() -> None:
+    with pytest.raises(RuntimeError, match="nobody"):
+        bench_envs.run(seconds=0.1, repeats=1, num_envs=2, contenders=("nobody",))

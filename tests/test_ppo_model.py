@@ -6,30 +6,34 @@ import numpy as np
 import pytest
 import torch
 from fake_model import rollout
+from padding import lengthened, moved_right
 
 from learners.ppo import PPOLearner
+from vlarl.config.load import load_config
 from vlarl.config.schema import ExplorationConfig, OptimizerConfig, PPOConfig, SamplingConfig
+from vlarl.flow import flow_matching_loss, interpolate, target_velocity
 from vlarl.model.presets import build, channel_bounds_codec, tabletop_contract
 from vlarl.policy import Policy
-from vlarl.sampler import score
+from vlarl.ppo import clipped_surrogate, clipped_value_loss
+from vlarl.sampler import sample_explore, score
 
 SAMPLING = SamplingConfig(denoising_steps=4, execute_steps=5)
 INSTRUCTION = "Pick up the red cube"
 
 
-@pytest.fixture(scope="module")
-def model():
-    """Random weights in which nothing is zero any more."""
+@pytest.fixture(scope="module", params=["tiny", "tiny-pooled"])
+def model(request):
+    """Random weights in which nothing is zero any more; the pooled one is what ships."""
     torch.set_num_threads(1)
     contract = tabletop_contract()
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        built = build("tiny", contract, channel_bounds_codec(contract))
+        built = build(request.param, contract, channel_bounds_codec(contract))
         with torch.no_grad():
             for parameters in built.parts().values():
                 for parameter in parameters:
                     parameter.add_(0.02 * torch.randn_like(parameter))
-    return built
+    return built.eval()
 
 
 def images(n, seed=0):
@@ -54,17 +58,137 @@ def scored(model, context, chunk, sampling=SAMPLING):
     )
 
 
-@pytest.mark.parametrize("kind", ["flow_sde", "flow_cps", "flow_noise"])
-def test_the_density_is_the_same_at_the_same_shapes_and_nearly_so_at_others(model, kind):
-    exploration = ExplorationConfig(kind=kind, last_step=2)
-    sampling = dataclasses.replace(SAMPLING, exploration=exploration)
+SAMPLINGS = {
+    kind: dataclasses.replace(SAMPLING, exploration=ExplorationConfig(kind=kind, last_step=2))
+    for kind in ("flow_sde", "flow_cps", "flow_noise")
+} | {"demo": load_config("configs/rl/demo.yaml").sampling}
+every_sampling = pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS)
+
+
+def log_ratio(new, chunk):
+    """The largest, of any sample."""
+    return float((new - chunk["log_prob"]).abs().max())
+
+
+@every_sampling
+def test_scoring_at_the_same_shapes_gives_ratio_1_kl_0_and_nothing_clipped(model, sampling):
+    """Although sampling uses the prepared context and scoring the stored one."""
+    decisions = explored(model, sampling=sampling)
+    context, chunk = decisions.context, decisions.chunk
+    assert context.get("shared") is None
+    assert (model.prepare(context).get("shared") is not None) == model.expert_config.prefix
+    with torch.no_grad():
+        again = scored(model, context, chunk, sampling)
+        seen_otherwise = scored(model, context[[5, 0, 1, 2, 3, 4]], chunk, sampling)
+    assert torch.equal(again, chunk["log_prob"])
+    _, stats = clipped_surrogate(again, chunk["log_prob"], torch.ones(6), 0.2)
+    assert stats["ratio"].tolist() == [1.0] * 6
+    assert not stats["kl"].any()
+    assert not stats["clipped"].any()
+    assert log_ratio(seen_otherwise, chunk) > 1e-2
+
+
+@every_sampling
+def test_another_composition_of_the_batch_hardly_changes_the_ratio(model, sampling):
     decisions = explored(model, sampling=sampling)
     context, chunk = decisions.context, decisions.chunk
     with torch.no_grad():
-        again = scored(model, context, chunk, sampling)
-        few = scored(model, context[:2], chunk[:2], sampling)
-    assert torch.equal(again, chunk["log_prob"])
-    assert float((few - again[:2]).abs().max()) < 1e-3
+        for rows in ([0, 1], [5], [3, 0, 3, 3, 1, 2, 5, 4, 4, 0, 0]):
+            found = scored(model, context[rows], chunk[rows], sampling)
+            assert log_ratio(found, chunk[rows]) < 1e-3
+
+
+@every_sampling
+@pytest.mark.parametrize("padded", [moved_right, lengthened])
+def test_other_padding_of_the_prompt_hardly_changes_the_ratio(model, sampling, padded):
+    decisions = explored(model, keep="inputs", sampling=sampling)
+    with torch.no_grad():
+        context = model.encode(padded(decisions.inputs, 3))
+        found = scored(model, context, decisions.chunk, sampling)
+    assert log_ratio(found, decisions.chunk) < 1e-3
+
+
+def outcome(model, context, chunk):
+    """Of the first sample: velocity, training loss, log-probability, value."""
+    tau = torch.linspace(0.1, 0.9, len(chunk))
+    clean, noise, mask = chunk["action"], chunk["y_k"], chunk["mask"]
+    velocity = model.velocity(context, interpolate(clean, noise, tau), tau, mask)
+    loss = flow_matching_loss(velocity, target_velocity(clean, noise), mask)
+    with torch.no_grad():
+        log_prob = scored(model, context, chunk)
+    every = (velocity, loss, log_prob, model.value(context))
+    return [tensor[0].detach() for tensor in every]
+
+
+def spoil_padded_channels(_context, chunk):
+    for key in ("action", "y_k", "y_next"):
+        chunk[key][..., ~chunk["mask"].any(dim=1)[0]] = 1e3
+
+
+def spoil_padded_steps(_context, chunk):
+    for key in ("action", "y_k", "y_next"):
+        chunk[key][:, ~chunk["mask"].any(dim=2)[0]] = 1e3
+
+
+def spoil_padded_tokens(context, _chunk):
+    context["hidden"][~context["mask"]] = 1e3
+
+
+def spoil_other_samples(context, chunk):
+    context["hidden"][1:] += torch.randn_like(context["hidden"][1:])
+    context["mask"][1:, -30:] = False
+    for key in ("action", "y_k", "y_next"):
+        chunk[key][1:] *= -2
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [spoil_padded_channels, spoil_padded_steps, spoil_padded_tokens, spoil_other_samples],
+)
+def test_what_is_not_the_samples_own_changes_nothing_of_it(model, spoil):
+    context = explored(model, 3).context
+    mask = model.codec.mask(3)
+    mask[:, 5:] = False
+    generator = torch.Generator().manual_seed(0)
+    chunk = sample_explore(
+        lambda y, tau: model.velocity(context, y, tau, mask),
+        torch.randn(mask.shape, generator=generator),
+        mask,
+        SAMPLING.denoising_steps,
+        SAMPLING.exploration,
+        1.0,
+        generator,
+    ).detach()
+    before = outcome(model, context, chunk)
+    spoiled = context.clone(), chunk.clone()
+    spoil(*spoiled)
+    assert not all((a == b).all() for a, b in zip(spoiled, (context, chunk), strict=True))
+    for found, expected in zip(outcome(model, *spoiled), before, strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_the_value_loss_reaches_the_value_head_alone_and_the_policy_loss_all_else(model):
+    decisions = explored(model, keep="inputs")
+    context, chunk = model.encode(decisions.inputs), decisions.chunk
+    value_loss = clipped_value_loss(
+        model.value(context), decisions.value, decisions.value + 1.0, clip=0.2
+    )
+    advantage = torch.linspace(-1, 1, 6)
+    policy_loss, _ = clipped_surrogate(
+        scored(model, context, chunk), chunk["log_prob"], advantage, 0.2
+    )
+    reached = {}
+    for name, loss in (("value", value_loss), ("policy", policy_loss)):
+        model.zero_grad()
+        loss.backward(retain_graph=True)
+        reached[name] = {
+            part
+            for part, parameters in model.parts().items()
+            if any(p.grad is not None and p.grad.any() for p in parameters)
+        }
+    model.zero_grad()
+    assert reached["value"] == {"value"}
+    assert reached["policy"] == {"vision", "language", "expert", "expert_biases"}
 
 
 def test_decisions_have_the_shapes_they_say(model):

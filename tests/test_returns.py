@@ -3,6 +3,7 @@
 import pytest
 import torch
 from tensordict import TensorDict
+from torchrl.objectives.value.functional import vec_generalized_advantage_estimate
 
 from vlarl.returns import generalized_advantage, normalized
 
@@ -72,6 +73,28 @@ def test_random_streams_agree_with_the_definition(seed, bootstrap):
     advantage, target = generalized_advantage(batch, 0.9, 0.8, bootstrap)
     torch.testing.assert_close(advantage, brute_force(batch, 0.9, 0.8, bootstrap))
     torch.testing.assert_close(target, advantage + batch["value"])
+
+
+@pytest.mark.parametrize("bootstrap", [False, True])
+def test_random_streams_agree_with_torchrls_estimate(bootstrap):
+    """TorchRL's vectorized one, which shares no code with the one that is called here."""
+    batch = random_batch(2)
+    streams = batch.view(5, 9).unsqueeze(-1)
+    ended = streams["terminated"] | streams["truncated"]
+    done = ended | streams["window_end"]
+    later = streams["value"].roll(-1, dims=1)
+    expected = vec_generalized_advantage_estimate(
+        0.9,
+        0.8,
+        streams["value"],
+        torch.where(done, streams["next_value"], later),
+        streams["reward"],
+        done,
+        streams["terminated"] if bootstrap else ended,
+    )
+    found = generalized_advantage(batch, 0.9, 0.8, bootstrap)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs.flatten())
 
 
 def final_value_matters(bootstrap=False, **ends):

@@ -4,8 +4,10 @@ import itertools
 
 import pytest
 import torch
+from torch.distributions import Normal
 
 from vlarl.config.schema import ExplorationConfig
+from vlarl.exploration import flow_times, transition
 from vlarl.sampler import sample_explore, sample_ode, score
 
 VARIANTS = [
@@ -82,6 +84,24 @@ def test_scoring_the_same_tensors_gives_ratio_exactly_1(config):
     other = score(lambda y, tau: 1.1 * wavy_velocity(y, tau), chunk, 4, config, 0.8, LOG_STD)
     assert (other != again).all()
     assert (score(wavy_velocity, chunk, 4, config, 0.4, LOG_STD) != again).all()
+
+
+@pytest.mark.parametrize("kind", ["flow_sde", "flow_cps", "flow_noise"])
+@pytest.mark.parametrize("noise_at", ["one", "all"])
+def test_the_density_is_that_of_what_was_drawn(kind, noise_at):
+    """Normal at the stored transition, and the stored transitions are draws from it."""
+    config = ExplorationConfig(kind=kind, noise_at=noise_at, last_step=2)
+    chunk = explore(config, batch=3000, temperature=0.8)
+    times, step = flow_times(4), chunk["step"]
+    drift = wavy_velocity(chunk["y_k"], times[step])
+    move = transition(config, chunk["y_k"], drift, times[step], times[step + 1], 0.8, LOG_STD)
+    normal = Normal(move.mean, move.std.expand_as(move.mean))
+    active = chunk["mask"]
+    density = normal.log_prob(chunk["y_next"]).masked_fill(~active, 0.0).sum(dim=(1, 2))
+    torch.testing.assert_close(chunk["log_prob"], density)
+    drawn = ((chunk["y_next"] - move.mean) / move.std)[active]
+    assert float(drawn.mean()) == pytest.approx(0, abs=0.03)
+    assert float(drawn.std()) == pytest.approx(1, abs=0.03)
 
 
 @pytest.mark.parametrize("config", VARIANTS, ids=lambda c: f"{c.kind}-{c.noise_at}-{c.logprob_at}")

@@ -132,17 +132,8 @@ def sample_explore(
         y_k, drift_k, y_next = (torch.stack(parts, dim=1) for parts in zip(*chain, strict=True))
     counted = mask.clone()
     counted[:, scored_steps:] &= scored_steps is None
-    explored = TensorDict(
-        {
-            "action": y,
-            "mask": mask,
-            "scored": counted,
-            "step": scored,
-            "y_k": y_k,
-            "y_next": y_next,
-        },
-        batch_size=[len(noise)],
-    )
+    found = {"action": y, "mask": mask, "scored": counted, "step": scored, "y_k": y_k}
+    explored = TensorDict({**found, "y_next": y_next}, batch_size=[len(noise)])
     explored["log_prob"] = _log_prob(explored, drift_k, steps, config, temperature, log_std)
     return explored
 

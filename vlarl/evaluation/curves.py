@@ -121,7 +121,8 @@ def _series(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[Seri
     wanted: list[str] = []
     for key in keys:
         if key.endswith("/*"):
-            wanted += [name for name in names if name.startswith(key[:-1])]
+            # Sorted, so that panels of the same tasks give each the same color.
+            wanted += sorted(name for name in names if name.startswith(key[:-1]))
         elif key in names:
             wanted.append(key)
     found = []

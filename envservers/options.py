@@ -29,6 +29,12 @@ _EXPECTED: dict[Any, tuple[Callable[[Any], bool], str]] = {
         "a list such as [a, b]",
     ),
     dict[str, Any]: (lambda value: isinstance(value, dict), "a mapping such as {key: value}"),
+    dict[str, str]: (
+        lambda value: (
+            isinstance(value, dict) and all(isinstance(word, str) for word in value.values())
+        ),
+        "a mapping of names such as {key: name}",
+    ),
 }
 """Annotation -> whether a value is one, and how to say so."""
 _ANYTHING = (lambda _value: True, "anything")

@@ -10,18 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from actors import cli
 from actors.commands import COMMANDS, load_command
 from actors.commands.command import Command, Invocation
-from actors.commands.envserver import parse_options
 from envservers.tabletop.suite import STATE_DIM, TabletopSuite
 from vlarl.errors import UserError
 from vlarl.runs import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
-NO_MAPPINGS = ("3", "", "{a", "{a}", "{a: 1}}", "[1]", "{a: 'x}", "a: 1")
+NO_MAPPINGS = ("3", "", "{a", "{a: 1}}", "[1]", "{a: 'x}")
 
 
 def vlarl(*words):
@@ -90,24 +88,10 @@ def test_mistakes_are_one_message_and_exit_code_2(words, message, capsys):
     assert captured.out == ""
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "{}",
-        "{max_steps: 80}",
-        '{"max_steps": 80, "tasks": ["a", "b"]}',
-        "{a: [x, y], b: {c: -1.5, d: true}, e: null}",
-        "{instruction: pick the cup, make: module:Env-v0, folder: '/a, b', name: \"it's\"}",
-    ],
-)
-def test_options_of_an_env_server_are_yaml_read_without_a_yaml_reader(text):
-    assert parse_options(text) == yaml.safe_load(text)
-
-
 def test_an_env_server_is_started_where_only_its_requirements_are():
     code = (
         "import os, sys\n"
-        "absent = ('yaml', 'omegaconf', 'torch', 'ray', 'rich', 'transformers')\n"
+        "absent = ('omegaconf', 'torch', 'ray', 'rich', 'transformers')\n"
         "sys.modules.update(dict.fromkeys(absent))\n"
         "os.execv = lambda _program, words: sys.exit(print(words))\n"
         "from actors import cli\n"

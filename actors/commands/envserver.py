@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from typing import Any
+
+import yaml
 
 from actors.commands.command import Command, Invocation, whole_number
 from vlarl.errors import UserError
@@ -19,19 +20,6 @@ SETTINGS = {
     "image_size": "pixels (the suite's own)",
     "options": "further options of the suite, such as '{max_steps: 80}'",
 }
-
-
-_TOKEN = re.compile(
-    r"""
-    (?P<quoted> "(?:[^"\\]|\\.)*" )
-    | '(?P<single> [^']* )'
-    | (?P<mark> [{}\[\],] | :(?=\s) )
-    | (?P<bare> [^\s{}\[\],:"'] (?: [^{}\[\],:] | :(?!\s) )* )
-    | \s+
-    """,
-    re.VERBOSE,
-)
-"""A bare word may hold spaces and colons, as in YAML: `module:ID`, `pick the cup`."""
 
 
 def run(invocation: Invocation) -> dict[str, Any]:
@@ -55,50 +43,21 @@ def run(invocation: Invocation) -> dict[str, Any]:
 
 
 def parse_options(text: str) -> dict[str, Any]:
-    """A mapping such as `{max_steps: 80}`: JSON whose quotes may be single or left out.
-
-    Where an env server runs, there need not be a YAML reader: its environment holds what the
-    simulator needs and no more.
+    """A mapping such as `{max_steps: 80}`, in YAML.
 
     Raises:
         UserError: for anything else.
     """
     try:
-        options = json.loads(text)
-    except json.JSONDecodeError:
-        options = _parse_bare(text)
+        options = yaml.safe_load(text)
+    except yaml.YAMLError:
+        options = None
     if not isinstance(options, dict):
         raise UserError(
             f"options = {text!r}: not a mapping. Write options='{{key: value}}', "
             "several as options='{key: value, key: value}'."
         )
     return options
-
-
-def _parse_bare(text: str) -> Any:
-    """The value that `text` stands for once its bare words are quoted; None if for none."""
-    quoted, place = "", 0
-    while match := _TOKEN.match(text, place):
-        place = match.end()
-        if match["single"] is not None:
-            quoted += json.dumps(match["single"])
-        elif match["bare"] is not None:
-            quoted += _quote(match["bare"].strip())
-        else:
-            quoted += match.group()
-    try:
-        return json.loads(quoted) if place == len(text) else None
-    except json.JSONDecodeError:
-        return None
-
-
-def _quote(word: str) -> str:
-    """A bare word as JSON: a number, true, false and null as they are, anything else as text."""
-    try:
-        json.loads(word)
-    except json.JSONDecodeError:
-        return json.dumps(word)
-    return word
 
 
 COMMAND = Command(

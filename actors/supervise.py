@@ -266,7 +266,14 @@ def _evaluation(config: RunConfig, model: QwenVLA) -> Iterator[Callable[[int], M
         policy = Policy(model, config.sampling)
 
         def judge(step: int) -> Metrics:
-            summary = evaluate(policy, access.clients, request, restart=access.restart).summary
+            played = evaluate(
+                policy,
+                access.clients,
+                request,
+                restart=access.restart,
+                max_restarts=config.env.restarts,
+            )
+            summary = played.summary
             tasks = summary["tasks"].items()
             found = {f"eval_success_rate/{task}": row["success_rate"] for task, row in tasks}
             return {"eval_success_rate": summary["success_rate"], **found}

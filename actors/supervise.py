@@ -204,10 +204,7 @@ def _model(config: RunConfig, resumed: Path | None) -> tuple[QwenVLA, bool]:
     if model is not None:
         return model, False
     pretrained = given_backbone(config.model)
-    try:
-        contract = tabletop_contract(config.env.image_size, pretrained)
-    except ValueError as error:
-        raise ConfigError(f"env.image_size = {config.env.image_size}: {error}") from error
+    contract = tabletop_contract(config.env.image_size, pretrained)
     torch.manual_seed(config.seed)
     codec = channel_bounds_codec(contract)
     return build(config.model.preset, contract, codec, pretrained), True

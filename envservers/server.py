@@ -190,6 +190,9 @@ def remove_socket_folder(folder: Path) -> None:
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    # A host's death is told twice, by the kernel and by the lease: the second would break off the
+    # cleaning up after the first.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(0)
 
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from actors import cli
-from vlarl.model.answer import answer, likeliest_tokens, pixels_of
+from vlarl.model.answer import answer, likeliest_tokens
 from vlarl.model.presets import build, channel_bounds_codec, tabletop_contract
 from vlarl.model.qwen_vla import QwenVLA
 
@@ -83,10 +83,6 @@ def test_a_trained_answer_comes_back_and_ends(model: QwenVLA) -> None:
         loss.backward()
         optimizer.step()
     assert answer(learner.eval(), seen, QUESTIONS[:2]) == said
-
-
-def test_boxes_are_read_on_the_scale_of_1000() -> None:
-    assert pixels_of([0, 500, 1000, 250], width=64, height=32) == [0, 16, 64, 8]
 
 
 def test_the_command_answers_from_files(tmp_path: Path, model: QwenVLA, capsys) -> None:

@@ -65,7 +65,7 @@ def test_dataset_of_another_image_size_is_refused(tmp_path):
         ("env.suite=tabeltop", "Did you mean 'tabletop'"),
         ("env.suite=counting", "no scripted expert"),
         ("env.tasks=[typo]", "typo"),
-        ("env.image_size=40", "env.image_size = 40"),
+        ("env.image_size=40", "Try env.image_size=64"),
         ("supervised.data.path=/nowhere", "/nowhere"),
     ],
 )

@@ -62,8 +62,11 @@ class Embodiment:
         """Inverse of `to_dict`; `cameras` may be absent, as in older checkpoints.
 
         Raises:
-            ValueError: for a missing or an unknown key, or an unknown kind of channel.
+            ValueError: for anything but a mapping, a missing or an unknown key, or an unknown kind
+                of channel.
         """
+        if not isinstance(values, dict):
+            raise ValueError(f"embodiment is {values!r:.40}, not a mapping")
         try:
             channels = tuple(Channel(**channel) for channel in values["channels"])
             cameras = tuple(values.get("cameras", ()))

@@ -1,6 +1,7 @@
 """Text from the same checkpoint: what the language model says of images (paper eq. 3's other half).
 
-Greedy, by transformers' own generation with its key-value cache.
+Greedy, by transformers' own generation with its key-value cache. Places are spoken as
+`vlarl.data.grounding` words them, on a scale of 1000.
 """
 
 from __future__ import annotations
@@ -15,9 +16,6 @@ from torch import Tensor
 
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.tokenizer import token_id
-
-SCALE = 1000
-"""Boxes and points are spoken on this scale, whatever the image's size."""
 
 
 def answer(
@@ -62,11 +60,6 @@ def likeliest_tokens(model: QwenVLA, inputs: TensorDict, max_tokens: int) -> Ten
     )
     said: Tensor = spoken[:, inputs["input_ids"].shape[1] :]
     return said
-
-
-def pixels_of(numbers: Sequence[float], width: int, height: int) -> list[float]:
-    """Coordinates spoken on the scale of 1000 (x, y, x, y ...) as pixels of an image."""
-    return [value / SCALE * (height if index % 2 else width) for index, value in enumerate(numbers)]
 
 
 def _padded_left(inputs: TensorDict) -> TensorDict:

@@ -42,10 +42,7 @@ MODEL_TYPE = "qwen_vla"
 _TIED_HEAD = "backbone.lm_head.weight"
 _VALUE_HEAD = "value_head."
 _SECTIONS = ("backbone", "expert", "value")
-_UNUSABLE = (
-    *(TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError),
-    StrictDataclassError,
-)
+_UNUSABLE = (TypeError, ValueError, KeyError, RuntimeError, StrictDataclassError)
 """What numbers and types that make no sense raise, here and in the libraries, once JSON is read."""
 
 logger = logging.getLogger(__name__)

@@ -45,7 +45,7 @@ class ExpertConfig:
     pooled: bool = False
     """Needs `prefix`. The mean hidden state joins the flow time in every modulation, and context
     tokens stay as they come instead of passing through the blocks: a small expert learns what to do
-    from one summary far sooner than by attention, and the long context costs next to nothing."""
+    from one summary without learning to attend first, and a long context costs little."""
 
     def __post_init__(self) -> None:
         if self.pooled and not self.prefix:

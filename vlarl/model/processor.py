@@ -37,6 +37,11 @@ class PatchLayout:
     image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
+    def __post_init__(self) -> None:
+        for name in ("patch_size", "merge_size", "temporal_patch_size"):
+            if not getattr(self, name) >= 1:
+                raise ValueError(f"{name} = {getattr(self, name)!r} must be at least 1")
+
     def grid(self, height: int, width: int) -> tuple[int, int, int]:
         """Patches of one image: time, rows, columns.
 

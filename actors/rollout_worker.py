@@ -152,7 +152,7 @@ def load_model(config: RunConfig, spec: EnvSpec, checkpoint: Path | None = None)
     Raises:
         CheckpointError: for a checkpoint that is missing or damaged.
     """
-    model = given_model(config.model, checkpoint)
+    model = given_model(config.model, checkpoint, config.seed)
     if model is not None:
         return model
     pretrained = given_backbone(config.model)

@@ -200,7 +200,7 @@ def _grounding(config: RunConfig, interrupt: Interrupt) -> GroundingSet | None:
 
 def _model(config: RunConfig, resumed: Path | None) -> tuple[QwenVLA, bool]:
     """The run's own last weights, the configured checkpoint's, or new ones: True."""
-    model = given_model(config.model, resumed)
+    model = given_model(config.model, resumed, config.seed)
     if model is not None:
         return model, False
     pretrained = given_backbone(config.model)

@@ -251,10 +251,11 @@ class SupervisedConfig:
 
 @dataclass(frozen=True)
 class InitConfig:
-    """Two whole checkpoints to combine (paper Fig. 7b); both or neither."""
+    """Checkpoints to take parts from (paper Fig. 7b): two, or a backbone for a new expert."""
 
     backbone: str = ""
-    """Whose backbone, tokenizer and image settings are taken."""
+    """Whose backbone, tokenizer and image settings are taken; without `expert` its contract and
+    action statistics too, with a random action expert and value head of `preset`."""
     expert: str = ""
     """Whose action expert, value head, contract and action statistics are taken."""
 

@@ -135,11 +135,13 @@ def _run(config: RunConfig) -> Iterator[Problem]:
     if config.model.checkpoint:
         unused = ["model.preset", "model.backbone", *init]
         yield from _without_effect(config, unused, "model.checkpoint")
-    if bool(config.model.init.backbone) != bool(config.model.init.expert):
-        lacking = init[bool(config.model.init.backbone)]
-        yield Problem(lacking, "is missing beside the other", f"Name a checkpoint: {lacking}=...")
+    if config.model.init.expert and not config.model.init.backbone:
+        remedy = f"Name a checkpoint: {init[0]}=..."
+        yield Problem(init[0], "is missing beside model.init.expert", remedy)
     if config.model.init.backbone:
         yield from _without_effect(config, ["model.backbone"], "model.init")
+    if config.model.init.expert:
+        yield from _without_effect(config, ["model.preset"], "model.init.expert")
     try:
         preset_path(config.model.preset)
     except ConfigError as error:

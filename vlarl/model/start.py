@@ -1,34 +1,45 @@
-"""Where a run's weights come from: a checkpoint, two of them, a backbone of the hub, or nowhere."""
+"""Where a run's weights come from: a checkpoint, parts of one or two, a Qwen3.5, or nowhere."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from vlarl.config.schema import ModelConfig
 from vlarl.errors import CheckpointError
+from vlarl.model.presets import build
 from vlarl.model.pretrained import Pretrained, load_pretrained
 from vlarl.model.processor import Processor
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.runs import checkpoint_of
 
 
-def given_model(config: ModelConfig, resumed: Path | None = None) -> QwenVLA | None:
+def given_model(
+    config: ModelConfig, resumed: Path | None = None, seed: int = 0
+) -> QwenVLA | None:
     """The run's own last checkpoint, else the configured one or two; None: there is none.
 
     A configured one is a folder, a run (its last checkpoint) or the name of a packaged one.
 
+    Args:
+        config: names the checkpoints.
+        resumed: the run's own last one.
+        seed: of the expert and value head that `init.backbone` alone lacks.
+
     Raises:
         CheckpointError: for a checkpoint that is missing, damaged, or does not fit the other.
+        ConfigError: for a preset that does not fit `init.backbone`.
     """
     if resumed is not None:
         return QwenVLA.from_pretrained(resumed)
     if config.checkpoint:
         return QwenVLA.from_pretrained(checkpoint_of(config.checkpoint))
     if config.init.backbone:
-        return combined(
-            QwenVLA.from_pretrained(checkpoint_of(config.init.backbone)),
-            QwenVLA.from_pretrained(checkpoint_of(config.init.expert)),
-        )
+        backbone = QwenVLA.from_pretrained(checkpoint_of(config.init.backbone))
+        if not config.init.expert:
+            return with_fresh_expert(backbone, config.preset, seed)
+        return combined(backbone, QwenVLA.from_pretrained(checkpoint_of(config.init.expert)))
     return None
 
 
@@ -39,6 +50,22 @@ def given_backbone(config: ModelConfig) -> Pretrained | None:
         CheckpointError: if it is missing, damaged or of another kind.
     """
     return load_pretrained(config.backbone) if config.backbone else None
+
+
+def with_fresh_expert(model: QwenVLA, preset: str, seed: int) -> QwenVLA:
+    """All of `model` but its action expert and value head, which are the preset's, random.
+
+    The baseline of the paper's Fig. 7b whose action expert is trained from scratch.
+
+    Raises:
+        ConfigError: if the preset is unknown or made for another backbone.
+    """
+    source = model.processor
+    pretrained = Pretrained(model.backbone, source.tokenizer, source.layout)
+    # Callers' random numbers must not depend on where weights come from.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build(preset, model.contract, model.codec, pretrained)
 
 
 def combined(backbone: QwenVLA, expert: QwenVLA) -> QwenVLA:

@@ -25,6 +25,7 @@ from vlarl.config.schema import RunConfig
 from vlarl.config.validate import check_execute_steps
 from vlarl.embodiment import UNNAMED, embodiment_of
 from vlarl.errors import ConfigError
+from vlarl.model.device import resolved
 from vlarl.model.presets import build, channel_bounds_codec, new_contract
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.start import given_backbone, given_model
@@ -147,12 +148,14 @@ def _check_tasks(config: RunConfig, spec: EnvSpec) -> None:
 def load_model(config: RunConfig, spec: EnvSpec, checkpoint: Path | None = None) -> QwenVLA:
     """The run's own checkpoint if it continues, else the configured one, else random weights.
 
-    Random weights are drawn from `config.seed` and fit `spec`.
+    Random weights are drawn from `config.seed`, the same on each device, and fit `spec`.
 
     Raises:
         CheckpointError: for a checkpoint that is missing or damaged.
+        ConfigError: for a device that is not there.
     """
-    model = given_model(config.model, checkpoint, config.seed)
+    device = resolved(config.runtime.device)
+    model = given_model(config.model, checkpoint, config.seed, device)
     if model is not None:
         return model
     pretrained = given_backbone(config.model)
@@ -165,4 +168,5 @@ def load_model(config: RunConfig, spec: EnvSpec, checkpoint: Path | None = None)
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return build(config.model.preset, contract, channel_bounds_codec(contract), pretrained)
+        codec = channel_bounds_codec(contract)
+        return build(config.model.preset, contract, codec, pretrained).to(device)

@@ -28,6 +28,7 @@ from vlarl.data.grounding import GroundingSet
 from vlarl.data.lerobot_reader import LeRobotReader
 from vlarl.data.samples import ChunkDataset
 from vlarl.errors import ConfigError, UserError
+from vlarl.model.device import resolved
 from vlarl.model.presets import build, channel_bounds_codec, tabletop_contract
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.start import given_backbone, given_model
@@ -69,7 +70,8 @@ def supervise(config: RunConfig) -> dict[str, Any]:
             _learn_to_see(model, config, scenes, dataset.sentences, run, interrupt)
         trainer = SupervisedTrainer(model, config.supervised, dataset, scenes, config.seed, run)
         if checkpoint is not None:
-            trainer.load_state_dict(torch.load(checkpoint / TRAINING_STATE, weights_only=True))
+            state = torch.load(checkpoint / TRAINING_STATE, map_location="cpu", weights_only=True)
+            trainer.load_state_dict(state)
 
         def save(step: int) -> None:
             with run.checkpoint(step) as folder:
@@ -200,14 +202,15 @@ def _grounding(config: RunConfig, interrupt: Interrupt) -> GroundingSet | None:
 
 def _model(config: RunConfig, resumed: Path | None) -> tuple[QwenVLA, bool]:
     """The run's own last weights, the configured checkpoint's, or new ones: True."""
-    model = given_model(config.model, resumed, config.seed)
+    device = resolved(config.runtime.device)
+    model = given_model(config.model, resumed, config.seed, device)
     if model is not None:
         return model, False
     pretrained = given_backbone(config.model)
     contract = tabletop_contract(config.env.image_size, pretrained)
     torch.manual_seed(config.seed)
     codec = channel_bounds_codec(contract)
-    return build(config.model.preset, contract, codec, pretrained), True
+    return build(config.model.preset, contract, codec, pretrained).to(device), True
 
 
 def _fitted(contract: Contract, reader: LeRobotReader) -> ActionCodec:

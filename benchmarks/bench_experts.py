@@ -132,9 +132,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             result = run(Path(name), overrides=[*_QUICK, *arguments.overrides])
     else:
-        result = run(
-            arguments.folder, arguments.presets, arguments.seeds, arguments.overrides
-        )
+        result = run(arguments.folder, arguments.presets, arguments.seeds, arguments.overrides)
     print(table(result))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2))

@@ -1,7 +1,7 @@
 """A model that acts: from images and instructions to action chunks in simulator units.
 
-Everything runs without gradients and with the model in evaluation mode. Environments, episodes and
-learning live elsewhere.
+Everything runs without gradients and with the model in evaluation mode, on the model's device; what
+comes back is on the CPU. Environments, episodes and learning live elsewhere.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from vlarl.codec import ActionCodec
 from vlarl.config.schema import SamplingConfig
+from vlarl.model.device import CPU, on
 from vlarl.observations import Observations
 from vlarl.sampler import ExploredChunk, VelocityFunction, sample_explore, sample_ode
 
@@ -94,7 +95,7 @@ class Policy:
 
         Args:
             observations: `n` of them.
-            generator: draws the noise; may be None if all of it is given.
+            generator: draws the noise, on the CPU; may be None if all of it is given.
             explore: sample with the exploration noise at rollout temperature, else solve the ODE at
                 evaluation temperature.
             keep: `context` or `inputs`: what the learner will need; only when exploring.
@@ -103,13 +104,16 @@ class Policy:
         assert keep in ("context", "inputs"), keep
         self._model.eval()
         sampling, codec = self._sampling, self._model.codec
+        device = self._model.exploration_log_std.device
         inputs = self._inputs(observations)
         context = self._model.encode(inputs)
         prepared = self._model.prepare(context)
-        mask = codec.mask(len(observations))
+        mask = codec.mask(len(observations)).to(device)
         if noise is None:
             assert generator is not None, "without noise, give a generator"
             noise = torch.randn(mask.shape, generator=generator)
+
+        noise = noise.to(device)
 
         def velocity(y: Tensor, tau: Tensor) -> Tensor:
             return self._model.velocity(prepared, y, tau, mask)
@@ -124,9 +128,9 @@ class Policy:
             action = sample_ode(velocity, start, mask, sampling.denoising_steps)
         return Decisions(
             actions=codec.decode(action)[:, : sampling.execute_steps],
-            value=self._model.value(context),
-            chunk=chunk,
-            context=context if explore and keep == "context" else None,
+            value=self._model.value(context).cpu(),
+            chunk=None if chunk is None else on(CPU, chunk),
+            context=on(CPU, context) if explore and keep == "context" else None,
             inputs=inputs if explore and keep == "inputs" else None,
         )
 
@@ -157,7 +161,7 @@ class Policy:
     def value(self, observations: Observations) -> Tensor:
         """[n] values of observations that are not acted on."""
         self._model.eval()
-        return self._model.value(self._model.encode(self._inputs(observations)))
+        return self._model.value(self._model.encode(self._inputs(observations))).cpu()
 
     def _inputs(self, observations: Observations) -> TensorDict:
         inputs = self._model.processor(observations)

@@ -281,6 +281,8 @@ class RuntimeConfig:
     """`ray` or `inprocess` (the same classes without Ray, for debugging)."""
     address: str = "local"
     """Ray address; `local` starts a private instance."""
+    device: str = "auto"
+    """Where the model lives: `cpu`, `cuda`, `cuda:N`, or `auto`: a GPU if torch finds one."""
     threads: int = 2
     """Torch threads of the process that learns."""
     object_store_mb: int = 100

@@ -358,6 +358,7 @@ def _rest(config: RunConfig) -> Iterator[Problem]:
     yield from _at_least(config, 1, ["evaluation.episodes"])
     yield from _at_least(config, 0, ["evaluation.every", "evaluation.videos", "evaluation.seed"])
     yield from _choice(config, "runtime.kind", ("ray", "inprocess"))
+    yield from _device(config)
     yield from _at_least(config, 1, ["runtime.threads"])
     yield from _at_least(config, 80, ["runtime.object_store_mb"])
     if config.runtime.kind == "inprocess":
@@ -365,6 +366,17 @@ def _rest(config: RunConfig) -> Iterator[Problem]:
         yield from _without_effect(config, keys, "runtime.kind=inprocess")
     if not config.logging.wandb:
         yield from _without_effect(config, ["logging.project"], "logging.wandb=false")
+
+
+def _device(config: RunConfig) -> Iterator[Problem]:
+    kind, colon, number = config.runtime.device.partition(":")
+    if colon and (kind != "cuda" or not number.isdigit()):
+        yield Problem("runtime.device", "no such device", "Try runtime.device=cuda:0.")
+    elif not colon:
+        yield from _choice(config, "runtime.device", ("auto", "cpu", "cuda"))
+    elif config.runtime.kind == "ray" and config.stage == "rl":
+        remedy = "Use runtime.device=cuda, or runtime.kind=inprocess."
+        yield Problem("runtime.device", "is Ray's to choose with runtime.kind=ray", remedy)
 
 
 RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (

@@ -30,6 +30,7 @@ from transformers.models.qwen3_5.tokenization_qwen3_5 import Qwen3_5Tokenizer
 from vlarl.codec import ActionCodec, ActionStats
 from vlarl.contract import Contract
 from vlarl.errors import CheckpointError
+from vlarl.model.device import CPU
 from vlarl.model.dit import ExpertConfig
 from vlarl.model.empty import assign, empty_weights, still_empty
 from vlarl.model.processor import PatchLayout, Processor
@@ -68,8 +69,8 @@ def save(model: QwenVLA, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def load(folder_or_name: str | Path) -> QwenVLA:
-    """Read a checkpoint folder, or a packaged one by name.
+def load(folder_or_name: str | Path, device: torch.device = CPU) -> QwenVLA:
+    """Read a checkpoint folder, or a packaged one by name, tensor by tensor onto `device`.
 
     Raises:
         CheckpointError: if it is missing, truncated, or does not match its own config.
@@ -99,8 +100,9 @@ def load(folder_or_name: str | Path) -> QwenVLA:
     with _blaming(folder / "config.json"), empty_weights():
         backbone = Qwen3_5Config.from_dict(config["backbone"])
         model = QwenVLA(backbone, expert, contract, codec, processor, value)
-    _restore(model, TensorFiles(folder), str(folder))
-    return model
+    _restore(model, TensorFiles(folder), str(folder), device)
+    # What no file holds: the buffers, and a value head that was missing.
+    return model.to(device)
 
 
 def resolve(folder_or_name: str | Path) -> Path:
@@ -124,7 +126,7 @@ def saved_tensors(model: QwenVLA) -> dict[str, Tensor]:
     return tensors
 
 
-def _restore(model: QwenVLA, tensors: TensorFiles, origin: str) -> None:
+def _restore(model: QwenVLA, tensors: TensorFiles, origin: str, device: torch.device) -> None:
     """Give `model`, built empty, its weights.
 
     Raises:
@@ -150,7 +152,7 @@ def _restore(model: QwenVLA, tensors: TensorFiles, origin: str) -> None:
     if problems:
         raise CheckpointError(f"{origin} does not match its config:\n  " + "\n  ".join(problems))
     for name in expected:
-        assign(model, name, tensors[name])
+        assign(model, name, tensors[name].to(device))
     if model.config.tie_word_embeddings:
         model.backbone.lm_head.weight = model.backbone.get_input_embeddings().weight
     assert not still_empty(model)

@@ -21,6 +21,7 @@ from vlarl.model.backbone import (
     view_tokens,
     with_faster_layers,
 )
+from vlarl.model.device import CPU
 from vlarl.model.dit import ActionExpert, ExpertConfig
 from vlarl.model.processor import Processor
 from vlarl.model.shards import SHARD_BYTES
@@ -72,18 +73,20 @@ class QwenVLA(nn.Module):
         """Run the backbone once; what comes back serves all denoising steps and the value.
 
         Args:
-            inputs: of the processor, batch size [B]; `elapsed` [B], if there, is passed on.
+            inputs: of the processor, batch size [B], on any device; `elapsed` [B], if there, is
+                passed on.
 
         Returns:
             The context: `hidden` [B, L, D] float32, zero where padded, `mask` [B, L] bool,
             `position_ids` [B, 3, L], `elapsed` [B] share of the episode that has passed.
         """
+        device = self.device
         return TensorDict(
             {
                 "hidden": hidden_states(self.backbone, inputs).float(),
-                "mask": inputs["attention_mask"].bool(),
-                "position_ids": inputs["position_ids"],
-                "elapsed": inputs.get("elapsed", torch.zeros(len(inputs))),
+                "mask": inputs["attention_mask"].bool().to(device),
+                "position_ids": inputs["position_ids"].to(device),
+                "elapsed": inputs.get("elapsed", torch.zeros(len(inputs))).to(device),
             },
             batch_size=inputs.batch_size,
         )
@@ -130,7 +133,12 @@ class QwenVLA(nn.Module):
         Args:
             pixel_values: [B, P, patch_dim] of `processor.pixels`.
         """
-        return view_tokens(self.backbone, pixel_values, self.processor.grids)
+        return view_tokens(self.backbone, pixel_values.to(self.device), self.processor.grids)
+
+    @property
+    def device(self) -> torch.device:
+        """Where all of it lives."""
+        return self.exploration_log_std.device
 
     @property
     def expert_dtype(self) -> torch.dtype:
@@ -150,9 +158,8 @@ class QwenVLA(nn.Module):
 
     def language_loss(self, inputs: TensorDict) -> Tensor:
         """Mean next-token loss (paper eq. 3) over `inputs["labels"]` of `processor.question`."""
-        return next_token_loss(
-            self.backbone, hidden_states(self.backbone, inputs), inputs["labels"]
-        )
+        labels = inputs["labels"].to(self.device)
+        return next_token_loss(self.backbone, hidden_states(self.backbone, inputs), labels)
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """Parameters by part; each is in exactly one."""
@@ -183,12 +190,12 @@ class QwenVLA(nn.Module):
         save(self, Path(folder), shard_bytes)
 
     @staticmethod
-    def from_pretrained(folder_or_name: str | Path) -> QwenVLA:
-        """Read a checkpoint folder, or a packaged one by name (`tabletop-sft`).
+    def from_pretrained(folder_or_name: str | Path, device: torch.device = CPU) -> QwenVLA:
+        """Read a checkpoint folder, or a packaged one by name (`tabletop-sft`), onto `device`.
 
         Raises:
             CheckpointError: if it is missing, truncated, or does not match its own config.
         """
         from vlarl.model.checkpoint import load
 
-        return load(folder_or_name)
+        return load(folder_or_name, device)

@@ -8,6 +8,7 @@ import torch
 
 from vlarl.config.schema import ModelConfig
 from vlarl.errors import CheckpointError
+from vlarl.model.device import CPU
 from vlarl.model.presets import build
 from vlarl.model.pretrained import Pretrained, load_pretrained
 from vlarl.model.processor import Processor
@@ -16,7 +17,7 @@ from vlarl.runs import checkpoint_of
 
 
 def given_model(
-    config: ModelConfig, resumed: Path | None = None, seed: int = 0
+    config: ModelConfig, resumed: Path | None = None, seed: int = 0, device: torch.device = CPU
 ) -> QwenVLA | None:
     """The run's own last checkpoint, else the configured one or two; None: there is none.
 
@@ -26,20 +27,22 @@ def given_model(
         config: names the checkpoints.
         resumed: the run's own last one.
         seed: of the expert and value head that `init.backbone` alone lacks.
+        device: where the model is to live.
 
     Raises:
         CheckpointError: for a checkpoint that is missing, damaged, or does not fit the other.
         ConfigError: for a preset that does not fit `init.backbone`.
     """
     if resumed is not None:
-        return QwenVLA.from_pretrained(resumed)
+        return QwenVLA.from_pretrained(resumed, device)
     if config.checkpoint:
-        return QwenVLA.from_pretrained(checkpoint_of(config.checkpoint))
+        return QwenVLA.from_pretrained(checkpoint_of(config.checkpoint), device)
     if config.init.backbone:
-        backbone = QwenVLA.from_pretrained(checkpoint_of(config.init.backbone))
+        backbone = QwenVLA.from_pretrained(checkpoint_of(config.init.backbone), device)
         if not config.init.expert:
-            return with_fresh_expert(backbone, config.preset, seed)
-        return combined(backbone, QwenVLA.from_pretrained(checkpoint_of(config.init.expert)))
+            return with_fresh_expert(backbone, config.preset, seed).to(device)
+        expert = QwenVLA.from_pretrained(checkpoint_of(config.init.expert), device)
+        return combined(backbone, expert)
     return None
 
 

@@ -26,6 +26,7 @@ from vlarl.config.validate import check_execute_steps
 from vlarl.embodiment import UNNAMED, embodiment_of
 from vlarl.errors import ConfigError
 from vlarl.model.device import resolved
+from vlarl.model.graphs import VelocityGraphs, capture_on
 from vlarl.model.presets import build, channel_bounds_codec, new_contract
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.start import given_backbone, given_model
@@ -58,7 +59,7 @@ class RolloutWorker:
         for client in access.clients:
             model.contract.check(client.spec)
         check_execute_steps(config, model.contract.horizon, config.model.checkpoint or "(none)")
-        self._policy = Policy(model, config.sampling)
+        self._policy = policy_of(model, config)
         self.spec = access.clients[0].spec
         _check_tasks(config, self.spec)
         streams = sum(client.num_envs for client in access.clients)
@@ -114,6 +115,14 @@ class RolloutWorker:
     def close(self) -> None:
         """Disconnect from the servers; safe to call twice."""
         self._access.close()
+
+
+def policy_of(model: QwenVLA, config: RunConfig) -> Policy:
+    """The policy of this model; on a GPU by CUDA graphs, unless they are switched off."""
+    graphs = None
+    if config.runtime.cuda_graphs and model.device.type == "cuda":
+        graphs = VelocityGraphs(model.velocity, capture_on(model.device))
+    return Policy(model, config.sampling, graphs)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from actors.collect import collect, make_grounding, make_tabletop
 from actors.controller import Interrupt, last_checkpoint
 from actors.env_host import EnvAccess, EnvHost
 from actors.evaluation import EvaluationRequest, evaluate
+from actors.rollout_worker import policy_of
 from envservers.registry import config_options, find_suite, make_suite
 from learners.binding import BindingTrainer
 from learners.localization import LocalizationTrainer
@@ -32,7 +33,6 @@ from vlarl.model.device import resolved
 from vlarl.model.presets import build, channel_bounds_codec, tabletop_contract
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.start import given_backbone, given_model
-from vlarl.policy import Policy
 from vlarl.progress import Progress
 from vlarl.runs import RunFolder
 
@@ -263,7 +263,7 @@ def _evaluation(config: RunConfig, model: QwenVLA) -> Iterator[Callable[[int], M
     try:
         access = EnvAccess(config.env, host)
         model.contract.check(access.clients[0].spec)
-        policy = Policy(model, config.sampling)
+        policy = policy_of(model, config)
 
         def judge(step: int) -> Metrics:
             played = evaluate(

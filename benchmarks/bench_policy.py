@@ -254,9 +254,7 @@ class _Recorder(TorchDispatchMode):
         return self._activations.setdefault(key, tensor.detach())
 
 
-def _model(
-    name: str, device: torch.device, image_size: int
-) -> tuple[QwenVLA | None, str | None]:
+def _model(name: str, device: torch.device, image_size: int) -> tuple[QwenVLA | None, str | None]:
     """A checkpoint, or a preset with random weights; None and why, if memory is too small."""
     if name not in preset_names() and not name.endswith((".yaml", ".yml")):
         return QwenVLA.from_pretrained(checkpoint_of(name), device), None

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from vlarl.codec import ActionCodec
 from vlarl.config.schema import SamplingConfig
 from vlarl.model.device import CPU, on
+from vlarl.model.graphs import VelocityGraphs
 from vlarl.observations import Observations
 from vlarl.sampler import ExploredChunk, VelocityFunction, sample_explore, sample_ode
 
@@ -73,9 +74,13 @@ class Decisions:
 class Policy:
     """Acts with whatever weights `model` holds at the time."""
 
-    def __init__(self, model: PolicyModel, sampling: SamplingConfig) -> None:
+    def __init__(
+        self, model: PolicyModel, sampling: SamplingConfig, graphs: VelocityGraphs | None = None
+    ) -> None:
+        """`graphs`, on a GPU, are of this model."""
         self._model = model
         self._sampling = sampling
+        self._graphs = graphs
 
     @property
     def noise_shape(self) -> tuple[int, int]:
@@ -113,12 +118,7 @@ class Policy:
             assert generator is not None, "without noise, give a generator"
             noise = torch.randn(mask.shape, generator=generator)
 
-        noise = noise.to(device)
-
-        def velocity(y: Tensor, tau: Tensor) -> Tensor:
-            return self._model.velocity(prepared, y, tau, mask)
-
-        chunk = None
+        noise, velocity, chunk = noise.to(device), self._velocity(prepared, mask), None
         if explore:
             assert generator is not None, "exploration needs a generator"
             chunk = self._explore(velocity, noise, mask, generator)
@@ -133,6 +133,11 @@ class Policy:
             context=on(CPU, context) if explore and keep == "context" else None,
             inputs=inputs if explore and keep == "inputs" else None,
         )
+
+    def _velocity(self, prepared: TensorDict, mask: Tensor) -> VelocityFunction:
+        if self._graphs is not None:
+            return self._graphs.of(prepared, mask)
+        return lambda y, tau: self._model.velocity(prepared, y, tau, mask)
 
     def _explore(
         self,

@@ -283,6 +283,8 @@ class RuntimeConfig:
     """Ray address; `local` starts a private instance."""
     device: str = "auto"
     """Where the model lives: `cpu`, `cuda`, `cuda:N`, or `auto`: a GPU if torch finds one."""
+    cuda_graphs: bool = True
+    """On a GPU, whether acting replays the denoising step as one graph."""
     threads: int = 2
     """Torch threads of the process that learns."""
     object_store_mb: int = 100

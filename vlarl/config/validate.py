@@ -377,6 +377,8 @@ def _device(config: RunConfig) -> Iterator[Problem]:
     elif config.runtime.kind == "ray" and config.stage == "rl":
         remedy = "Use runtime.device=cuda, or runtime.kind=inprocess."
         yield Problem("runtime.device", "is Ray's to choose with runtime.kind=ray", remedy)
+    if kind == "cpu":
+        yield from _without_effect(config, ["runtime.cuda_graphs"], "runtime.device=cpu")
 
 
 RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (

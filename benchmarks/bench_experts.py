@@ -83,14 +83,14 @@ def _one(
     data = dataclasses.replace(config.supervised.data, path=str(demonstrations))
     stage = dataclasses.replace(config.supervised, data=data)
     resume = "auto" if (folder / name).exists() else "never"
-    checkpoint = supervise(dataclasses.replace(config, supervised=stage, resume=resume))[
-        "checkpoint"
-    ]
+    trained = supervise(dataclasses.replace(config, supervised=stage, resume=resume))
+    if trained["interrupted"]:
+        raise KeyboardInterrupt
     logged = RunFolder(folder / name).metrics()
     late = [row for row in logged if row["step"] > 0.9 * stage.steps]
     played = [word for word in overrides if word.startswith(_EVALUATED)]
     summary = evaluate_checkpoint(
-        checkpoint, load_config(CONFIG, ["stage=eval", *played], only=_EVALUATED)
+        trained["checkpoint"], load_config(CONFIG, ["stage=eval", *played], only=_EVALUATED)
     )
     return {
         "preset": preset,

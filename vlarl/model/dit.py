@@ -254,6 +254,7 @@ class ActionExpert(nn.Module):
         actions: Tensor,
         tau: Tensor,
         shared: Tensor | None = None,
+        rotary: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Velocity field (paper section 2.5).
 
@@ -265,6 +266,7 @@ class ActionExpert(nn.Module):
                 share context b.
             tau: [B * R] flow times.
             shared: of `shared_states`, to save the work of a context that comes again.
+            rotary: of `rotary_tables`, likewise.
 
         Returns:
             [B * R, H, K] float32.
@@ -277,7 +279,7 @@ class ActionExpert(nn.Module):
             mean = (hidden * weight).sum(dim=1) / weight.sum(dim=1)
             condition = condition + self.summary_in(mean).repeat_interleave(repeats, dim=0)
         tokens = self.action_in(actions.to(hidden.dtype))
-        rotary = self._rotary(mask, positions, tokens.shape[1])
+        rotary = self.rotary_tables(mask, positions) if rotary is None else rotary
         if self.config.prefix:
             states = self._walk(hidden, mask, rotary) if shared is None else shared.unbind(1)
             tokens = self._prefixed(states, tokens, condition, rotary, mask, repeats)
@@ -289,14 +291,14 @@ class ActionExpert(nn.Module):
     def shared_states(self, hidden: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
         """Prefix variant: keys and values of the context, [B, blocks, 2, heads, L, head_dim]."""
         assert self.config.prefix
-        rotary = self._rotary(mask, positions, 0)
+        rotary = self.rotary_tables(mask, positions)
         return torch.stack([torch.stack(pair, 1) for pair in self._walk(hidden, mask, rotary)], 1)
 
-    def _rotary(self, mask: Tensor, positions: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
-        """Cosines and sines [B, L + horizon, rotary_dim] of context and action positions."""
+    def rotary_tables(self, mask: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [B, L + H, rotary_dim] of context and action positions."""
         valid = positions.masked_fill(~mask.unsqueeze(1), -1)
         start = valid.amax(dim=(1, 2)) + 1
-        steps = start[:, None] + torch.arange(horizon, device=start.device)
+        steps = start[:, None] + torch.arange(self.config.horizon, device=start.device)
         joint = torch.cat([positions, steps.unsqueeze(1).expand(-1, 3, -1)], dim=2)
         cosine, sine = self.rotary(self.context_in.weight, joint.transpose(0, 1))
         return cosine, sine

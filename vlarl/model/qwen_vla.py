@@ -94,15 +94,17 @@ class QwenVLA(nn.Module):
     def prepare(self, context: TensorDict) -> TensorDict:
         """The same context, ready for many calls of `velocity`, as denoising makes them.
 
-        With the prefix variant its keys and values are added (`shared`), which are bigger than the
-        hidden states: use it while sampling, do not store it. Without, nothing changes.
+        The rotary tables are added (`cosine`, `sine`), and with the prefix variant its keys and
+        values (`shared`), which are bigger than the hidden states: use it while sampling, do not
+        store it.
         """
-        if not self.expert_config.prefix:
-            return context
-        states = self.expert.shared_states(
-            context["hidden"].to(self.expert_dtype), context["mask"], context["position_ids"]
-        )
-        return context.copy().set("shared", states)
+        mask, positions = context["mask"], context["position_ids"]
+        prepared = context.copy()
+        prepared["cosine"], prepared["sine"] = self.expert.rotary_tables(mask, positions)
+        if self.expert_config.prefix:
+            hidden = context["hidden"].to(self.expert_dtype)
+            prepared["shared"] = self.expert.shared_states(hidden, mask, positions)
+        return prepared
 
     def velocity(self, context: TensorDict, y: Tensor, tau: Tensor, action_mask: Tensor) -> Tensor:
         """The expert's velocity `v = y1 - y0` at flow time `tau` (1: noise, 0: clean).
@@ -124,6 +126,7 @@ class QwenVLA(nn.Module):
             y.masked_fill(~action_mask, 0.0),
             tau,
             context.get("shared"),
+            (context["cosine"], context["sine"]) if "cosine" in context else None,
         )
         return velocity.masked_fill(~action_mask, 0.0)
 

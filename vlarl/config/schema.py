@@ -177,6 +177,8 @@ class DataConfig:
 
     path: str = ""
     """Dataset folder; empty means: collect it first, as `collect` says."""
+    eigengrasps: str = ""
+    """The file that `vlarl data hands` wrote; names `path` a dataset of recorded human hands."""
     grounding_images: int = 0
     """Rendered scenes with "where is the ..." labels, made before training from the suite."""
     objects_per_answer: int = 1

@@ -172,7 +172,9 @@ def new_contract(
         else:
             processor = Processor(pretrained.tokenizer, contract, pretrained.layout)
     except ValueError as error:
-        raise ConfigError(f"cameras: {error}. Try env.image_size=64") from error
+        raise ConfigError(
+            f"cameras: {error}. Try env.image_size=64, or other images in the dataset"
+        ) from error
     images, text = processor.tokens_of(prompt(embodiment, "go", embodiment.horizon))
     room = max(TEXT_TOKENS, text + INSTRUCTION_TOKENS[origin])
     for sentence in instructions:

@@ -190,7 +190,7 @@ class SupervisedTrainer:
         return action_loss(self.model, context, clean, mask, self.config.flow, generator)
 
     def _encode(self, batch: ChunkBatch) -> TensorDict:
-        return self.model.encode(self.model.processor(batch.images, batch.instructions))
+        return self.model.encode(self.model.processor(batch.observations))
 
     @torch.no_grad()
     def _remember_contexts(self) -> None:

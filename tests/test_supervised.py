@@ -190,7 +190,7 @@ def gradient(model: QwenVLA, batch: ChunkBatch, scribble: float) -> tuple[float,
     model.zero_grad()
     clean, mask = encode_chunks(model.codec, batch)
     clean = clean.masked_fill(~mask, scribble)
-    context = model.encode(model.processor(batch.images, batch.instructions))
+    context = model.encode(model.processor(batch.observations))
     generator = torch.Generator().manual_seed(0)
     loss = action_loss(model, context, clean, mask, FlowConfig(repeats=3), generator)
     loss.backward()
@@ -221,7 +221,7 @@ def test_repeats_are_separate_draws_on_the_same_context():
     batch = dataset.chunks(np.array([0, 5]))
     clean, mask = encode_chunks(model.codec, batch)
     with torch.no_grad():
-        context = model.encode(model.processor(batch.images, batch.instructions))
+        context = model.encode(model.processor(batch.observations))
 
         def mean_loss(rows: list[int], repeats: int) -> float:
             generator = torch.Generator().manual_seed(3)

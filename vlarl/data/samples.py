@@ -14,15 +14,14 @@ from numpy.typing import NDArray
 
 from vlarl.data.episode import Episode
 from vlarl.data.lerobot_reader import LeRobotReader
+from vlarl.observations import Observations
 
 
 @dataclass(frozen=True)
 class ChunkBatch:
     """`B` observations, each with the actions that followed."""
 
-    images: dict[str, NDArray[np.uint8]]
-    """camera -> [B, height, width, 3]"""
-    instructions: tuple[str, ...]
+    observations: Observations
     actions: NDArray[np.float32]
     """[B, H, c] simulator units; repeats the episode's last action beyond its end."""
     channels: NDArray[np.bool_] | None = None
@@ -72,9 +71,11 @@ class ChunkDataset:
         steps = frames[:, None] + np.arange(self.horizon)
         end = self._end[frames][:, None]
         return ChunkBatch(
-            images={name: images[frames] for name, images in self.images.items()},
-            instructions=tuple(self.sentences[i] for i in self.instructions[frames]),
-            actions=self.actions[np.minimum(steps, end - 1)],
+            Observations(
+                {name: images[frames] for name, images in self.images.items()},
+                tuple(self.sentences[i] for i in self.instructions[frames]),
+            ),
+            self.actions[np.minimum(steps, end - 1)],
         )
 
 

@@ -8,7 +8,7 @@ have the contract's size; nothing is resized here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ from transformers.models.qwen3_5.tokenization_qwen3_5 import Qwen3_5Tokenizer
 
 from vlarl.contract import Contract
 from vlarl.model.tokenizer import CONTROL_TOKENS, token_id
+from vlarl.observations import Observations
 from vlarl.prompt import prompt
 from vlarl.types import VIEWS
 
@@ -122,14 +123,11 @@ class Processor:
         """The chat template around views and text, up to where the assistant speaks."""
         return f"<|im_start|>user\n{self._views}{text}<|im_end|>\n<|im_start|>assistant\n"
 
-    def __call__(
-        self, images: dict[str, NDArray[np.uint8]], instructions: Sequence[str]
-    ) -> TensorDict:
+    def __call__(self, observations: Observations) -> TensorDict:
         """Inputs that ask for actions.
 
         Args:
-            images: camera name -> [B, height, width, 3]; cameras beyond the contract's are unused.
-            instructions: [B] task sentences.
+            observations: `B` of them.
 
         Returns:
             TensorDict of batch size [B]: `input_ids`, `attention_mask`, `mm_token_type_ids` [B, L],
@@ -140,12 +138,12 @@ class Processor:
             ValueError: for a missing camera, a wrong shape or type, or a text that is too long.
         """
         robot, horizon = self.contract.embodiment, self.contract.horizon
-        texts = [prompt(robot, instruction, horizon) for instruction in instructions]
-        return self._assemble(images, [(text, None) for text in texts])
+        texts = [prompt(robot, sentence, horizon) for sentence in observations.instructions]
+        return self._assemble(observations.images, [(text, None) for text in texts])
 
     def question(
         self,
-        images: dict[str, NDArray[np.uint8]],
+        images: Mapping[str, NDArray[np.uint8]],
         question: Sequence[str],
         answer: Sequence[str] | None = None,
     ) -> TensorDict:
@@ -163,7 +161,7 @@ class Processor:
         return inputs
 
     def _assemble(
-        self, images: dict[str, NDArray[np.uint8]], texts: list[tuple[str, str | None]]
+        self, images: Mapping[str, NDArray[np.uint8]], texts: list[tuple[str, str | None]]
     ) -> TensorDict:
         rows = [self._row(*text) for text in texts]
         batch = len(rows)
@@ -179,7 +177,7 @@ class Processor:
             batch_size=[batch],
         )
 
-    def pixels(self, images: dict[str, NDArray[np.uint8]], batch: int) -> Tensor:
+    def pixels(self, images: Mapping[str, NDArray[np.uint8]], batch: int) -> Tensor:
         """[B, P, patch_dim] float32 over the contract's cameras; checks names, shapes and types."""
         parts = []
         for camera in self.contract.cameras:

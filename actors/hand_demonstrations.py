@@ -1,4 +1,4 @@
-"""Recorded human hands as the demonstrations of a supervised stage; what `supervise.py` asks of them.
+"""Recorded human hands as the demonstrations of a supervised stage.
 
 Leaves out the mathematics (`vlarl.data.hands`) and the recording's layout (`hand_recording`).
 """

@@ -124,8 +124,9 @@ def _resolved(
     if not data.eigengrasps:
         return model, is_new, _opened(data.path, model.contract), None
     reader = LeRobotReader(data.path)
+    hands = open_hands(config, model.contract, reader, checkpoint)
     _check_views(model.contract, reader)
-    return model, is_new, reader, open_hands(config, model.contract, reader, checkpoint)
+    return model, is_new, reader, hands
 
 
 def _shown(metrics: Metrics) -> Metrics:

@@ -23,7 +23,7 @@ from vlarl.data.lerobot_reader import LeRobotReader
 from vlarl.errors import UserError
 
 FIT = "hands.json"
-"""Name of the file, in a folder of one's choice and in every checkpoint that was trained with it."""
+"""Its name, in a folder of one's choice and in every checkpoint that was trained with it."""
 
 
 def fit_hands(reader: LeRobotReader, horizon: int) -> dict[str, Any]:

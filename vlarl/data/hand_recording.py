@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlarl.data.episode import Episode
-from vlarl.data.hands import JOINTS, POSE, SIDES, Eigengrasps, Wrist, fit_eigengrasps
+from vlarl.data.hands import JOINTS, POSE, SIDES, Wrist
 from vlarl.data.lerobot_reader import LeRobotReader
 from vlarl.errors import UserError
 from vlarl.rotations import axis_angle_of, matrix_of
@@ -106,11 +106,11 @@ def _track(state: NDArray[np.float64], place: Mapping[str, int], side: str) -> H
     missing = [name for name in wanted if name not in place]
     if missing:
         raise ValueError(
-            f"observation.state lacks {len(missing)} of the {len(wanted)} names of the {side} hand, "
-            f"such as {missing[0]!r}; a hand that was never tracked is NaN"
+            f"observation.state lacks {len(missing)} of the {len(wanted)} numbers of the {side} "
+            f"hand, such as {missing[0]!r}; a hand that was never tracked is NaN"
         )
     numbers = state[:, [place[name] for name in wanted]]
-    seen = np.isfinite(numbers).all(axis=1)
+    seen: NDArray[np.bool_] = np.all(np.isfinite(numbers), axis=1)
     if f"{side}_seen" in place:
         said = state[:, place[f"{side}_seen"]]
         for frame in np.nonzero((said != 0) & (said != 1))[0]:
@@ -145,19 +145,9 @@ def read_tracks(reader: LeRobotReader) -> list[dict[str, HandTrack]]:
 
 
 def seen_poses(episodes: Iterable[Mapping[str, HandTrack]]) -> dict[str, NDArray[np.float64]]:
-    """side -> [N, 45] poses of all frames in which that hand was seen."""
+    """By side, [N, 45] poses of all frames in which that hand was seen."""
     kept = list(episodes)
     return {
         side: np.concatenate([tracks[side].pose[tracks[side].seen] for tracks in kept])
         for side in SIDES
     }
-
-
-def fit_recorded(episodes: Iterable[Mapping[str, HandTrack]]) -> Eigengrasps:
-    """Eigengrasps of all hands that were seen, both sides in one basis.
-
-    Raises:
-        ValueError: if there are too few.
-    """
-    poses = seen_poses(episodes)
-    return fit_eigengrasps(poses["left"], poses["right"])

@@ -8,6 +8,7 @@ a hand's 15 joints hardly vary independently: the first 10 principal components 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,9 +110,9 @@ def fit_eigengrasps(left: Floats, right: Floats, components: int = COMPONENTS) -
 
 
 def encode_hands(
-    start: dict[str, Wrist],
-    wrists: dict[str, Wrist],
-    poses: dict[str, Floats],
+    start: Mapping[str, Wrist],
+    wrists: Mapping[str, Wrist],
+    poses: Mapping[str, Floats],
     grasps: Eigengrasps,
 ) -> NDArray[np.float32]:
     """[..., H, 32] actions of a chunk, or of several.
@@ -142,7 +143,7 @@ def encode_hands(
 
 
 def decode_hands(
-    actions: Floats, start: dict[str, Wrist], grasps: Eigengrasps
+    actions: Floats, start: Mapping[str, Wrist], grasps: Eigengrasps
 ) -> tuple[dict[str, Wrist], dict[str, NDArray[np.float64]]]:
     """Inverse of `encode_hands`, up to what the eigengrasps leave out: wrists and poses by side.
 
@@ -168,7 +169,7 @@ def joint_errors(pose: Floats, grasps: Eigengrasps, side: str) -> NDArray[np.flo
     return angle_between(_joints(pose), _joints(grasps.pose(grasps.weights(pose, side), side)))
 
 
-def reconstruction_error(poses: dict[str, Floats], grasps: Eigengrasps) -> dict[str, float]:
+def reconstruction_error(poses: Mapping[str, Floats], grasps: Eigengrasps) -> dict[str, float]:
     """What the kept components lose: mean and 95th percentile angle of the joints, in radians.
 
     Args:

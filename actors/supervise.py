@@ -6,13 +6,16 @@ collected. Composition root of `learners.supervised`; all happens in this proces
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from actors.collect import collect, make_grounding, make_tabletop
 from actors.controller import Interrupt, last_checkpoint
@@ -23,6 +26,7 @@ from envservers.registry import config_options, find_suite, make_suite
 from learners.binding import BindingTrainer
 from learners.localization import LocalizationTrainer
 from learners.supervised import Metrics, SupervisedTrainer
+from vlarl.action_range import check_recorded
 from vlarl.codec import ActionCodec, fit_action_stats
 from vlarl.config.schema import RunConfig
 from vlarl.contract import Contract
@@ -41,6 +45,8 @@ from vlarl.runs import RunFolder
 
 DEMONSTRATIONS, TRAINING_STATE = "demonstrations", "training_state.pt"
 _SCENES_AT_ONCE = 32
+
+logger = logging.getLogger(__name__)
 
 
 def supervise(config: RunConfig) -> dict[str, Any]:
@@ -121,11 +127,14 @@ def _resolved(
     data = config.supervised.data
     if not data.path:
         return model, is_new, None, None
-    if not data.eigengrasps:
-        return model, is_new, _opened(data.path, model.contract), None
-    reader = LeRobotReader(data.path)
-    hands = open_hands(config, model.contract, reader, checkpoint)
-    _check_views(model.contract, reader)
+    hands = None
+    if data.eigengrasps:
+        reader = LeRobotReader(data.path)
+        hands = open_hands(config, model.contract, reader, checkpoint)
+        _check_views(model.contract, reader)
+    else:
+        reader = _opened(data.path, model.contract)
+    _check_content(model, reader, (reader.actions(),) if hands is None else hands.extremes())
     return model, is_new, reader, hands
 
 
@@ -232,7 +241,7 @@ def _model(config: RunConfig, resumed: Path | None) -> tuple[QwenVLA, bool]:
 
 def _fitted(contract: Contract, reader: LeRobotReader, hands: HandChunks | None) -> ActionCodec:
     stats = fit_action_stats(reader.actions()) if hands is None else hands.stats()
-    return ActionCodec(stats, contract.horizon, contract.tensor_channels, contract.tensor_horizon)
+    return ActionCodec.of(contract, stats)
 
 
 def _check_suite(config: RunConfig, contract: Contract) -> None:
@@ -273,6 +282,25 @@ def _check_views(contract: Contract, reader: LeRobotReader) -> None:
     else:
         return
     raise UserError(f"dataset {reader.path} does not fit the model: {words}")
+
+
+def _check_content(
+    model: QwenVLA, reader: LeRobotReader, actions: Sequence[NDArray[np.float32]]
+) -> None:
+    """Raises UserError for an instruction or an action [frames, c] that the model cannot take."""
+    lengths = [row.length for row in reader.episodes]
+    first = {row.instruction: row.index for row in reversed(reader.episodes)}
+    for sentence, episode in first.items():
+        try:
+            model.processor.check_instruction(sentence)
+        except ValueError as error:
+            raise UserError(f"dataset {reader.path}: episode {episode}: {error}") from error
+    try:
+        for part in actions:
+            for words in check_recorded(part, lengths, model.contract.embodiment.channels):
+                logger.warning("dataset %s: %s", reader.path, words)
+    except ValueError as error:
+        raise UserError(f"dataset {reader.path}: {error}") from error
 
 
 @contextmanager

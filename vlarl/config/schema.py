@@ -35,6 +35,9 @@ class EnvConfig:
     """Control steps of an episode; 0 means the suite's own limit."""
     options: dict[str, Any] = field(default_factory=dict)
     """Further keyword arguments of the suite's constructor."""
+    embodiment: str = ""
+    """Name or YAML file of the robot that the prompt names; empty: what the environments say they
+    are. It must have their channels (paper section 4.2, out-of-domain)."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from vlarl.config.embodiments import load_embodiment
 from vlarl.config.presets import preset_path
 from vlarl.config.schema import OptimizerConfig, RunConfig
 from vlarl.errors import ConfigError
@@ -189,6 +190,13 @@ def _env(config: RunConfig) -> Iterator[Problem]:
                 )
     else:
         yield from _without_effect(config, ["env.addresses"], f"env.mode={config.env.mode}")
+    if config.stage == "sft":
+        yield from _without_effect(config, ["env.embodiment"], "stage=sft")
+    elif config.env.embodiment:
+        try:
+            load_embodiment(config.env.embodiment)
+        except ConfigError as error:
+            yield Problem("env.embodiment", "names no robot", f"{error}.".replace("..", "."))
     if config.env.mode == "inprocess" and config.runtime.kind == "ray" and config.stage == "rl":
         yield Problem(
             "env.mode",

@@ -77,6 +77,16 @@ class HandChunks:
         """[B, 32] which channels count for the chunks that start at `frames`."""
         return np.repeat(self.counts[frames], HAND_CHANNELS, axis=1)
 
+    def extremes(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """[F, 32] least and greatest value of each channel in the chunk that starts at a frame."""
+        low = np.zeros((len(self.counts), len(SIDES) * HAND_CHANNELS), np.float32)
+        high = low.copy()
+        for first in range(0, len(low), _AT_ONCE):
+            part = np.arange(first, min(first + _AT_ONCE, len(low)))
+            actions = self.actions(part)
+            low[part], high[part] = actions.min(axis=1), actions.max(axis=1)
+        return low, high
+
     def stats(self) -> ActionStats:
         """Exact quantiles over all steps of all chunks; zero for a hand that never counts."""
         parts = list(self._by_side())

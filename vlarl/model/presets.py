@@ -196,7 +196,7 @@ def channel_bounds_codec(contract: Contract) -> ActionCodec:
         np.asarray([channel.low for channel in channels], np.float32),
         np.asarray([channel.high for channel in channels], np.float32),
     )
-    return ActionCodec(stats, contract.horizon, contract.tensor_channels, contract.tensor_horizon)
+    return ActionCodec.of(contract, stats)
 
 
 def _check_backbone(preset: Preset, where: str) -> None:

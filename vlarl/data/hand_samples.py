@@ -79,31 +79,27 @@ class HandChunks:
 
     def extremes(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """[F, 32] least and greatest value of each channel in the chunk that starts at a frame."""
-        low = np.zeros((len(self.counts), len(SIDES) * HAND_CHANNELS), np.float32)
-        high = low.copy()
-        for first in range(0, len(low), _AT_ONCE):
-            part = np.arange(first, min(first + _AT_ONCE, len(low)))
-            actions = self.actions(part)
-            low[part], high[part] = actions.min(axis=1), actions.max(axis=1)
-        return low, high
+        found = [(a.min(axis=1), a.max(axis=1)) for a in self._all(np.arange(len(self.counts)))]
+        low, high = zip(*found, strict=True)
+        return np.concatenate(low), np.concatenate(high)
 
     def stats(self) -> ActionStats:
         """Exact quantiles over all steps of all chunks; zero for a hand that never counts."""
-        parts = list(self._by_side())
-        return ActionStats(
-            np.concatenate([part.low for part in parts]),
-            np.concatenate([part.high for part in parts]),
-        )
-
-    def _by_side(self) -> Iterator[ActionStats]:
+        every = np.concatenate(list(self._all(self.starts)))
+        counts = self.counts[self.starts]
+        low, high = [], []
         for number in range(len(SIDES)):
-            mine = np.arange(HAND_CHANNELS) + number * HAND_CHANNELS
-            frames = np.nonzero(self.counts[:, number])[0]
-            values = np.zeros((len(frames) or 1, self.horizon, HAND_CHANNELS), np.float32)
-            for first in range(0, len(frames), _AT_ONCE):
-                part = frames[first : first + _AT_ONCE]
-                values[first : first + len(part)] = self.actions(part)[..., mine]
-            yield fit_action_stats(values.reshape(-1, HAND_CHANNELS))
+            mine = slice(number * HAND_CHANNELS, (number + 1) * HAND_CHANNELS)
+            values = every[counts[:, number], :, mine].reshape(-1, HAND_CHANNELS)
+            side = fit_action_stats(values if len(values) else np.zeros((1, HAND_CHANNELS)))
+            low.append(side.low)
+            high.append(side.high)
+        return ActionStats(np.concatenate(low), np.concatenate(high))
+
+    def _all(self, frames: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
+        """The chunks [B, H, 32] that start at `frames`, some at a time."""
+        for first in range(0, len(frames), _AT_ONCE):
+            yield self.actions(frames[first : first + _AT_ONCE])
 
 
 class HandChunkDataset(ChunkDataset):

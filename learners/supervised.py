@@ -48,6 +48,8 @@ def encode_chunks(codec: ActionCodec, batch: ChunkBatch) -> tuple[Tensor, Tensor
     far the episode has come, which no mask tells it when it acts.
     """
     clean, mask = codec.encode(batch.actions)
+    if batch.channels is not None:
+        mask[..., : batch.channels.shape[1]] &= torch.from_numpy(batch.channels)[:, None]
     return clean.masked_fill(~mask, 0.0), mask
 
 

@@ -24,6 +24,8 @@ class ChunkBatch:
     observations: Observations
     actions: NDArray[np.float32]
     """[B, H, c] simulator units; repeats the episode's last action beyond its end."""
+    channels: NDArray[np.bool_] | None = None
+    """[B, c] those that count; None: all of them."""
 
 
 class ChunkDataset:

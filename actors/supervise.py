@@ -34,6 +34,7 @@ from vlarl.model.start import given_backbone, given_model
 from vlarl.policy import Policy
 from vlarl.progress import Progress
 from vlarl.runs import RunFolder
+from vlarl.state import fit_state_codec
 
 DEMONSTRATIONS, TRAINING_STATE = "demonstrations", "training_state.pt"
 _SCENES_AT_ONCE = 32
@@ -60,6 +61,8 @@ def supervise(config: RunConfig) -> dict[str, Any]:
             reader = _opened(_demonstrations(config, run, interrupt), model.contract)
         if is_new:
             model.codec = _fitted(model.contract, reader)
+            if model.contract.shows_state:
+                model.processor.state = fit_state_codec(reader.states())
         dataset = ChunkDataset.read(reader, model.contract.horizon)
         scenes = _grounding(config, interrupt)
         sees_now = checkpoint is None and config.supervised.localization.steps > 0
@@ -204,10 +207,23 @@ def _model(config: RunConfig, resumed: Path | None) -> tuple[QwenVLA, bool]:
     if model is not None:
         return model, False
     pretrained = given_backbone(config.model)
-    contract = tabletop_contract(config.env.image_size, pretrained)
+    contract = tabletop_contract(config.env.image_size, pretrained, _state(config))
     torch.manual_seed(config.seed)
     codec = channel_bounds_codec(contract)
     return build(config.model.preset, contract, codec, pretrained), True
+
+
+def _state(config: RunConfig) -> tuple[str, int]:
+    """Mode and dimension of a new model's state: the dataset's, or that of who will make it."""
+    mode, path = config.model.state, config.supervised.data.path
+    if mode == "none":
+        return mode, 0
+    if path:
+        return mode, LeRobotReader(path).state_dim
+    suite = make_tabletop(config.env.suite, 1)
+    dimension = suite.spec.state_dim
+    suite.close()
+    return mode, dimension
 
 
 def _fitted(contract: Contract, reader: LeRobotReader) -> ActionCodec:
@@ -241,6 +257,7 @@ def _check_dataset(contract: Contract, reader: LeRobotReader) -> None:
         ("cameras", set(contract.cameras) - set(reader.cameras), set()),
         ("actions", reader.action_names, channels),
         ("fps", reader.fps, contract.embodiment.control_hz),
+        ("state", reader.state_dim if contract.shows_state else 0, contract.state_dim),
     )
     for name, found, expected in pairs:
         if found != expected:

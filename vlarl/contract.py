@@ -14,6 +14,8 @@ from vlarl.errors import CheckpointError
 from vlarl.prompt import PROMPT_VERSION
 from vlarl.types import CameraSpec, EnvSpec
 
+STATE_MODES = ("none", "vlm_prompt", "dit")
+
 
 @dataclass(frozen=True)
 class Contract:
@@ -29,9 +31,13 @@ class Contract:
     tensor_channels: int = MAX_CHANNELS
     """`K`"""
     state_mode: str = "none"
+    """How the state is shown: `none`, `vlm_prompt` (as bins in the prompt) or `dit` (as one token
+    of the action expert); paper section 5.2.4."""
     prompt_version: str = PROMPT_VERSION
     prompt_tokens: int = 72
     """`L`: context tokens; shorter prompts are padded on the right."""
+    state_dim: int = 0
+    """`d`: numbers of a state that is shown; 0 with `state_mode` none."""
 
     def __post_init__(self) -> None:
         if not self.cameras:
@@ -42,8 +48,20 @@ class Contract:
             raise ValueError(
                 f"{len(self.embodiment.channels)} action channels exceed {self.tensor_channels}"
             )
-        if self.state_mode != "none":
-            raise ValueError(f"state_mode {self.state_mode!r} is unknown; allowed: none")
+        if self.state_mode not in STATE_MODES:
+            raise ValueError(
+                f"state_mode {self.state_mode!r} is unknown; allowed: {', '.join(STATE_MODES)}"
+            )
+        if (self.state_dim > 0) != self.shows_state or self.state_dim < 0:
+            raise ValueError(
+                f"state_dim {self.state_dim} does not go with state_mode {self.state_mode!r}: it "
+                "is 0 with none, above 0 else"
+            )
+
+    @property
+    def shows_state(self) -> bool:
+        """Whether an observation must come with its state."""
+        return self.state_mode != "none"
 
     def check(self, spec: EnvSpec) -> None:
         """Hold the contract against what a server simulates; further cameras there do no harm.
@@ -68,6 +86,10 @@ class Contract:
             problems.append(
                 f"control frequency: checkpoint {self.embodiment.control_hz:g} Hz, "
                 f"environment {spec.control_hz:g} Hz"
+            )
+        if self.shows_state and spec.state_dim != self.state_dim:
+            problems.append(
+                f"state: checkpoint {self.state_dim} numbers, environment {spec.state_dim}"
             )
         return problems
 

@@ -21,6 +21,8 @@ class Observations:
     """[n] task sentences."""
     elapsed: NDArray[np.float32] | None = None
     """[n] shares of the episodes that have passed, for the value; None: unknown, 0."""
+    state: NDArray[np.float32] | None = None
+    """[n, d] proprioception, SI units; unused by a model that is shown none."""
 
     def __len__(self) -> int:
         return len(self.instructions)
@@ -29,4 +31,4 @@ class Observations:
     def of(seen: TimeStep, max_steps: int) -> Observations:
         """Of environments whose episodes have `max_steps` control steps."""
         elapsed = seen.step.astype(np.float32) / np.float32(max_steps)
-        return Observations(seen.images, seen.instruction, elapsed)
+        return Observations(seen.images, seen.instruction, elapsed, state=seen.state)

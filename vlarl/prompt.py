@@ -6,9 +6,16 @@ The same string serves training, rollout, evaluation and serving. A change of wo
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from vlarl.embodiment import Embodiment
 
 PROMPT_VERSION = "1"
+
+
+def with_state(instruction: str, bins: Iterable[int]) -> str:
+    """The instruction after the discretized state, as in the example of section 5.2.4."""
+    return f"state: [{', '.join(map(str, bins))}] {instruction}"
 
 
 def prompt(embodiment: Embodiment, instruction: str, horizon: int) -> str:

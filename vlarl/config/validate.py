@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from vlarl.config.presets import preset_path
 from vlarl.config.schema import OptimizerConfig, RunConfig
+from vlarl.contract import STATE_MODES
 from vlarl.errors import ConfigError
 
 _BACKBONE = {"vision", "language"}
@@ -133,13 +134,19 @@ def _run(config: RunConfig) -> Iterator[Problem]:
     yield from _at_least(config, 1, ["checkpoint_every", "keep_checkpoints"])
     init = ["model.init.backbone", "model.init.expert"]
     if config.model.checkpoint:
-        unused = ["model.preset", "model.backbone", *init]
+        unused = ["model.preset", "model.backbone", "model.state", *init]
         yield from _without_effect(config, unused, "model.checkpoint")
     if bool(config.model.init.backbone) != bool(config.model.init.expert):
         lacking = init[bool(config.model.init.backbone)]
         yield Problem(lacking, "is missing beside the other", f"Name a checkpoint: {lacking}=...")
     if config.model.init.backbone:
         yield from _without_effect(config, ["model.backbone"], "model.init")
+    yield from _choice(config, "model.state", STATE_MODES)
+    if config.model.init.expert:
+        yield from _without_effect(config, ["model.state"], "model.init.expert, which decides it")
+    if config.stage != "sft":
+        reason = f"stage={config.stage}: the checkpoint, made by `vlarl sft`, decides it"
+        yield from _without_effect(config, ["model.state"], reason)
     try:
         preset_path(config.model.preset)
     except ConfigError as error:

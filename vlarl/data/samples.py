@@ -32,6 +32,7 @@ class ChunkDataset:
     Attributes:
         images: camera -> [F, height, width, 3] uint8.
         actions: [F, c] float32, simulator units.
+        states: [F, d] float32, SI units.
         instructions: [F] index into `sentences`.
     """
 
@@ -52,6 +53,7 @@ class ChunkDataset:
             for name in kept[0].images
         }
         self.actions = np.concatenate([episode.action for episode in kept])
+        self.states = np.concatenate([episode.state for episode in kept])
         places = [self.sentences.index(episode.instruction) for episode in kept]
         self.instructions = np.repeat(places, lengths)
         self._end = np.repeat(lengths.cumsum(), lengths)
@@ -72,6 +74,7 @@ class ChunkDataset:
             Observations(
                 {name: images[frames] for name, images in self.images.items()},
                 tuple(self.sentences[i] for i in self.instructions[frames]),
+                state=self.states[frames],
             ),
             self.actions[np.minimum(steps, end - 1)],
         )

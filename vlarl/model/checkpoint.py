@@ -1,6 +1,6 @@
 """Reading and writing the checkpoint folder. One format for every stage; no training state.
 
-    config.json  model.safetensors  action_stats.json  contract.json
+    config.json  model.safetensors  action_stats.json  contract.json  [state_stats.json]
     tokenizer.json  tokenizer_config.json  preprocessor_config.json
 
 Above 5 GB the tensors are in shards with an index; read, they take their own size in memory.
@@ -36,6 +36,7 @@ from vlarl.model.processor import PatchLayout, Processor
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.shards import SHARD_BYTES, TensorFiles, write_tensors
 from vlarl.model.value_head import ValueConfig, ValueHead
+from vlarl.state import StateCodec
 
 PACKAGED = Path(__file__).resolve().parents[1] / "checkpoints"
 MODEL_TYPE = "qwen_vla"
@@ -58,6 +59,8 @@ def save(model: QwenVLA, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
     _write_json(partial / "config.json", _config(model))
     _write_json(partial / "contract.json", model.contract.to_dict())
     _write_json(partial / "action_stats.json", model.codec.stats.to_dict())
+    if model.processor.state is not None:
+        _write_json(partial / "state_stats.json", model.processor.state.stats.to_dict())
     _write_json(partial / "preprocessor_config.json", asdict(model.processor.layout))
     model.processor.tokenizer.save_pretrained(partial)
     write_tensors(saved_tensors(model), partial, shard_bytes)
@@ -94,6 +97,8 @@ def load(folder_or_name: str | Path) -> QwenVLA:
         tokenizer = _tokenizer(folder)
     with _blaming(folder / "contract.json"):
         processor = Processor(tokenizer, contract, layout)
+    if contract.shows_state:
+        processor.state = _read_state(folder / "state_stats.json", contract)
     with _blaming(folder / "config.json: value"):
         value = ValueConfig(**config["value"])
     with _blaming(folder / "config.json"), empty_weights():
@@ -196,6 +201,13 @@ def _check_sizes(folder: Path, contract: Contract, expert: ExpertConfig) -> None
                 f"expert.{key} = {made_for}. Set tensor_{key} to {made_for} again, or name another "
                 "checkpoint"
             )
+    shown = contract.state_dim if contract.state_mode == "dit" else 0
+    if shown != expert.state_dim:
+        raise CheckpointError(
+            f"{folder / 'contract.json'}: state_mode {contract.state_mode} gives the expert "
+            f"{shown} numbers, config.json says expert.state_dim = {expert.state_dim}. Name "
+            "another checkpoint"
+        )
 
 
 def _check_channels(stats: ActionStats, contract: Contract) -> None:
@@ -204,6 +216,17 @@ def _check_channels(stats: ActionStats, contract: Contract) -> None:
         raise ValueError(
             f"low and high are of {len(stats.low)} channels, contract.json has {expected}"
         )
+
+
+def _read_state(path: Path, contract: Contract) -> StateCodec:
+    with _blaming(path) as file:
+        stats = ActionStats.from_dict(_read_json(file))
+        if len(stats.low) != contract.state_dim:
+            raise ValueError(
+                f"low and high are of {len(stats.low)} numbers, contract.json has state_dim "
+                f"{contract.state_dim}"
+            )
+        return StateCodec(stats)
 
 
 def _config(model: QwenVLA) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from vlarl.model.processor import PatchLayout, Processor
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.tokenizer import load_tiny_tokenizer
 from vlarl.model.value_head import ValueConfig, ValueHead
-from vlarl.prompt import prompt
+from vlarl.prompt import prompt, with_state
+from vlarl.state import BINS
 from vlarl.types import CameraSpec
 
 _TOKENIZERS = ("tiny", "backbone")
@@ -32,8 +33,8 @@ TEXT_TOKENS = 64
 """Room for the chat template, view tags and the sentence about robot and task, at least."""
 INSTRUCTION_TOKENS = {"tiny": 11, "backbone": 32}
 """tokenizer -> room for the task's own words. Every token costs time on a CPU."""
-_EXPERT_KEYS = {field.name for field in fields(ExpertConfig)} - {"channels", "horizon"}
-"""Channels and horizon are the contract's."""
+_EXPERT_KEYS = {field.name for field in fields(ExpertConfig)} - {"channels", "horizon", "state_dim"}
+"""Channels, horizon and state are the contract's."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,10 @@ class Preset:
     def expert_config(self, contract: Contract) -> ExpertConfig:
         """Sizes of the action expert, for this contract's action tensor."""
         return ExpertConfig(
-            channels=contract.tensor_channels, horizon=contract.tensor_horizon, **self.expert
+            channels=contract.tensor_channels,
+            horizon=contract.tensor_horizon,
+            state_dim=contract.state_dim if contract.state_mode == "dit" else 0,
+            **self.expert,
         )
 
 
@@ -151,10 +155,12 @@ def new_contract(
     pretrained: Pretrained | None = None,
     tensor_horizon: int | None = None,
     instructions: Sequence[str] = (),
+    state: tuple[str, int] = ("none", 0),
 ) -> Contract:
     """What a new model for these cameras and this robot expects, with room for its prompt.
 
     `instructions` are some that it must have room for; without any, room for a short sentence.
+    `state` is the contract's mode and dimension.
 
     Raises:
         ConfigError: for a camera without view tags, or a size without a patch grid.
@@ -164,6 +170,8 @@ def new_contract(
         horizon=embodiment.horizon,
         embodiment=embodiment,
         tensor_horizon=tensor_horizon or max(16, embodiment.horizon),
+        state_mode=state[0],
+        state_dim=state[1],
     )
     origin = "tiny" if pretrained is None else "backbone"
     try:
@@ -177,14 +185,28 @@ def new_contract(
     room = max(TEXT_TOKENS, text + INSTRUCTION_TOKENS[origin])
     for sentence in instructions:
         room = max(room, processor.tokens_of(prompt(embodiment, sentence, embodiment.horizon))[1])
+    room += state_tokens(processor)
     return dataclasses.replace(contract, prompt_tokens=images + room)
 
 
-def tabletop_contract(image_size: int = 64, pretrained: Pretrained | None = None) -> Contract:
+def state_tokens(processor: Processor) -> int:
+    """Tokens that the longest state adds to a prompt; 0 where the prompt shows none."""
+    if processor.contract.state_mode != "vlm_prompt":
+        return 0
+    dimensions = processor.contract.state_dim
+    longest = (processor.tokens_of(with_state("go", [n] * dimensions))[1] for n in range(BINS))
+    return max(longest) - processor.tokens_of("go")[1]
+
+
+def tabletop_contract(
+    image_size: int = 64,
+    pretrained: Pretrained | None = None,
+    state: tuple[str, int] = ("none", 0),
+) -> Contract:
     """What a policy for the `tabletop` suite expects: two cameras and the `tabletop_arm`."""
     embodiment = load_embodiment("tabletop_arm")
     cameras = tuple(CameraSpec(name, image_size, image_size) for name in embodiment.cameras)
-    return new_contract(cameras, embodiment, pretrained, embodiment.horizon)
+    return new_contract(cameras, embodiment, pretrained, embodiment.horizon, state=state)
 
 
 def channel_bounds_codec(contract: Contract) -> ActionCodec:

@@ -21,7 +21,8 @@ from transformers.models.qwen3_5.tokenization_qwen3_5 import Qwen3_5Tokenizer
 from vlarl.contract import Contract
 from vlarl.model.tokenizer import CONTROL_TOKENS, token_id
 from vlarl.observations import Observations
-from vlarl.prompt import prompt
+from vlarl.prompt import prompt, with_state
+from vlarl.state import StateCodec
 from vlarl.types import VIEWS
 
 IGNORED_LABEL = -100
@@ -90,7 +91,11 @@ class _Row:
 
 
 class Processor:
-    """Builds the inputs of `QwenVLA` for one contract."""
+    """Builds the inputs of `QwenVLA` for one contract.
+
+    Attributes:
+        state: what states are mapped by, if the contract shows them; its ranges are a dataset's.
+    """
 
     def __init__(
         self, tokenizer: Qwen3_5Tokenizer, contract: Contract, layout: PatchLayout | None = None
@@ -102,6 +107,7 @@ class Processor:
         self.tokenizer = tokenizer
         self.contract = contract
         self.layout = layout or PatchLayout()
+        self.state = StateCodec.of_unit_range(contract.state_dim) if contract.shows_state else None
         self.grids = [self.layout.grid(camera.height, camera.width) for camera in contract.cameras]
         self.image_token = token_id(tokenizer, "<|image_pad|>")
         self._views = "".join(self._view_text(index) for index in range(len(contract.cameras)))
@@ -132,14 +138,26 @@ class Processor:
         Returns:
             TensorDict of batch size [B]: `input_ids`, `attention_mask`, `mm_token_type_ids` [B, L],
             `position_ids` [B, 3, L], `pixel_values` [B, P, patch_dim] over all cameras,
-            `image_grid_thw` [B, I, 3].
+            `image_grid_thw` [B, I, 3]; `state` [B, d] in [-1, 1] where the action expert sees it.
 
         Raises:
-            ValueError: for a missing camera, a wrong shape or type, or a text that is too long.
+            ValueError: for a missing camera or state, a wrong shape or type, NaN in the state, or a
+                text that is too long.
         """
         robot, horizon = self.contract.embodiment, self.contract.horizon
-        texts = [prompt(robot, sentence, horizon) for sentence in observations.instructions]
-        return self._assemble(observations.images, [(text, None) for text in texts])
+        sentences = observations.instructions
+        # A text with a state in it hardly comes again: remembering it would push out the others.
+        row = self._row
+        if self.state is not None and self.contract.state_mode == "vlm_prompt":
+            told = self.state.bins(_state_of(observations)).tolist()
+            sentences = [with_state(*pair) for pair in zip(sentences, told, strict=True)]
+            row = self._tokenize
+        rows = [row(prompt(robot, sentence, horizon), None) for sentence in sentences]
+        inputs = self._assemble(observations.images, rows)
+        if self.state is not None and self.contract.state_mode == "dit":
+            unit = self.state.normalize(_state_of(observations))
+            inputs["state"] = torch.from_numpy(unit)
+        return inputs
 
     def question(
         self,
@@ -155,15 +173,12 @@ class Processor:
         answers: Sequence[str | None] = [None] * len(question) if answer is None else answer
         if len(answers) != len(question):
             raise ValueError(f"{len(question)} questions but {len(answers)} answers")
-        texts = list(zip(question, answers, strict=True))
-        inputs = self._assemble(images, texts)
-        inputs["labels"] = torch.stack([self._row(*text).labels for text in texts])
+        rows = [self._row(*text) for text in zip(question, answers, strict=True)]
+        inputs = self._assemble(images, rows)
+        inputs["labels"] = torch.stack([row.labels for row in rows])
         return inputs
 
-    def _assemble(
-        self, images: Mapping[str, NDArray[np.uint8]], texts: list[tuple[str, str | None]]
-    ) -> TensorDict:
-        rows = [self._row(*text) for text in texts]
+    def _assemble(self, images: Mapping[str, NDArray[np.uint8]], rows: list[_Row]) -> TensorDict:
         batch = len(rows)
         return TensorDict(
             {
@@ -252,3 +267,14 @@ class Processor:
                 position + max(rows, columns),
             )
         return positions
+
+
+def _state_of(observations: Observations) -> NDArray[np.float32]:
+    if observations.state is None:
+        raise ValueError(
+            "the model is shown the robot's state, but the observations have none: give "
+            "Observations.state"
+        )
+    if len(observations.state) != len(observations):
+        raise ValueError(f"{len(observations.state)} states but {len(observations)} observations")
+    return observations.state

@@ -45,7 +45,7 @@ class QwenVLA(nn.Module):
         """Random weights, but for a `backbone` that has its own; the value head starts at zero.
 
         Raises:
-            ValueError: if expert, contract and codec disagree about the action tensor.
+            ValueError: if expert, contract and codec disagree about the action tensor or the state.
         """
         super().__init__()
         shape = (contract.tensor_horizon, contract.tensor_channels)
@@ -55,6 +55,9 @@ class QwenVLA(nn.Module):
         ):
             if other != shape:
                 raise ValueError(f"{name} has action tensors {other}, the contract {shape}")
+        shown = contract.state_dim if contract.state_mode == "dit" else 0
+        if expert.state_dim != shown:
+            raise ValueError(f"expert has a state of {expert.state_dim}, the contract of {shown}")
         if isinstance(backbone, Qwen3_5Config):
             backbone = build_backbone(backbone)
         self.backbone = with_faster_layers(backbone)
@@ -72,13 +75,14 @@ class QwenVLA(nn.Module):
         """Run the backbone once; what comes back serves all denoising steps and the value.
 
         Args:
-            inputs: of the processor, batch size [B]; `elapsed` [B], if there, is passed on.
+            inputs: of the processor, batch size [B]; `elapsed` [B] and `state` [B, d], if there,
+                are passed on.
 
         Returns:
             The context: `hidden` [B, L, D] float32, zero where padded, `mask` [B, L] bool,
-            `position_ids` [B, 3, L], `elapsed` [B] share of the episode that has passed.
+            `position_ids` [B, 3, L], `elapsed` [B] share of the episode that has passed, `state`.
         """
-        return TensorDict(
+        context = TensorDict(
             {
                 "hidden": hidden_states(self.backbone, inputs).float(),
                 "mask": inputs["attention_mask"].bool(),
@@ -87,6 +91,9 @@ class QwenVLA(nn.Module):
             },
             batch_size=inputs.batch_size,
         )
+        if "state" in inputs:
+            context["state"] = inputs["state"]
+        return context
 
     def prepare(self, context: TensorDict) -> TensorDict:
         """The same context, ready for many calls of `velocity`, as denoising makes them.
@@ -97,7 +104,10 @@ class QwenVLA(nn.Module):
         if not self.expert_config.prefix:
             return context
         states = self.expert.shared_states(
-            context["hidden"].to(self.expert_dtype), context["mask"], context["position_ids"]
+            context["hidden"].to(self.expert_dtype),
+            context["mask"],
+            context["position_ids"],
+            context.get("state"),
         )
         return context.copy().set("shared", states)
 
@@ -121,6 +131,7 @@ class QwenVLA(nn.Module):
             y.masked_fill(~action_mask, 0.0),
             tau,
             context.get("shared"),
+            context.get("state"),
         )
         return velocity.masked_fill(~action_mask, 0.0)
 

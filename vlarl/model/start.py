@@ -57,5 +57,7 @@ def combined(backbone: QwenVLA, expert: QwenVLA) -> QwenVLA:
             )
     expert.backbone, expert.config = backbone.backbone, backbone.config
     source = backbone.processor
+    state = expert.processor.state
     expert.processor = Processor(source.tokenizer, expert.contract, source.layout)
+    expert.processor.state = state
     return expert

@@ -36,6 +36,8 @@ def breakdown(
         "timestep embedding": count(expert.timestep.parameters()),
         "output modulation": count(expert.modulation.parameters()),
     }
+    if expert.state_in is not None:
+        lines["state token"] = count(expert.state_in.parameters())
     if expert.summary_in is not None:
         lines["context summary"] = count(expert.summary_in.parameters())
     return {

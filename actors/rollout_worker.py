@@ -56,9 +56,11 @@ class RolloutWorker:
         self._version = 0
         for client in access.clients:
             model.contract.check(client.spec)
-        check_execute_steps(config, model.contract.horizon, config.model.checkpoint or "(none)")
-        self._policy = Policy(model, config.sampling)
         self.spec = access.clients[0].spec
+        place = model.contract.place_of(self.spec.embodiment)
+        horizon = model.contract.horizons[place]
+        check_execute_steps(config, horizon, config.model.checkpoint or "(none)")
+        self._policy = Policy(model, config.sampling, place)
         _check_tasks(config, self.spec)
         streams = sum(client.num_envs for client in access.clients)
         self._collector = RolloutCollector(

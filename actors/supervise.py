@@ -276,8 +276,9 @@ def _evaluation(config: RunConfig, model: QwenVLA) -> Iterator[Callable[[int], M
     host = None if config.env.mode == "inprocess" else EnvHost(config.env)
     try:
         access = EnvAccess(config.env, host)
-        model.contract.check(access.clients[0].spec)
-        policy = Policy(model, config.sampling)
+        spec = access.clients[0].spec
+        model.contract.check(spec)
+        policy = Policy(model, config.sampling, model.contract.place_of(spec.embodiment))
 
         def judge(step: int) -> Metrics:
             played = evaluate(

@@ -23,6 +23,8 @@ class Observations:
     """[n] shares of the episodes that have passed, for the value; None: unknown, 0."""
     state: NDArray[np.float32] | None = None
     """[n, d] proprioception, SI units; unused by a model that is shown none."""
+    embodiment: NDArray[np.int64] | None = None
+    """[n] places in `Contract.embodiments`; None: all are of the first."""
 
     def __len__(self) -> int:
         return len(self.instructions)

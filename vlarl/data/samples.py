@@ -23,7 +23,8 @@ class ChunkBatch:
 
     observations: Observations
     actions: NDArray[np.float32]
-    """[B, H, c] simulator units; repeats the episode's last action beyond its end."""
+    """[B, H, c] simulator units; repeats the episode's last action beyond its end. Where rows are
+    of several embodiments, `H` and `c` are the largest; what is beyond a row's own is ignored."""
 
 
 class ChunkDataset:

@@ -30,8 +30,8 @@ from transformers.models.qwen3_5.tokenization_qwen3_5 import Qwen3_5Tokenizer
 from vlarl.codec import ActionCodec, ActionStats
 from vlarl.contract import Contract
 from vlarl.errors import CheckpointError
-from vlarl.model.dit import ExpertConfig
 from vlarl.model.empty import assign, empty_weights, still_empty
+from vlarl.model.expert_config import ExpertConfig
 from vlarl.model.processor import PatchLayout, Processor
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.shards import SHARD_BYTES, TensorFiles, write_tensors
@@ -58,7 +58,7 @@ def save(model: QwenVLA, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
     partial.mkdir()
     _write_json(partial / "config.json", _config(model))
     _write_json(partial / "contract.json", model.contract.to_dict())
-    _write_json(partial / "action_stats.json", model.codec.stats.to_dict())
+    _write_json(partial / "action_stats.json", _action_stats(model))
     if model.processor.state is not None:
         _write_json(partial / "state_stats.json", model.processor.state.stats.to_dict())
     _write_json(partial / "preprocessor_config.json", asdict(model.processor.layout))
@@ -82,14 +82,11 @@ def load(folder_or_name: str | Path) -> QwenVLA:
     with _blaming(folder / "contract.json") as file:
         contract = Contract.from_dict(_read_json(file))
     with _blaming(folder / "config.json: expert"):
-        expert = ExpertConfig(**config["expert"])
+        counts = tuple(config["expert"].get("embodiments", ()))
+        expert = ExpertConfig(**{**config["expert"], "embodiments": counts})
     _check_sizes(folder, contract, expert)
     with _blaming(folder / "action_stats.json") as file:
-        stats = ActionStats.from_dict(_read_json(file))
-        _check_channels(stats, contract)
-        codec = ActionCodec(
-            stats, contract.horizon, contract.tensor_channels, contract.tensor_horizon
-        )
+        codec, *further = _read_codecs(_read_json(file), contract)
     with _blaming(folder / "preprocessor_config.json") as file:
         layout = _layout(_read_json(file))
         layout.tokens(contract.cameras[0].height, contract.cameras[0].width)
@@ -103,7 +100,7 @@ def load(folder_or_name: str | Path) -> QwenVLA:
         value = ValueConfig(**config["value"])
     with _blaming(folder / "config.json"), empty_weights():
         backbone = Qwen3_5Config.from_dict(config["backbone"])
-        model = QwenVLA(backbone, expert, contract, codec, processor, value)
+        model = QwenVLA(backbone, expert, contract, codec, processor, value, further)
     _restore(model, TensorFiles(folder), str(folder))
     return model
 
@@ -210,12 +207,25 @@ def _check_sizes(folder: Path, contract: Contract, expert: ExpertConfig) -> None
         )
 
 
-def _check_channels(stats: ActionStats, contract: Contract) -> None:
-    expected = len(contract.embodiment.channels)
-    if len(stats.low) != expected:
-        raise ValueError(
-            f"low and high are of {len(stats.low)} channels, contract.json has {expected}"
-        )
+def _action_stats(model: QwenVLA) -> dict[str, Any]:
+    """Of the first embodiment; `further` by name, if there are any."""
+    first, *others = ((name, codec.stats.to_dict()) for name, codec in model.codecs.items())
+    return {**first[1], "further": dict(others)} if others else first[1]
+
+
+def _read_codecs(values: dict[str, Any], contract: Contract) -> list[ActionCodec]:
+    """One for each embodiment of the contract."""
+    codecs = []
+    for place, embodiment in enumerate(contract.embodiments):
+        stats = ActionStats.from_dict(values["further"][embodiment.name] if place else values)
+        expected = len(embodiment.channels)
+        if len(stats.low) != expected:
+            raise ValueError(
+                f"low and high are of {len(stats.low)} channels, contract.json has {expected}"
+            )
+        sizes = contract.horizons[place], contract.tensor_channels, contract.tensor_horizon
+        codecs.append(ActionCodec(stats, *sizes))
+    return codecs
 
 
 def _read_state(path: Path, contract: Contract) -> StateCodec:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -20,38 +19,11 @@ from transformers.models.qwen3_5.modeling_qwen3_5 import (
     apply_rotary_pos_emb,
 )
 
+from vlarl.model.expert_config import ExpertConfig
+from vlarl.model.projection import decoded, encoded, last_layers, make_decoder, make_encoder
+
 TIMESTEP_FEATURES = 256
 _NORM_EPSILON = 1e-6
-
-
-@dataclass(frozen=True)
-class ExpertConfig:
-    """Sizes of the action expert; saved in the checkpoint's `config.json`."""
-
-    width: int
-    """`W`"""
-    blocks: int
-    heads: int
-    head_dim: int
-    """Must equal the backbone's, whose rotary embedding is reused."""
-    mlp_ratio: int = 4
-    channels: int = 64
-    """`K`"""
-    horizon: int = 16
-    """`H`"""
-    prefix: bool = False
-    """Context tokens are neither modulated nor see the actions, so that their keys and values are
-    shared by all denoising steps and by all draws on one context."""
-    pooled: bool = False
-    """Needs `prefix`. The mean hidden state joins the flow time in every modulation, and context
-    tokens stay as they come instead of passing through the blocks: a small expert learns what to do
-    from one summary without learning to attend first, and a long context costs little."""
-    state_dim: int = 0
-    """`d`: numbers of the state that comes as one token more, after the context; 0: none."""
-
-    def __post_init__(self) -> None:
-        if self.pooled and not self.prefix:
-            raise ValueError("pooled needs prefix: only shared context tokens can stay as they are")
 
 
 def timestep_features(tau: Tensor) -> Tensor:
@@ -204,9 +176,7 @@ class ActionExpert(nn.Module):
             if config.state_dim
             else None
         )
-        self.action_in = nn.Sequential(
-            nn.Linear(config.channels, width), nn.SiLU(), nn.Linear(width, width)
-        )
+        self.action_in = make_encoder(config)
         self.timestep = nn.Sequential(
             nn.Linear(TIMESTEP_FEATURES, width), nn.SiLU(), nn.Linear(width, width)
         )
@@ -221,9 +191,7 @@ class ActionExpert(nn.Module):
         )
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
         self.modulation = nn.Linear(width, 2 * width)
-        self.action_out = nn.Sequential(
-            nn.Linear(width, width), nn.SiLU(), nn.Linear(width, config.channels)
-        )
+        self.action_out = make_decoder(config)
         self.reset()
 
     def reset(self) -> None:
@@ -233,16 +201,15 @@ class ActionExpert(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        last = self.action_out[-1]
-        assert isinstance(last, nn.Linear)
-        for layer in (*(block.modulation for block in self._stack()), self.modulation, last):
+        gates = [block.modulation for block in self._stack()]
+        for layer in (*gates, self.modulation, *last_layers(self.action_out)):
             nn.init.zeros_(layer.weight)
 
     def last_biases(self) -> list[nn.Parameter]:
         """What the last layers add to every chunk, whatever the expert sees."""
-        block, last = self._stack()[-1], self.action_out[-1]
-        assert isinstance(last, nn.Linear)
-        return [block.attention_out.bias, block.mlp_out.bias, last.bias]
+        block = self._stack()[-1]
+        last = [layer.bias for layer in last_layers(self.action_out)]
+        return [block.attention_out.bias, block.mlp_out.bias, *last]
 
     def _stack(self) -> list[Block]:
         return cast("list[Block]", list(self.blocks))
@@ -256,6 +223,7 @@ class ActionExpert(nn.Module):
         tau: Tensor,
         shared: Tensor | None = None,
         state: Tensor | None = None,
+        embodiment: Tensor | None = None,
     ) -> Tensor:
         """Velocity field (paper section 2.5).
 
@@ -268,6 +236,7 @@ class ActionExpert(nn.Module):
             tau: [B * R] flow times.
             shared: of `shared_states`, to save the work of a context that comes again.
             state: [B, d] in [-1, 1], where the expert has a token for it.
+            embodiment: [B] which embodiment each context is of; None: the first.
 
         Returns:
             [B * R, H, K] float32.
@@ -279,7 +248,8 @@ class ActionExpert(nn.Module):
             weight = mask.unsqueeze(-1).to(hidden.dtype)
             mean = (hidden * weight).sum(dim=1) / weight.sum(dim=1)
             condition = condition + self.summary_in(mean).repeat_interleave(repeats, dim=0)
-        tokens = self.action_in(actions.to(hidden.dtype))
+        which = None if embodiment is None else embodiment.repeat_interleave(repeats)
+        tokens = encoded(self.action_in, self.config, actions.to(hidden.dtype), which)
         rotary = self._rotary(mask, positions, tokens.shape[1])
         seen = self._seen(mask)
         if shared is not None:
@@ -291,7 +261,8 @@ class ActionExpert(nn.Module):
             context = self._context(hidden, state)
             tokens = self._joint(context, tokens, condition, rotary, seen, repeats)
         shift, scale = self.modulation(F.silu(condition)).unsqueeze(1).chunk(2, dim=-1)
-        return self.action_out(modulate(tokens, shift, scale)).float()
+        tokens = modulate(tokens, shift, scale)
+        return decoded(self.action_out, self.config, tokens, which).float()
 
     def shared_states(
         self, hidden: Tensor, mask: Tensor, positions: Tensor, state: Tensor | None = None

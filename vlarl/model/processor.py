@@ -138,13 +138,15 @@ class Processor:
         Returns:
             TensorDict of batch size [B]: `input_ids`, `attention_mask`, `mm_token_type_ids` [B, L],
             `position_ids` [B, 3, L], `pixel_values` [B, P, patch_dim] over all cameras,
-            `image_grid_thw` [B, I, 3]; `state` [B, d] in [-1, 1] where the action expert sees it.
+            `image_grid_thw` [B, I, 3]; `state` [B, d] in [-1, 1] where the action expert sees it;
+            `embodiment` [B] where there are several.
 
         Raises:
-            ValueError: for a missing camera or state, a wrong shape or type, NaN in the state, or a
-                text that is too long.
+            ValueError: for a missing camera or state, a wrong shape or type, NaN in the state, an
+                unknown embodiment, or a text that is too long.
         """
-        robot, horizon = self.contract.embodiment, self.contract.horizon
+        robots, horizons = self.contract.embodiments, self.contract.horizons
+        which = self._embodiments_of(observations)
         sentences = observations.instructions
         # A text with a state in it hardly comes again: remembering it would push out the others.
         row = self._row
@@ -152,12 +154,29 @@ class Processor:
             told = self.state.bins(_state_of(observations)).tolist()
             sentences = [with_state(*pair) for pair in zip(sentences, told, strict=True)]
             row = self._tokenize
-        rows = [row(prompt(robot, sentence, horizon), None) for sentence in sentences]
-        inputs = self._assemble(observations.images, rows)
+        texts = [
+            prompt(robots[index], sentence, horizons[index])
+            for index, sentence in zip(which.tolist(), sentences, strict=True)
+        ]
+        inputs = self._assemble(observations.images, [row(text, None) for text in texts])
+        if len(robots) > 1:
+            inputs["embodiment"] = torch.from_numpy(which)
         if self.state is not None and self.contract.state_mode == "dit":
             unit = self.state.normalize(_state_of(observations))
             inputs["state"] = torch.from_numpy(unit)
         return inputs
+
+    def _embodiments_of(self, observations: Observations) -> NDArray[np.int64]:
+        count, known = len(observations), len(self.contract.embodiments)
+        if observations.embodiment is None:
+            return np.zeros(count, np.int64)
+        which = observations.embodiment
+        if which.shape != (count,) or not ((which >= 0) & (which < known)).all():
+            raise ValueError(
+                f"Observations.embodiment is {which.tolist()}: expected {count} places in the "
+                f"contract's {known} embodiments, 0 to {known - 1}"
+            )
+        return which
 
     def question(
         self,

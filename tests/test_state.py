@@ -149,7 +149,7 @@ def test_the_state_reaches_the_velocity(mode: str, preset: str) -> None:
 def test_without_conditioning_the_state_is_ignored_bit_for_bit(preset: str) -> None:
     model = model_of("none", preset)
     told, silent = (model.processor(observed(state)) for state in (STATE, None))
-    assert all((told[key] == silent[key]).all() for key in silent)
+    assert all(torch.equal(value, told[key]) for key, value in silent.items())
     assert told.keys() == silent.keys()
     assert torch.equal(velocity_of(model, told), velocity_of(model, silent))
 
@@ -252,7 +252,7 @@ def test_checkpoints_carry_the_ranges(tmp_path: Path, mode: str) -> None:
     assert again.contract == model.contract
     assert again.processor.state.stats.to_dict() == model.processor.state.stats.to_dict()
     one, other = (m.processor(observed()) for m in (model, again))
-    assert all((one[key] == other[key]).all() for key in one)
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
     assert torch.equal(velocity_of(model, one), velocity_of(again, other))
     file = tmp_path / "model/state_stats.json"
     file.write_text(json.dumps({"low": [0, 0], "high": [1, 1]}))

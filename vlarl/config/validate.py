@@ -142,8 +142,8 @@ def _run(config: RunConfig) -> Iterator[Problem]:
     if config.model.init.backbone:
         yield from _without_effect(config, ["model.backbone"], "model.init")
     yield from _choice(config, "model.state", STATE_MODES)
-    if config.model.init.expert:
-        yield from _without_effect(config, ["model.state"], "model.init.expert, which decides it")
+    if config.model.init.backbone or config.model.init.expert:
+        yield from _without_effect(config, ["model.state"], "model.init, which decides it")
     if config.stage != "sft":
         reason = f"stage={config.stage}: the checkpoint, made by `vlarl sft`, decides it"
         yield from _without_effect(config, ["model.state"], reason)

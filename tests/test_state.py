@@ -28,7 +28,7 @@ from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.tokenizer import load_tiny_tokenizer
 from vlarl.observations import Observations
 from vlarl.policy import Policy
-from vlarl.prompt import prompt, with_state
+from vlarl.prompt import prompt
 from vlarl.state import StateCodec, fit_state_codec
 from vlarl.types import EnvSpec
 
@@ -104,7 +104,6 @@ def test_ranges_are_the_exact_percentiles_of_all_states() -> None:
 
 def test_golden_ids_of_the_state_in_the_prompt() -> None:
     """Wording as in the example of section 5.2.4, within the template of 2.3."""
-    assert with_state("pick up the bowl", [34, 128, 255]) == GOLDEN
     tokenizer = load_tiny_tokenizer()
     assert tokenizer.encode(GOLDEN, add_special_tokens=False) == GOLDEN_IDS
     model = model_of("vlm_prompt")
@@ -114,7 +113,7 @@ def test_golden_ids_of_the_state_in_the_prompt() -> None:
     used = int(inputs["attention_mask"].sum())
     text = tokenizer.decode(inputs["input_ids"][0, :used])
     robot = model.contract.embodiment
-    said = prompt(robot, GOLDEN, robot.horizon)
+    said = prompt(robot, "pick up the bowl", robot.horizon, [34, 128, 255])
     assert said.endswith(f"to execute the following task: {GOLDEN}.")
     assert text.endswith(f"{said}<|im_end|>\n<|im_start|>assistant\n")
 
@@ -183,6 +182,8 @@ def test_mistakes_in_states_are_named(mode: str) -> None:
     ):
         with pytest.raises(ValueError, match=words):
             model.processor(observed(state))
+    with pytest.raises(ValueError, match="instruction is empty"):
+        model.processor(observed(STATE, ["", "go", "go"]))
 
 
 def test_contracts_hold_mode_and_dimension_together() -> None:

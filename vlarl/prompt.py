@@ -13,18 +13,17 @@ from vlarl.embodiment import Embodiment
 PROMPT_VERSION = "1"
 
 
-def with_state(instruction: str, bins: Iterable[int]) -> str:
-    """The instruction after the discretized state, as in the example of section 5.2.4."""
-    return f"state: [{', '.join(map(str, bins))}] {instruction}"
-
-
-def prompt(embodiment: Embodiment, instruction: str, horizon: int) -> str:
+def prompt(
+    embodiment: Embodiment, instruction: str, horizon: int, state: Iterable[int] | None = None
+) -> str:
     """The text that tells the model which robot it drives and what to do.
 
     Args:
         embodiment: the robot and its control frequency.
         instruction: the task's sentence; a final period is dropped, for the template brings one.
         horizon: `H_task`, control steps (or waypoints) of the predicted chunk.
+        state: bins of the robot's state, said before the instruction as in the example of section
+            5.2.4; None: not said.
 
     Raises:
         ValueError: if the instruction is empty.
@@ -32,6 +31,8 @@ def prompt(embodiment: Embodiment, instruction: str, horizon: int) -> str:
     task = instruction.strip().removesuffix(".")
     if not task:
         raise ValueError("the instruction is empty: say what the robot should do")
+    if state is not None:
+        task = f"state: [{', '.join(map(str, state))}] {task}"
     if embodiment.is_navigation:
         return _navigation_prompt(embodiment, task, horizon)
     arms = "dual arms" if embodiment.dual_arm else "single arm"

@@ -25,7 +25,7 @@ from vlarl.model.processor import PatchLayout, Processor
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.tokenizer import load_tiny_tokenizer
 from vlarl.model.value_head import ValueConfig, ValueHead
-from vlarl.prompt import prompt, with_state
+from vlarl.prompt import prompt
 from vlarl.state import BINS
 from vlarl.types import CameraSpec
 
@@ -212,11 +212,15 @@ def new_contract(
 
 def state_tokens(processor: Processor) -> int:
     """Tokens that the longest state adds to a prompt; 0 where the prompt shows none."""
-    if processor.contract.state_mode != "vlm_prompt":
+    contract = processor.contract
+    if contract.state_mode != "vlm_prompt":
         return 0
-    dimensions = processor.contract.state_dim
-    longest = (processor.tokens_of(with_state("go", [n] * dimensions))[1] for n in range(BINS))
-    return max(longest) - processor.tokens_of("go")[1]
+
+    def length(state: list[int] | None) -> int:
+        said = prompt(contract.embodiment, "go", contract.horizon, state)
+        return processor.tokens_of(said)[1]
+
+    return max(length([bin] * contract.state_dim) for bin in range(BINS)) - length(None)
 
 
 def tabletop_contract(

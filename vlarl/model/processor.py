@@ -21,7 +21,7 @@ from transformers.models.qwen3_5.tokenization_qwen3_5 import Qwen3_5Tokenizer
 from vlarl.contract import Contract
 from vlarl.model.tokenizer import CONTROL_TOKENS, token_id
 from vlarl.observations import Observations
-from vlarl.prompt import prompt, with_state
+from vlarl.prompt import prompt
 from vlarl.state import StateCodec
 from vlarl.types import VIEWS
 
@@ -147,16 +147,15 @@ class Processor:
         """
         robots, horizons = self.contract.embodiments, self.contract.horizons
         which = self._embodiments_of(observations)
-        sentences = observations.instructions
         # A text with a state in it hardly comes again: remembering it would push out the others.
-        row = self._row
+        row, said = self._row, [None] * len(observations)
         if self.state is not None and self.contract.state_mode == "vlm_prompt":
-            told = self.state.bins(_state_of(observations)).tolist()
-            sentences = [with_state(*pair) for pair in zip(sentences, told, strict=True)]
-            row = self._tokenize
+            row, said = self._tokenize, self.state.bins(_state_of(observations)).tolist()
         texts = [
-            prompt(robots[index], sentence, horizons[index])
-            for index, sentence in zip(which.tolist(), sentences, strict=True)
+            prompt(robots[index], sentence, horizons[index], state)
+            for index, sentence, state in zip(
+                which.tolist(), observations.instructions, said, strict=True
+            )
         ]
         inputs = self._assemble(observations.images, [row(text, None) for text in texts])
         if len(robots) > 1:

@@ -33,7 +33,7 @@ from vlarl.model.pretrained import Pretrained
 from vlarl.model.processor import Processor
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.progress import Progress
-from vlarl.runs import RunFolder
+from vlarl.runs import checkpoint_of
 from vlarl.state import fit_state_codec
 
 CONFIG, BACKBONE, PRESET = "configs/sft/state.yaml", "tabletop-sft", "tiny-pooled"
@@ -63,13 +63,13 @@ def run(
     rows = []
     for mode in modes:
         name = f"{mode}_{seed}"
-        checkpoint = RunFolder(folder / name).checkpoint_path(config.supervised.steps)
-        if not checkpoint.exists():
+        done = folder / name / "checkpoints" / f"step_{config.supervised.steps}"
+        if not done.exists():
             start = folder / f"start_{name}"
             starting_point(mode, demonstrations, seed).save_pretrained(start)
             words = [*overrides, f"output={folder}", f"name={name}", f"seed={seed}"]
             supervise(_on(load_config(CONFIG, words), start, demonstrations))
-        rows.append({"mode": mode, "seed": seed, **_success(checkpoint, overrides)})
+        rows.append({"mode": mode, "seed": seed, **_success(checkpoint_of(done), overrides)})
         print(_line(rows[-1]), flush=True)
     return {"config": CONFIG, "overrides": list(overrides), "runs": rows}
 
@@ -111,7 +111,7 @@ def _collect(config: RunConfig, out: Path) -> None:
         )
 
 
-def _success(checkpoint: Path, overrides: Sequence[str]) -> dict[str, Any]:
+def _success(checkpoint: str, overrides: Sequence[str]) -> dict[str, Any]:
     played = [word for word in overrides if word.startswith(_EVALUATED)]
     config = load_config(CONFIG, ["stage=eval", *played], only=_EVALUATED)
     summary = evaluate_checkpoint(checkpoint, config)

@@ -51,14 +51,16 @@ def encode_chunks(codecs: Sequence[ActionCodec], batch: ChunkBatch) -> tuple[Ten
     which = batch.observations.embodiment
     if which is None:
         clean, mask = codecs[0].encode(batch.actions)
-        return clean.masked_fill(~mask, 0.0), mask
-    mask = codecs[0].mask(len(which), 0)
-    clean = torch.zeros(mask.shape)
-    for place in np.unique(which):
-        rows, codec = np.flatnonzero(which == place), codecs[place]
-        own = batch.actions[rows, : codec.horizon, : len(codec.stats.low)]
-        clean[rows], mask[rows] = codec.encode(own)
-    return clean, mask
+    else:
+        mask = codecs[0].mask(len(which), 0)
+        clean = torch.zeros(mask.shape)
+        for place in np.unique(which):
+            rows, codec = np.flatnonzero(which == place), codecs[place]
+            own = batch.actions[rows, : codec.horizon, : len(codec.stats.low)]
+            clean[rows], mask[rows] = codec.encode(own)
+    if batch.channels is not None:
+        mask[..., : batch.channels.shape[1]] &= torch.from_numpy(batch.channels)[:, None]
+    return clean.masked_fill(~mask, 0.0), mask
 
 
 def action_loss(

@@ -299,7 +299,7 @@ def test_a_dataset_of_other_states_is_refused(tmp_path: Path) -> None:
     words = ["name=other", f"output={tmp_path}", "supervised.collect.episodes=400"]
     words += [f"supervised.data.path={tmp_path}/whole/demonstrations"]
     words += [f"model.checkpoint={tmp_path}/whole"]
-    with pytest.raises(UserError, match="state: 7, expected 11"):
+    with pytest.raises(UserError, match="state: 7 numbers, expected 11"):
         supervise(load_config("configs/sft/debug.yaml", words))
 
 
@@ -312,6 +312,11 @@ def test_a_dataset_of_other_states_is_refused(tmp_path: Path) -> None:
         (
             ["stage=sft", "model.state=dit", "model.init.backbone=a", "model.init.expert=b"],
             "no effect with model.init",
+        ),
+        (
+            ["stage=sft", "model.state=dit", "supervised.data.eigengrasps=a"]
+            + ["supervised.data.path=b"],
+            "no effect with supervised.data.eigengrasps",
         ),
     ],
 )

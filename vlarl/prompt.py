@@ -26,8 +26,10 @@ def prompt(
             5.2.4; None: not said.
 
     Raises:
-        ValueError: if the instruction is empty.
+        ValueError: if the instruction is empty or no text.
     """
+    if not isinstance(instruction, str):
+        raise ValueError(f"the instruction is {instruction!r:.40}, not text")
     task = instruction.strip().removesuffix(".")
     if not task:
         raise ValueError("the instruction is empty: say what the robot should do")

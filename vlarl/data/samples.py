@@ -25,6 +25,8 @@ class ChunkBatch:
     actions: NDArray[np.float32]
     """[B, H, c] simulator units; repeats the episode's last action beyond its end. Where rows are
     of several embodiments, `H` and `c` are the largest; what is beyond a row's own is ignored."""
+    channels: NDArray[np.bool_] | None = None
+    """[B, c] those that count; None: all of them."""
 
 
 class ChunkDataset:

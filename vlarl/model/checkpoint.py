@@ -223,8 +223,7 @@ def _read_codecs(values: dict[str, Any], contract: Contract) -> list[ActionCodec
             raise ValueError(
                 f"low and high are of {len(stats.low)} channels, contract.json has {expected}"
             )
-        sizes = contract.horizons[place], contract.tensor_channels, contract.tensor_horizon
-        codecs.append(ActionCodec(stats, *sizes))
+        codecs.append(ActionCodec.of(contract, stats, place))
     return codecs
 
 

@@ -199,7 +199,9 @@ def new_contract(
         else:
             processor = Processor(pretrained.tokenizer, contract, pretrained.layout)
     except ValueError as error:
-        raise ConfigError(f"cameras: {error}. Try env.image_size=64") from error
+        raise ConfigError(
+            f"cameras: {error}. Try env.image_size=64, or other images in the dataset"
+        ) from error
     room = TEXT_TOKENS
     for robot in robots:
         images, text = processor.tokens_of(prompt(robot, "go", robot.horizon))
@@ -236,12 +238,12 @@ def tabletop_contract(
 
 def channel_bounds_codec(contract: Contract, place: int = 0) -> ActionCodec:
     """A codec from an embodiment's bounds, for when no dataset has been seen yet."""
-    channels, horizon = contract.embodiments[place].channels, contract.horizons[place]
+    channels = contract.embodiments[place].channels
     stats = ActionStats(
         np.asarray([channel.low for channel in channels], np.float32),
         np.asarray([channel.high for channel in channels], np.float32),
     )
-    return ActionCodec(stats, horizon, contract.tensor_channels, contract.tensor_horizon)
+    return ActionCodec.of(contract, stats, place)
 
 
 def _check_backbone(preset: Preset, where: str) -> None:

@@ -22,7 +22,7 @@ from vlarl.contract import Contract
 from vlarl.model.tokenizer import CONTROL_TOKENS, token_id
 from vlarl.observations import Observations
 from vlarl.prompt import prompt
-from vlarl.state import StateCodec
+from vlarl.state import BINS, StateCodec
 from vlarl.types import VIEWS
 
 IGNORED_LABEL = -100
@@ -143,8 +143,16 @@ class Processor:
 
         Raises:
             ValueError: for a missing camera or state, a wrong shape or type, NaN in the state, an
-                unknown embodiment, or a text that is too long.
+                unknown embodiment, an instruction that is empty or no text, or one that is too
+                long.
         """
+        if isinstance(observations.instructions, str):
+            raise ValueError(
+                f"instructions = {observations.instructions!r:.60}: must be a sequence of "
+                "sentences, one for each observation; put it into a list"
+            )
+        if not len(observations):
+            raise ValueError("no observations: give at least one image and one instruction")
         robots, horizons = self.contract.embodiments, self.contract.horizons
         which = self._embodiments_of(observations)
         # A text with a state in it hardly comes again: remembering it would push out the others.
@@ -176,6 +184,16 @@ class Processor:
                 f"contract's {known} embodiments, 0 to {known - 1}"
             )
         return which
+
+    def check_instruction(self, instruction: str) -> None:
+        """Find out what `__call__` would say of it, without images.
+
+        Raises:
+            ValueError: if it is empty, no text, or too long.
+        """
+        contract = self.contract
+        longest = [BINS - 1] * contract.state_dim if contract.state_mode == "vlm_prompt" else None
+        self._row(prompt(contract.embodiment, instruction, contract.horizon, longest), None)
 
     def question(
         self,
@@ -217,11 +235,15 @@ class Processor:
             if camera.name not in images:
                 raise ValueError(f"no image of camera {camera.name!r}; given: {sorted(images)}")
             image = images[camera.name]
+            if not isinstance(image, np.ndarray):
+                raise ValueError(
+                    f"camera {camera.name!r}: expected a numpy array, got {type(image).__name__}"
+                )
             expected = (batch, camera.height, camera.width, 3)
             if image.shape != expected or image.dtype != np.uint8:
                 raise ValueError(
                     f"camera {camera.name!r}: expected uint8 {expected}, "
-                    f"got {image.dtype} {image.shape}"
+                    f"got {image.dtype} {image.shape}. Nothing is resized or converted here"
                 )
             parts.append(self.layout.patchify(torch.tensor(image)))
         return torch.cat(parts, dim=1)
@@ -246,7 +268,8 @@ class Processor:
         length, total = self.contract.prompt_tokens, len(ids) + len(supervised)
         if total > length:
             raise ValueError(
-                f"{total} tokens exceed the contract's prompt_tokens = {length}: {text!r}"
+                f"{total} tokens exceed the contract's prompt_tokens = {length}; shorten the text "
+                f"by {total - length}: {text!r}"
             )
         pad = self.tokenizer.pad_token_id
         input_ids = torch.tensor([*ids, *supervised, *[pad] * (length - total)])

@@ -314,8 +314,7 @@ def test_a_dataset_of_other_states_is_refused(tmp_path: Path) -> None:
             "no effect with model.init",
         ),
         (
-            ["stage=sft", "model.state=dit", "supervised.data.eigengrasps=a"]
-            + ["supervised.data.path=b"],
+            ["stage=sft", "model.state=dit", "supervised.data={path: a, eigengrasps: b}"],
             "no effect with supervised.data.eigengrasps",
         ),
     ],

@@ -52,6 +52,9 @@ def _model(name: str, invocation: Invocation) -> dict[str, Any]:
         cameras = ", ".join(f"{c.name} {c.width}x{c.height}" for c in model.contract.cameras)
         channels = len(model.contract.embodiment.channels)
         print(f"cameras: {cameras}")
+        if model.contract.further_embodiments:
+            names = ", ".join(embodiment.name for embodiment in model.contract.embodiments)
+            print(f"embodiments: {names}")
         if model.contract.shows_state:
             print(f"state: {model.contract.state_dim} numbers, {model.contract.state_mode}")
         print(f"chunks: {model.contract.horizon} control steps of {channels} channels")

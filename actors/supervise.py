@@ -32,9 +32,9 @@ from vlarl.config.schema import RunConfig
 from vlarl.contract import Contract
 from vlarl.data.grounding import GroundingSet
 from vlarl.data.hand_fit import FIT, fit_file
-from vlarl.data.hand_samples import HandChunkDataset, HandChunks
+from vlarl.data.hand_samples import HandChunks, HandSource
 from vlarl.data.lerobot_reader import LeRobotReader
-from vlarl.data.samples import ChunkDataset
+from vlarl.data.samples import ChunkDataset, ChunkSource
 from vlarl.errors import ConfigError, UserError
 from vlarl.model.presets import build, channel_bounds_codec, tabletop_contract
 from vlarl.model.qwen_vla import QwenVLA
@@ -73,11 +73,9 @@ def supervise(config: RunConfig) -> dict[str, Any]:
             model.codec = _fitted(model.contract, reader, hands)
             if model.contract.shows_state:
                 model.processor.state = fit_state_codec(reader.states())
-        dataset = (
-            ChunkDataset.read(reader, model.contract.horizon)
-            if hands is None
-            else HandChunkDataset(map(reader.episode, range(len(reader))), hands)
-        )
+        dataset: ChunkSource = ChunkDataset.read(reader, model.contract.horizon)
+        if hands is not None:
+            dataset = HandSource(dataset, hands)
         scenes = _grounding(config, interrupt)
         sees_now = checkpoint is None and config.supervised.localization.steps > 0
         if config.resume == "auto":

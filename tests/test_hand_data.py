@@ -19,9 +19,10 @@ from vlarl.config.load import load_config
 from vlarl.config.schema import SamplingConfig
 from vlarl.data.hand_fit import read_eigengrasps
 from vlarl.data.hand_recording import STATE_NAMES, HandTrack, read_tracks, state_of, tracks_of
-from vlarl.data.hand_samples import HandChunkDataset, HandChunks
+from vlarl.data.hand_samples import HandChunks, HandSource
 from vlarl.data.hands import SIDES, Eigengrasps, Wrist, decode_hands, fit_eigengrasps
 from vlarl.data.lerobot_reader import LeRobotReader
+from vlarl.data.samples import ChunkDataset
 from vlarl.errors import ConfigError, UserError
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.observations import Observations
@@ -119,7 +120,7 @@ def test_what_stands_where_a_hand_is_unseen_changes_nothing(tmp_path: Path) -> N
         grasps = fitted(tracks)
         hands = HandChunks(tracks, grasps, HORIZON)
         reader = LeRobotReader(write(tmp_path / str(number), tracks))
-        dataset = HandChunkDataset(map(reader.episode, range(2)), hands)
+        dataset = HandSource(ChunkDataset.read(reader, HORIZON), hands)
         codec = ActionCodec(hands.stats(), HORIZON)
         clean, mask = encode_chunks([codec], dataset.chunks(np.arange(len(dataset))))
         found.append((clean, mask, hands.stats().high))

@@ -31,6 +31,7 @@ CONFIG = SupervisedConfig(
 def make_dataset(frames: int = 8, seed: int = 0, steady: bool = False) -> ChunkDataset:
     """Two episodes with random images and actions; `steady` ones repeat one action."""
     random = np.random.default_rng(seed)
+    bounds = np.float32([channel.high for channel in tabletop_contract().embodiment.channels])
     episodes = [
         Episode(
             images={
@@ -38,7 +39,8 @@ def make_dataset(frames: int = 8, seed: int = 0, steady: bool = False) -> ChunkD
                 for name in ("ego", "cam_right_wrist")
             },
             state=np.zeros((frames // 2, 1), np.float32),
-            action=np.repeat(
+            action=bounds
+            * np.repeat(
                 random.uniform(-1, 1, (1 if steady else frames // 2, 5)).astype(np.float32),
                 frames // 2 if steady else 1,
                 axis=0,

@@ -10,16 +10,15 @@ masked: a mask that began in mid-chunk would tell the expert when a hand will be
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlarl.codec import ActionStats, fit_action_stats
-from vlarl.data.episode import Episode
 from vlarl.data.hand_recording import HandTrack
 from vlarl.data.hands import COMPONENTS, HAND_CHANNELS, SIDES, Eigengrasps, Wrist, encode_hands
-from vlarl.data.samples import ChunkBatch, ChunkDataset
+from vlarl.data.samples import ChunkBatch, ChunkSource
 
 _AT_ONCE = 4096
 
@@ -102,23 +101,27 @@ class HandChunks:
             yield self.actions(frames[first : first + _AT_ONCE])
 
 
-class HandChunkDataset(ChunkDataset):
-    """Egocentric images with the chunks of recorded hands, for the supervised trainer."""
+class HandSource:
+    """Egocentric images with the chunks of recorded hands, for the supervised trainer.
 
-    def __init__(self, episodes: Iterable[Episode], hands: HandChunks) -> None:
-        """Images and sentences of `episodes`, chunks of the `hands` recorded in the very same."""
-        super().__init__(episodes, hands.horizon)
-        assert len(self.actions) == len(hands.counts), "other episodes than those of the hands"
-        self._hands = hands
+    Attributes:
+        sentences: the different instructions.
+    """
+
+    def __init__(self, seen: ChunkSource, hands: HandChunks) -> None:
+        """What is seen in every frame of the recording whose `hands` these are."""
+        assert len(seen) == len(hands.counts), "other frames than those of the hands"
+        self._seen, self._hands = seen, hands
+        self.sentences = seen.sentences
 
     def __len__(self) -> int:
         return len(self._hands.starts)
 
     def chunks(self, frames: NDArray[np.int64]) -> ChunkBatch:
-        """The samples of these numbers [B]; where no hand counts, a frame is none."""
+        """The samples of these numbers [B]; a frame where no hand counts starts none."""
         starts = self._hands.starts[frames]
         return dataclasses.replace(
-            super().chunks(starts),
+            self._seen.chunks(starts),
             actions=self._hands.actions(starts),
             channels=self._hands.channels(starts),
         )

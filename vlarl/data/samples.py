@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,21 @@ class ChunkBatch:
     of several embodiments, `H` and `c` are the largest; what is beyond a row's own is ignored."""
     channels: NDArray[np.bool_] | None = None
     """[B, c] those that count; None: all of them."""
+
+
+class ChunkSource(Protocol):
+    """What training takes batches from."""
+
+    sentences: tuple[str, ...]
+    """The different instructions."""
+
+    def __len__(self) -> int:
+        """Frames, each of which starts a sample."""
+        ...
+
+    def chunks(self, frames: NDArray[np.int64]) -> ChunkBatch:
+        """The samples that start at `frames` [B]."""
+        ...
 
 
 class ChunkDataset:

@@ -15,10 +15,16 @@ from test_model import random_images
 from actors.controller import train
 from envservers.registry import make_suite
 from learners.ppo import PPOLearner
-from learners.supervised import action_loss, encode_chunks
+from learners.supervised import SupervisedTrainer, action_loss, encode_chunks
 from vlarl.config.embodiments import load_embodiment
 from vlarl.config.load import load_config
-from vlarl.config.schema import FlowConfig, OptimizerConfig, PPOConfig, SamplingConfig
+from vlarl.config.schema import (
+    FlowConfig,
+    OptimizerConfig,
+    PPOConfig,
+    SamplingConfig,
+    SupervisedConfig,
+)
 from vlarl.contract import Contract
 from vlarl.data.samples import ChunkBatch
 from vlarl.errors import CheckpointError
@@ -166,6 +172,45 @@ def test_the_loss_of_a_mixed_batch_is_the_mean_of_its_rows(tmp_path: Path, desig
     reached = (gradient != 0).any(dim=0)
     used = {"zero_pad": 7, "multi_mlp": 7, "concatenation": 5 + 7 + 3}[design]
     assert int(reached.sum()) == used
+
+
+class Mixture:
+    """Eight frames of three embodiments, one after the other."""
+
+    sentences = tuple(SENTENCES)
+
+    def __len__(self) -> int:
+        return 8
+
+    def chunks(self, frames: np.ndarray) -> ChunkBatch:
+        whole, rows = mixed_batch(), frames % 4
+        seen = whole.observations
+        images = {name: image[rows] for name, image in seen.images.items()}
+        sentences = [SENTENCES[row] for row in rows]
+        return ChunkBatch(
+            Observations(images, sentences, embodiment=WHICH[rows]), whole.actions[rows]
+        )
+
+
+@DESIGNS
+def test_the_trainer_takes_mixed_batches_also_from_remembered_contexts(
+    tmp_path: Path, design: str
+) -> None:
+    losses = []
+    for gigabytes in (1.0, 0.0):
+        config = SupervisedConfig(
+            steps=3,
+            batch_size=4,
+            flow=FlowConfig(repeats=2),
+            optimizer=OptimizerConfig(learning_rates={"expert": 1e-3}),
+            context_gigabytes=gigabytes,
+        )
+        model = model_of(tmp_path, design)
+        before = {name: t.clone() for name, t in model.expert.state_dict().items()}
+        losses.append(SupervisedTrainer(model, config, Mixture(), None, 0).train()["action_loss"])
+        changed = {n for n, t in model.expert.state_dict().items() if (t != before[n]).any()}
+        assert {n for n in before if n.startswith(("action_in", "action_out"))} <= changed
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 @DESIGNS

@@ -61,9 +61,11 @@ class RolloutWorker:
         self._version = 0
         for client in access.clients:
             model.contract.check(client.spec)
-        check_execute_steps(config, model.contract.horizon, config.model.checkpoint or "(none)")
-        self._policy = policy_of(model, config)
         self.spec = access.clients[0].spec
+        place = model.contract.place_of(self.spec.embodiment)
+        horizon = model.contract.horizons[place]
+        check_execute_steps(config, horizon, config.model.checkpoint or "(none)")
+        self._policy = policy_of(model, config, place)
         _check_tasks(config, self.spec)
         streams = sum(client.num_envs for client in access.clients)
         self._collector = RolloutCollector(
@@ -120,12 +122,14 @@ class RolloutWorker:
         self._access.close()
 
 
-def policy_of(model: QwenVLA, config: RunConfig) -> Policy:
-    """The policy of this model; on a GPU by CUDA graphs, unless they are switched off."""
+def policy_of(model: QwenVLA, config: RunConfig, place: int) -> Policy:
+    """The policy of the contract's embodiment at `place`; on a GPU by CUDA graphs, if wanted."""
     graphs = None
-    if config.runtime.cuda_graphs and model.device.type == "cuda":
+    # Projections other than the default ask on the way which embodiments a batch holds.
+    fixed = model.expert_config.projection == "zero_pad"
+    if config.runtime.cuda_graphs and fixed and model.device.type == "cuda":
         graphs = VelocityGraphs(model.velocity, capture_on(model.device))
-    return Policy(model, config.sampling, graphs)
+    return Policy(model, config.sampling, place, graphs)
 
 
 @contextmanager
@@ -195,7 +199,8 @@ def _for_robot(model: QwenVLA, spec: EnvSpec) -> QwenVLA:
         CheckpointError: if the environments' channels are the checkpoint's, but not the robot's.
     """
     ours = model.contract.embodiment
-    if spec.embodiment == UNNAMED or embodiment_name(spec.embodiment) == ours.name:
+    names = [embodiment.name for embodiment in model.contract.embodiments]
+    if spec.embodiment == UNNAMED or embodiment_name(spec.embodiment) in names:
         return model
     robot = load_embodiment(spec.embodiment)
     if robot.layout != ours.layout:

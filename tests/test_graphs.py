@@ -100,7 +100,7 @@ def test_a_policy_acts_the_same_by_replay(preset: str, explore: bool) -> None:
     model, capture = random_model(preset), Recorded()
     sampling = SamplingConfig(denoising_steps=3, execute_steps=4)
     plain = Policy(model, sampling)
-    replaying = Policy(model, sampling, VelocityGraphs(model.velocity, capture))
+    replaying = Policy(model, sampling, graphs=VelocityGraphs(model.velocity, capture))
     for seed in range(2):
         generators = [torch.Generator().manual_seed(seed) for _ in range(2)]
         expected = plain.act(observed(2, seed), generators[0], explore)
@@ -116,7 +116,7 @@ def test_a_policy_acts_the_same_by_replay(preset: str, explore: bool) -> None:
 def test_a_replay_sees_weights_that_were_changed_in_place() -> None:
     model = random_model("tiny")
     graphs = VelocityGraphs(model.velocity, Recorded())
-    policies = [Policy(model, SamplingConfig(execute_steps=4), g) for g in (None, graphs)]
+    policies = [Policy(model, SamplingConfig(execute_steps=4), graphs=g) for g in (None, graphs)]
     acted = []
     for _ in range(2):
         for policy in policies:

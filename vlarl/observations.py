@@ -21,6 +21,10 @@ class Observations:
     """[n] task sentences."""
     elapsed: NDArray[np.float32] | None = None
     """[n] shares of the episodes that have passed, for the value; None: unknown, 0."""
+    state: NDArray[np.float32] | None = None
+    """[n, d] proprioception, SI units; unused by a model that is shown none."""
+    embodiment: NDArray[np.int64] | None = None
+    """[n] places in `Contract.embodiments`; None: all are of the first."""
 
     def __len__(self) -> int:
         return len(self.instructions)
@@ -29,4 +33,4 @@ class Observations:
     def of(seen: TimeStep, max_steps: int) -> Observations:
         """Of environments whose episodes have `max_steps` control steps."""
         elapsed = seen.step.astype(np.float32) / np.float32(max_steps)
-        return Observations(seen.images, seen.instruction, elapsed)
+        return Observations(seen.images, seen.instruction, elapsed, state=seen.state)

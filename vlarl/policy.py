@@ -6,6 +6,7 @@ comes back is on the CPU. Environments, episodes and learning live elsewhere.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -27,6 +28,7 @@ class PolicyModel(Protocol):
     """What acting and learning need of a model; `QwenVLA` is one."""
 
     codec: ActionCodec
+    further_codecs: tuple[ActionCodec, ...]
     processor: Any
     exploration_log_std: nn.Parameter
 
@@ -75,11 +77,19 @@ class Policy:
     """Acts with whatever weights `model` holds at the time."""
 
     def __init__(
-        self, model: PolicyModel, sampling: SamplingConfig, graphs: VelocityGraphs | None = None
+        self,
+        model: PolicyModel,
+        sampling: SamplingConfig,
+        embodiment: int = 0,
+        graphs: VelocityGraphs | None = None,
     ) -> None:
-        """`graphs`, on a GPU, are of this model."""
+        """For one of the contract's embodiments (`Contract.place_of`).
+
+        `graphs`, on a GPU, are of this model.
+        """
         self._model = model
         self._sampling = sampling
+        self._embodiment = embodiment
         self._graphs = graphs
 
     @property
@@ -108,7 +118,7 @@ class Policy:
         """
         assert keep in ("context", "inputs"), keep
         self._model.eval()
-        sampling, codec = self._sampling, self._model.codec
+        sampling, codec = self._sampling, self._codec
         device = self._model.exploration_log_std.device
         inputs = self._inputs(observations)
         context = self._model.encode(inputs)
@@ -133,6 +143,11 @@ class Policy:
             context=on(CPU, context) if explore and keep == "context" else None,
             inputs=inputs if explore and keep == "inputs" else None,
         )
+
+    @property
+    def _codec(self) -> ActionCodec:
+        model, place = self._model, self._embodiment
+        return model.further_codecs[place - 1] if place else model.codec
 
     def _velocity(self, prepared: TensorDict, mask: Tensor) -> VelocityFunction:
         if self._graphs is not None:
@@ -169,6 +184,9 @@ class Policy:
         return self._model.value(self._model.encode(self._inputs(observations))).cpu()
 
     def _inputs(self, observations: Observations) -> TensorDict:
+        if self._embodiment:
+            own = np.full(len(observations), self._embodiment)
+            observations = dataclasses.replace(observations, embodiment=own)
         inputs = self._model.processor(observations)
         elapsed = observations.elapsed
         unknown = torch.zeros(len(observations))

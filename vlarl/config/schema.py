@@ -275,6 +275,9 @@ class ModelConfig:
     backbone: str = ""
     """Folder, or name on the hub, of a Qwen3.5 in transformers' format: the backbone's weights,
     tokenizer and image settings. Only the rest is random then."""
+    state: str = "none"
+    """How a new model is shown the robot's state (paper section 5.2.4): `none`, `vlm_prompt` (256
+    bins for each dimension, in the prompt) or `dit` (one token of the action expert)."""
     init: InitConfig = field(default_factory=InitConfig)
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from vlarl.config.embodiments import load_embodiment
 from vlarl.config.presets import preset_path
 from vlarl.config.schema import OptimizerConfig, RunConfig
+from vlarl.contract import STATE_MODES
 from vlarl.errors import ConfigError
 
 _BACKBONE = {"vision", "language"}
@@ -134,7 +135,7 @@ def _run(config: RunConfig) -> Iterator[Problem]:
     yield from _at_least(config, 1, ["checkpoint_every", "keep_checkpoints"])
     init = ["model.init.backbone", "model.init.expert"]
     if config.model.checkpoint:
-        unused = ["model.preset", "model.backbone", *init]
+        unused = ["model.preset", "model.backbone", "model.state", *init]
         yield from _without_effect(config, unused, "model.checkpoint")
     if config.model.init.expert and not config.model.init.backbone:
         remedy = f"Name a checkpoint: {init[0]}=..."
@@ -143,6 +144,12 @@ def _run(config: RunConfig) -> Iterator[Problem]:
         yield from _without_effect(config, ["model.backbone"], "model.init")
     if config.model.init.expert:
         yield from _without_effect(config, ["model.preset"], "model.init.expert")
+    yield from _choice(config, "model.state", STATE_MODES)
+    if config.model.init.backbone or config.model.init.expert:
+        yield from _without_effect(config, ["model.state"], "model.init, which decides it")
+    if config.stage != "sft":
+        reason = f"stage={config.stage}: the checkpoint, made by `vlarl sft`, decides it"
+        yield from _without_effect(config, ["model.state"], reason)
     try:
         preset_path(config.model.preset)
     except ConfigError as error:
@@ -365,6 +372,7 @@ def _hands(config: RunConfig) -> Iterator[Problem]:
     if not stage.data.path:
         key = "supervised.data.eigengrasps"
         yield Problem(key, "needs recorded hands", "Name them: supervised.data.path=DATASET.")
+    yield from _without_effect(config, ["model.state"], "supervised.data.eigengrasps")
     for key in ("supervised.eval_every", "supervised.data.grounding_images"):
         if _value_at(config, key):
             yield Problem(key, "needs a suite, and none has human hands", f"Set {key}=0.")

@@ -71,7 +71,9 @@ def with_fresh_expert(model: QwenVLA, preset: str, seed: int) -> QwenVLA:
     # Callers' random numbers must not depend on where weights come from.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build(preset, model.contract, model.codec, pretrained)
+        made = build(preset, model.contract, model.codec, pretrained, model.further_codecs)
+    made.processor.state = source.state
+    return made
 
 
 def with_embodiment(model: QwenVLA, robot: Embodiment) -> QwenVLA:
@@ -88,6 +90,7 @@ def with_embodiment(model: QwenVLA, robot: Embodiment) -> QwenVLA:
         prompt_tokens=contract.prompt_tokens + max(0, after - before),
     )
     model.processor = Processor(processor.tokenizer, model.contract, processor.layout)
+    model.processor.state = processor.state
     return model
 
 
@@ -107,5 +110,7 @@ def combined(backbone: QwenVLA, expert: QwenVLA) -> QwenVLA:
             )
     expert.backbone, expert.config = backbone.backbone, backbone.config
     source = backbone.processor
+    state = expert.processor.state
     expert.processor = Processor(source.tokenizer, expert.contract, source.layout)
+    expert.processor.state = state
     return expert

@@ -80,8 +80,8 @@ class QwenVLA(nn.Module):
         """Run the backbone once; what comes back serves all denoising steps and the value.
 
         Args:
-            inputs: of the processor, batch size [B], on any device; `elapsed` [B], `state` [B, d] and
-                `embodiment` [B], if there, are passed on.
+            inputs: of the processor, batch size [B], on any device; `elapsed` [B], `state` [B, d]
+                and `embodiment` [B], if there, are passed on.
 
         Returns:
             The context: `hidden` [B, L, D] float32, zero where padded, `mask` [B, L] bool,

@@ -27,7 +27,7 @@ from vlarl.embodiment import UNNAMED, embodiment_of
 from vlarl.errors import ConfigError
 from vlarl.model.presets import build, channel_bounds_codec, new_contract
 from vlarl.model.qwen_vla import QwenVLA
-from vlarl.model.start import given_backbone, given_model
+from vlarl.model.start import configured, given_backbone, given_model
 from vlarl.policy import Policy
 from vlarl.rewards import load_reward
 from vlarl.types import EnvSpec
@@ -131,7 +131,7 @@ def _threads(count: int) -> Iterator[None]:
 
 def trains_backbone(config: RunConfig) -> bool:
     """Whether the learner recomputes the backbone, so that its inputs must be kept."""
-    return bool({"vision", "language"} & config.ppo.optimizer.learning_rates.keys())
+    return bool({"vision", "language", "lora"} & config.ppo.optimizer.learning_rates.keys())
 
 
 def _check_tasks(config: RunConfig, spec: EnvSpec) -> None:
@@ -151,6 +151,7 @@ def load_model(config: RunConfig, spec: EnvSpec, checkpoint: Path | None = None)
 
     Raises:
         CheckpointError: for a checkpoint that is missing or damaged.
+        ConfigError: for settings of the model that it or this machine cannot follow.
     """
     model = given_model(config.model, checkpoint)
     if model is not None:
@@ -165,4 +166,5 @@ def load_model(config: RunConfig, spec: EnvSpec, checkpoint: Path | None = None)
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return build(config.model.preset, contract, channel_bounds_codec(contract), pretrained)
+        codec = channel_bounds_codec(contract)
+        return configured(build(config.model.preset, contract, codec, pretrained), config.model)

@@ -30,7 +30,7 @@ from vlarl.data.samples import ChunkDataset
 from vlarl.errors import ConfigError, UserError
 from vlarl.model.presets import build, channel_bounds_codec, tabletop_contract
 from vlarl.model.qwen_vla import QwenVLA
-from vlarl.model.start import given_backbone, given_model
+from vlarl.model.start import configured, given_backbone, given_model
 from vlarl.policy import Policy
 from vlarl.progress import Progress
 from vlarl.runs import RunFolder
@@ -207,7 +207,8 @@ def _model(config: RunConfig, resumed: Path | None) -> tuple[QwenVLA, bool]:
     contract = tabletop_contract(config.env.image_size, pretrained)
     torch.manual_seed(config.seed)
     codec = channel_bounds_codec(contract)
-    return build(config.model.preset, contract, codec, pretrained), True
+    built = build(config.model.preset, contract, codec, pretrained)
+    return configured(built, config.model), True
 
 
 def _fitted(contract: Contract, reader: LeRobotReader) -> ActionCodec:

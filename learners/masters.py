@@ -49,6 +49,11 @@ class MasteredOptimizer:
         """Of the inner optimizer."""
         return self.inner.param_groups
 
+    @property
+    def masters(self) -> list[Tensor]:
+        """Of the weights that have one."""
+        return [master.detach() for master in self._masters.values()]
+
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the weights' gradients."""
         assert set_to_none
@@ -75,8 +80,7 @@ class MasteredOptimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """The optimizer's state and the masters."""
-        masters = [master.detach() for master in self._masters.values()]
-        return {"optimizer": self.inner.state_dict(), "masters": masters}
+        return {"optimizer": self.inner.state_dict(), "masters": self.masters}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:

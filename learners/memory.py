@@ -9,7 +9,7 @@ process itself; on a GPU, kernels that keep less (flash-linear-attention) or oth
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -117,6 +117,8 @@ class Storages(TorchDispatchMode):
         return found
 
     def _count(self, tensor: Tensor) -> None:
+        if tensor.device.type == "meta":
+            return
         storage = tensor.untyped_storage()
         key, size = id(storage), storage.nbytes()
         if key not in self._seen:
@@ -310,7 +312,12 @@ def _chunk(model: QwenVLA, decisions: int) -> TensorDict:
     mask = model.codec.mask(decisions)
     values = {name: torch.zeros(mask.shape) for name in ("action", "y_k", "y_next")}
     step = torch.zeros(decisions, dtype=torch.int64)
-    scored = {"mask": mask, "scored": mask.clone(), "step": step, "log_prob": torch.zeros(decisions)}
+    scored = {
+        "mask": mask,
+        "scored": mask.clone(),
+        "step": step,
+        "log_prob": torch.zeros(decisions),
+    }
     return TensorDict({**values, **scored}, [decisions])
 
 

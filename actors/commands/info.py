@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors.commands.command import Command, Invocation, hint
+from actors.commands.memory import SETTINGS, memory
 from vlarl.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def run(invocation: Invocation) -> dict[str, Any]:
     topic, *rest = invocation.arguments
     if topic not in TOPICS:
         raise UserError(f"info: {topic}: no such topic. {hint(topic, TOPICS)}")
-    if topic not in ("config", "model"):
+    if topic not in ("config", "model", "memory"):
         _only(invocation, topic, set())
     return TOPICS[topic](rest[0] if rest else "", invocation)
 
@@ -55,6 +56,11 @@ def _model(name: str, invocation: Invocation) -> dict[str, Any]:
             print(f"{group:<12} {'in all':<28} {sum(lines.values()):>13,}")
     print(f"{'parameters':<41} {total(groups):>13,}")
     return found | {"parts": groups, "parameters": total(groups)}
+
+
+def _memory(name: str, invocation: Invocation) -> dict[str, Any]:
+    _only(invocation, "memory", set(SETTINGS))
+    return memory(name, invocation)
 
 
 def _only(invocation: Invocation, topic: str, allowed: set[str]) -> None:
@@ -170,6 +176,7 @@ def _print_rows(rows: list[tuple[str, str]]) -> None:
 
 TOPICS: dict[str, Callable[[str, Invocation], dict[str, Any]]] = {
     "model": _model,
+    "memory": _memory,
     "suites": _suites,
     "rewards": _rewards,
     "embodiments": _embodiments,
@@ -182,6 +189,9 @@ COMMAND = Command(
     optional=("NAME",),
     details=(
         "  model [NAME]         parameters part by part, of a preset, a checkpoint or a run\n"
+        "  memory [NAME] [...]  bytes of a training step of each preset, computed: model, job\n"
+        "                       (sft, lora, rl), dtype, checkpoint_activations, batch, decisions,\n"
+        "                       image_size\n"
         "  suites [SUITE]       tasks, cameras, channels\n"
         "  rewards              reward functions\n"
         "  embodiments [NAME]   robots; of one (or of its file) all channels and the prompt\n"

@@ -9,6 +9,7 @@ from torch import nn
 from transformers import Qwen3_5ForConditionalGeneration
 
 from vlarl.model.dit import ActionExpert, Block
+from vlarl.model.lora import adapters_of
 
 
 def count(parameters: Iterable[nn.Parameter]) -> int:
@@ -23,7 +24,8 @@ def breakdown(
 
     Works on any device, the meta device included.
     """
-    vision = count(backbone.model.visual.parameters())
+    adapters = adapters_of(backbone)
+    vision = count(backbone.model.visual.parameters()) - count(adapters_of(backbone.model.visual))
     blocks = cast("list[Block]", list(expert.blocks))
     lines = {
         f"blocks ({len(blocks)} x {count(blocks[0].parameters()):,})": count(
@@ -38,11 +40,12 @@ def breakdown(
     }
     if expert.summary_in is not None:
         lines["context summary"] = count(expert.summary_in.parameters())
+    parts = {
+        "vision tower": vision,
+        "language model": count(backbone.parameters()) - vision - count(adapters),
+    }
     return {
-        "backbone": {
-            "vision tower": vision,
-            "language model": count(backbone.parameters()) - vision,
-        },
+        "backbone": parts | ({"adapters": count(adapters)} if adapters else {}),
         "expert": lines,
         "value head": {"value head": count(value_head.parameters())},
     }

@@ -1,11 +1,11 @@
-"""Does `torch.compile` pay? Plain and compiled modules side by side, on this machine's device.
+"""Does `model.compile` pay? Plain and compiled modules side by side, on one thread.
 
     python -m benchmarks.bench_compile [--quick] [--json FILE]
 
 Two sizes: the shipped one (`tiny-pooled`), and one of 512 hidden numbers and eight layers. Of each
 the expert's velocity for a rollout's batch and for a training step with gradients, and the backbone
-for a rollout's batch. Modes take turns; medians. No bound is expected: the figures decide whether
-there is an option.
+for a rollout's batch. Modes take turns; medians. No bound is expected: the figures tell
+whether the minutes of compilation are well spent.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from tensordict import TensorDict
 from torch import Tensor
 
+from vlarl.config.schema import ModelConfig
 from vlarl.model.presets import build, channel_bounds_codec, tabletop_contract
 from vlarl.model.qwen_vla import QwenVLA
+from vlarl.model.start import configured
 
 SMALL = "tiny-pooled"
 MIDDLE = """
@@ -51,26 +54,26 @@ def build_pair(preset: str) -> tuple[QwenVLA, QwenVLA]:
             torch.nn.init.normal_(parameter, std=0.05)
         models.append(model)
     plain, compiled = models
-    compiled.expert.compile(dynamic=False)
-    compiled.backbone.model.visual.compile(dynamic=False)
-    compiled.backbone.model.language_model.compile(dynamic=False)
-    return plain, compiled
+    return plain, configured(compiled, ModelConfig(compile=True))
 
 
-def works(model: QwenVLA) -> dict[str, Callable[[], Tensor]]:
-    """What is timed, by name; each returns a tensor to compare."""
-    contract, generator = model.contract, np.random.default_rng(0)
-
-    def seen(batch: int) -> Any:
+def observations(model: QwenVLA) -> dict[int, TensorDict]:
+    """Batch size -> inputs of random pictures."""
+    random = np.random.default_rng(0)
+    found = {}
+    for batch in (ROLLOUT, TRAINING):
         images = {
-            c.name: generator.integers(0, 256, (batch, c.height, c.width, 3), dtype=np.uint8)
-            for c in contract.cameras
+            c.name: random.integers(0, 256, (batch, c.height, c.width, 3), dtype=np.uint8)
+            for c in model.contract.cameras
         }
-        return model.processor(images, ["Pick up the red cube"] * batch)
+        found[batch] = model.processor(images, ["Pick up the red cube"] * batch)
+    return found
 
-    inputs = seen(ROLLOUT)
-    with torch.no_grad():
-        contexts = {ROLLOUT: model.encode(inputs), TRAINING: model.encode(seen(TRAINING))}
+
+def works(
+    model: QwenVLA, inputs: dict[int, TensorDict], contexts: dict[int, TensorDict]
+) -> dict[str, Callable[[], Tensor]]:
+    """What is timed, by name; each returns a tensor to compare."""
     draws = torch.Generator().manual_seed(0)
     noise = {n: torch.randn(model.codec.mask(n).shape, generator=draws) for n in contexts}
 
@@ -92,7 +95,7 @@ def works(model: QwenVLA) -> dict[str, Callable[[], Tensor]]:
 
     def encoding() -> Tensor:
         with torch.no_grad():
-            return model.encode(inputs)["hidden"]
+            return model.encode(inputs[ROLLOUT])["hidden"]
 
     return {
         "expert, rollout": acting,
@@ -103,7 +106,11 @@ def works(model: QwenVLA) -> dict[str, Callable[[], Tensor]]:
 
 def measure(preset: str, rounds: int) -> dict[str, dict[str, float]]:
     """Name -> seconds plain and compiled, seconds of compilation, and how far they differ."""
-    plain, compiled = (works(model) for model in build_pair(preset))
+    models = build_pair(preset)
+    inputs = observations(models[0])
+    with torch.no_grad():
+        contexts = {batch: models[0].encode(each) for batch, each in inputs.items()}
+    plain, compiled = (works(model, inputs, contexts) for model in models)
     found = {}
     for name in plain:
         started = time.perf_counter()

@@ -125,6 +125,16 @@ def test_an_attention_that_is_not_here_is_one_error_before_anything_is_read(monk
     check_attention("flash_attention_2")
 
 
+def test_compilation_is_of_three_modules_and_needs_a_compiler(monkeypatch):
+    model = make_model("tiny", ModelConfig(compile=True))
+    compiled = {n for n, m in model.named_modules() if m._compiled_call_impl is not None}
+    inner = "backbone.model"
+    assert compiled == {"expert", f"{inner}.visual", f"{inner}.language_model"}
+    monkeypatch.setattr(kernels.shutil, "which", lambda name: None)
+    with pytest.raises(ConfigError, match=r"C\+\+ compiler.*model.compile=false"):
+        given_model(ModelConfig(checkpoint="no/such/folder", compile=True))
+
+
 def test_missing_kernels_are_said_once_and_only_of_linear_attention(tmp_path, caplog, monkeypatch):
     kernels._say.cache_clear()
     monkeypatch.setattr(kernels, "KERNELS", {"flash-linear-attention": "no_such_module"})

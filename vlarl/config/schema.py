@@ -293,6 +293,9 @@ class ModelConfig:
     checkpoint_activations: bool = False
     """Compute activations a second time in the backward pass instead of keeping them: each layer of
     the backbone and each block of the action expert keeps its input alone."""
+    compile: bool = False
+    """Compile backbone and action expert at their first call, which takes minutes; needs a C++
+    compiler. Acting and learning are compiled apart, so that ratios start near 1, not at it."""
     lora: LoraConfig = field(default_factory=LoraConfig)
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import functools
 import importlib.util
 import logging
+import os
+import shutil
 
 from transformers import Qwen3_5Config
 from transformers.utils import is_flash_attn_2_available
@@ -36,6 +38,19 @@ def check_attention(choice: str) -> None:
         raise ConfigError(
             "model.attention = 'flash_attention_2': needs a GPU and the flash-attn library, which "
             "are not both here. pip install flash-attn on a GPU machine, or model.attention=sdpa"
+        )
+
+
+def check_compiler() -> None:
+    """Refuse to compile where there is no compiler.
+
+    Raises:
+        ConfigError: naming what is missing.
+    """
+    if not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
+        raise ConfigError(
+            "model.compile = True: needs a C++ compiler, and there is none. apt install g++, or "
+            "model.compile=false"
         )
 
 

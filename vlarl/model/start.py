@@ -11,7 +11,7 @@ from vlarl.config.schema import ModelConfig
 from vlarl.errors import CheckpointError, ConfigError
 from vlarl.model.backbone import checkpoint_layers
 from vlarl.model.checkpoint import load
-from vlarl.model.kernels import check_attention, note_missing_kernels
+from vlarl.model.kernels import check_attention, check_compiler, note_missing_kernels
 from vlarl.model.lora import add_adapters
 from vlarl.model.precision import DTYPES, cast
 from vlarl.model.pretrained import Pretrained, load_pretrained
@@ -29,7 +29,7 @@ def given_model(config: ModelConfig, resumed: Path | None = None) -> QwenVLA | N
         CheckpointError: for a checkpoint that is missing, damaged, or does not fit the other.
         ConfigError: see `configured`.
     """
-    check_attention(config.attention)
+    check_machine(config)
     dtype = DTYPES.get(config.dtype)
     if resumed is not None:
         model = load(resumed, dtype)
@@ -45,14 +45,25 @@ def given_model(config: ModelConfig, resumed: Path | None = None) -> QwenVLA | N
     return configured(model, config)
 
 
-def configured(model: QwenVLA, config: ModelConfig) -> QwenVLA:
-    """The same model with the configured number format, attention, checkpointing and adapters.
+def check_machine(config: ModelConfig) -> None:
+    """Refuse what this machine cannot do, before anything is read.
 
     Raises:
-        ConfigError: for an attention that this machine lacks, a target that fits no layer, or
-            adapters other than those that the checkpoint has.
+        ConfigError: naming what is missing.
     """
     check_attention(config.attention)
+    if config.compile:
+        check_compiler()
+
+
+def configured(model: QwenVLA, config: ModelConfig) -> QwenVLA:
+    """The same model with the configured number format, attention, adapters and so on.
+
+    Raises:
+        ConfigError: for an attention or a compiler that this machine lacks, a target that fits no
+            layer, or adapters other than those that the checkpoint has.
+    """
+    check_machine(config)
     note_missing_kernels(model.config)
     if config.dtype != "auto":
         cast(model, DTYPES[config.dtype])
@@ -69,6 +80,13 @@ def configured(model: QwenVLA, config: ModelConfig) -> QwenVLA:
     if config.checkpoint_activations:
         checkpoint_layers(model.backbone)
         model.expert.checkpoint_blocks = True
+    if config.compile:
+        for module in (
+            model.backbone.model.visual,
+            model.backbone.model.language_model,
+            model.expert,
+        ):
+            module.compile()
     return model
 
 
@@ -77,9 +95,9 @@ def given_backbone(config: ModelConfig) -> Pretrained | None:
 
     Raises:
         CheckpointError: if it is missing, damaged or of another kind.
-        ConfigError: for an attention that this machine lacks.
+        ConfigError: see `check_machine`.
     """
-    check_attention(config.attention)
+    check_machine(config)
     if not config.backbone:
         return None
     return load_pretrained(config.backbone, DTYPES.get(config.dtype))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from fake_model import rollout
 from safetensors.torch import load_file
-from tiny_model import images, linear_preset, make_model, move_adapters, outputs
+from tiny_model import linear_preset, make_model, move_adapters, observed, outputs
 
 from actors import cli
 from actors.env_host import EnvAccess
@@ -40,7 +40,7 @@ def learner_of(model: QwenVLA, **rates: float) -> PPOLearner:
 
 def batch_of(model: QwenVLA, seed: int = 0, keep: str = "inputs"):
     generator = torch.Generator().manual_seed(seed)
-    return rollout(Policy(model, SAMPLING), 4, 2, generator, keep, observe=images)
+    return rollout(Policy(model, SAMPLING), 4, 2, generator, keep, observe=observed)
 
 
 def test_new_adapters_change_nothing_and_are_the_same_each_time():

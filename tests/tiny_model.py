@@ -57,6 +57,11 @@ def images(n: int, seed: int = 0) -> dict[str, np.ndarray]:
     return {name: random.integers(0, 256, (n, 64, 64, 3), dtype=np.uint8) for name in cameras}
 
 
+def observed(n: int, seed: int = 0) -> Observations:
+    """`images`, each with the same sentence."""
+    return Observations(images(n, seed), [INSTRUCTION] * n)
+
+
 def outputs(model: QwenVLA, n: int = 3) -> dict[str, torch.Tensor]:
     """Hidden states, velocity and value of some fixed observations and chunks."""
     context = model.encode(model.processor(Observations(images(n), [INSTRUCTION] * n)))

@@ -30,7 +30,7 @@ from vlarl.model.device import resolved
 from vlarl.model.graphs import VelocityGraphs, capture_on
 from vlarl.model.presets import build, channel_bounds_codec, new_contract
 from vlarl.model.qwen_vla import QwenVLA
-from vlarl.model.start import given_backbone, given_model, with_embodiment
+from vlarl.model.start import configured, given_backbone, given_model, with_embodiment
 from vlarl.policy import Policy
 from vlarl.rewards import load_reward
 from vlarl.types import EnvSpec
@@ -125,8 +125,9 @@ class RolloutWorker:
 def policy_of(model: QwenVLA, config: RunConfig, place: int) -> Policy:
     """The policy of the contract's embodiment at `place`; on a GPU by CUDA graphs, if wanted."""
     graphs = None
-    # Projections other than the default ask on the way which embodiments a batch holds.
-    fixed = model.expert_config.projection == "zero_pad"
+    # Projections other than the default ask on the way which embodiments a batch holds; a compiled
+    # expert may compile again.
+    fixed = model.expert_config.projection == "zero_pad" and not config.model.compile
     if config.runtime.cuda_graphs and fixed and model.device.type == "cuda":
         graphs = VelocityGraphs(model.velocity, capture_on(model.device))
     return Policy(model, config.sampling, place, graphs)
@@ -148,7 +149,7 @@ def _threads(count: int) -> Iterator[None]:
 
 def trains_backbone(config: RunConfig) -> bool:
     """Whether the learner recomputes the backbone, so that its inputs must be kept."""
-    return bool({"vision", "language"} & config.ppo.optimizer.learning_rates.keys())
+    return bool({"vision", "language", "lora"} & config.ppo.optimizer.learning_rates.keys())
 
 
 def _check_tasks(config: RunConfig, spec: EnvSpec) -> None:
@@ -170,7 +171,8 @@ def load_model(config: RunConfig, spec: EnvSpec, checkpoint: Path | None = None)
 
     Raises:
         CheckpointError: for a checkpoint that is missing or damaged.
-        ConfigError: for an embodiment that cannot be read, or a device that is not there.
+        ConfigError: for an embodiment that cannot be read, a device that is not there, or settings
+            of the model that it or this machine cannot follow.
     """
     device = resolved(config.runtime.device)
     model = given_model(config.model, checkpoint, config.seed, device)
@@ -187,7 +189,8 @@ def load_model(config: RunConfig, spec: EnvSpec, checkpoint: Path | None = None)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         codec = channel_bounds_codec(contract)
-        return build(config.model.preset, contract, codec, pretrained).to(device)
+        built = build(config.model.preset, contract, codec, pretrained)
+        return configured(built, config.model).to(device)
 
 
 def _for_robot(model: QwenVLA, spec: EnvSpec) -> QwenVLA:

@@ -40,7 +40,7 @@ from vlarl.errors import ConfigError, UserError
 from vlarl.model.device import resolved
 from vlarl.model.presets import build, channel_bounds_codec, tabletop_contract
 from vlarl.model.qwen_vla import QwenVLA
-from vlarl.model.start import given_backbone, given_model
+from vlarl.model.start import configured, given_backbone, given_model
 from vlarl.progress import Progress
 from vlarl.runs import RunFolder
 from vlarl.state import fit_state_codec
@@ -240,7 +240,8 @@ def _model(config: RunConfig, resumed: Path | None) -> tuple[QwenVLA, bool]:
         contract = tabletop_contract(config.env.image_size, pretrained, _state(config))
     torch.manual_seed(config.seed)
     codec = channel_bounds_codec(contract)
-    return build(config.model.preset, contract, codec, pretrained).to(device), True
+    built = build(config.model.preset, contract, codec, pretrained)
+    return configured(built, config.model).to(device), True
 
 
 def _state(config: RunConfig) -> tuple[str, int]:

@@ -29,7 +29,7 @@ from vlarl.model.qwen_vla import QwenVLA
 from vlarl.progress import Progress
 
 Metrics = dict[str, float]
-_BACKBONE = ("vision", "language")
+_BACKBONE = ("vision", "language", "lora")
 _ACTION_STREAM, _QUESTION_STREAM = 0, 1
 
 

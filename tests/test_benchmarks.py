@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from benchmarks import (
+    bench_compile,
     bench_envs,
     bench_experts,
     bench_gradient,
@@ -143,6 +144,14 @@ def test_speedups_are_those_over_the_better_peer() -> None:
 def test_a_contender_that_ends_is_named() -> None:
     with pytest.raises(RuntimeError, match="nobody"):
         bench_envs.run(seconds=0.1, repeats=1, num_envs=2, contenders=("nobody",))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_compiled_modules_give_the_same_numbers() -> None:
+    (rows,) = bench_compile.run(quick=True)["sizes"].values()
+    assert set(rows) == {"expert, rollout", "expert, gradient", "backbone, rollout"}
+    assert all(row["difference"] < 1e-4 for row in rows.values())
 
 
 @pytest.mark.slow

@@ -56,6 +56,10 @@ class PolicyModel(Protocol):
         """Switch to evaluation mode."""
         ...
 
+    def train(self) -> Any:
+        """Switch to training mode."""
+        ...
+
 
 @dataclass(frozen=True)
 class Decisions:

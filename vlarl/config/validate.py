@@ -10,15 +10,17 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from vlarl.config.embodiments import load_embodiment
+from vlarl.config.lora_rules import lora_rules
 from vlarl.config.presets import preset_path
+from vlarl.config.problem import Problem
 from vlarl.config.schema import OptimizerConfig, RunConfig
 from vlarl.contract import STATE_MODES
 from vlarl.errors import ConfigError
 
-_BACKBONE = {"vision", "language"}
+_BACKBONE = {"vision", "language", "lora"}
 _UNUSED = {
     "rl": ("supervised",),
     "sft": ("reward", "ppo", "rollout"),
@@ -26,15 +28,7 @@ _UNUSED = {
 }
 """Stage -> sections of the config that do nothing there."""
 
-PARTS = ("vision", "language", "expert", "expert_biases", "value")
-
-
-class Problem(NamedTuple):
-    """One thing that cannot be run as configured."""
-
-    key: str
-    problem: str
-    remedy: str
+PARTS = ("vision", "language", "expert", "expert_biases", "value", "lora")
 
 
 def validate(
@@ -160,6 +154,10 @@ def _run(config: RunConfig) -> Iterator[Problem]:
         yield Problem("output", "is empty", "Name a folder, such as output=runs.")
     if config.resume == "auto" and not config.name:
         yield Problem("resume", "needs a run to continue", "Name it: name=NAME.")
+    yield from _choice(config, "model.dtype", ("auto", "float32", "bfloat16"))
+    yield from _choice(config, "model.attention", ("sdpa", "eager", "flash_attention_2"))
+    if config.model.attention == "flash_attention_2" and config.model.dtype != "bfloat16":
+        yield Problem("model.attention", "computes in bfloat16 alone", "Add model.dtype=bfloat16.")
     yield from _held_out(config)
     for section in _UNUSED.get(config.stage, ()):
         yield from _sections_without_effect(config, section, f"stage={config.stage}")
@@ -413,6 +411,7 @@ def _device(config: RunConfig) -> Iterator[Problem]:
 
 RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (
     _run,
+    lora_rules,
     _env,
     _sampling,
     _exploration,

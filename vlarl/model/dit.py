@@ -7,12 +7,13 @@ documentation of the model. Sampling, losses and normalization live elsewhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5TextRotaryEmbedding
 
@@ -174,6 +175,8 @@ class ActionExpert(nn.Module):
                 "the expert reuses its rotary embedding"
             )
         self.config = config
+        self.checkpoint_blocks = False
+        """Whether each block keeps its input alone, and runs again in the backward pass."""
         width = config.width
         self.rotary = Qwen3_5TextRotaryEmbedding(text)
         self.context_in = nn.Linear(text.hidden_size, width)
@@ -219,6 +222,13 @@ class ActionExpert(nn.Module):
 
     def _stack(self) -> list[Block]:
         return cast("list[Block]", list(self.blocks))
+
+    def _run(self, step: Callable[..., Any], *inputs: Any) -> Any:
+        """`step(*inputs)`, a block or one of its methods, checkpointed if so wished."""
+        if self.checkpoint_blocks and torch.is_grad_enabled():
+            # Nothing in a block is random, so that no generator's state need be kept.
+            return checkpoint(step, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return step(*inputs)
 
     def forward(
         self,
@@ -269,7 +279,9 @@ class ActionExpert(nn.Module):
             context = self._context(hidden, state)
             tokens = self._joint(context, tokens, condition, rotary, seen, repeats)
         shift, scale = self.modulation(F.silu(condition)).unsqueeze(1).chunk(2, dim=-1)
-        tokens = modulate(tokens, shift, scale)
+        # In the format of the last layers, which are float32 where the blocks are not.
+        last = next(self.action_out.parameters()).dtype
+        tokens = modulate(tokens.to(last), shift.to(last), scale.to(last))
         return decoded(self.action_out, self.config, tokens, which).float()
 
     def shared_states(
@@ -323,7 +335,8 @@ class ActionExpert(nn.Module):
         last = len(self.blocks) - 1
         for index, block in enumerate(self._stack()):
             outputs = tokens.shape[1] if index == last else stream.shape[1]
-            stream = block(stream, block.modulations(condition), (cosine, sine), visible, outputs)
+            modulations = block.modulations(condition)
+            stream = self._run(block, stream, modulations, (cosine, sine), visible, outputs)
         return stream
 
     def _walk(
@@ -333,14 +346,14 @@ class ActionExpert(nn.Module):
         length, visible = context.shape[1], mask[:, None, None, :]
         before = (rotary[0][:, :length], rotary[1][:, :length])
         if self.config.pooled:
-            return [block.offered(context, before) for block in self._stack()]
+            return [self._run(block.offered, context, before) for block in self._stack()]
         states = []
         for block in self._stack():
-            query, key, value = block.prefix(context, before)
+            query, key, value = self._run(block.prefix, context, before)
             states.append((key, value))
             # Nobody reads the context after the last block.
             if len(states) < len(self._stack()):
-                context = block.advance(context, (query, key, value), visible)
+                context = self._run(block.advance, context, (query, key, value), visible)
         return states
 
     def _prefixed(
@@ -364,7 +377,6 @@ class ActionExpert(nn.Module):
         visible = torch.cat([seen_context, same_chunk], dim=2).unsqueeze(1)
         for block, state in zip(self._stack(), states, strict=True):
             key, value = state if isinstance(state, tuple) else state.unbind(1)
-            tokens = block.suffix(
-                tokens, block.modulations(condition), after, visible, (key, value)
-            )
+            modulations = block.modulations(condition)
+            tokens = self._run(block.suffix, tokens, modulations, after, visible, (key, value))
         return tokens

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
 
 from vlarl.codec import ActionCodec
+from vlarl.config.schema import LoraConfig
 from vlarl.contract import Contract
 from vlarl.model.backbone import (
     build_backbone,
@@ -25,6 +26,7 @@ from vlarl.model.backbone import (
 from vlarl.model.device import CPU
 from vlarl.model.dit import ActionExpert
 from vlarl.model.expert_config import ExpertConfig
+from vlarl.model.lora import adapters_of
 from vlarl.model.processor import Processor
 from vlarl.model.shards import SHARD_BYTES
 from vlarl.model.value_head import ValueConfig, ValueHead
@@ -68,6 +70,8 @@ class QwenVLA(nn.Module):
         self.processor = processor
         self.expert = ActionExpert(expert, text)
         self.value_head = ValueHead(value or ValueConfig(), text.hidden_size)
+        self.lora: LoraConfig | None = None
+        """Of the backbone's adapters, if it has any (`vlarl.model.lora`)."""
         self.exploration_log_std = nn.Parameter(torch.full((expert.channels,), _INITIAL_LOG_STD))
 
     @property
@@ -84,14 +88,14 @@ class QwenVLA(nn.Module):
                 and `embodiment` [B], if there, are passed on.
 
         Returns:
-            The context: `hidden` [B, L, D] float32, zero where padded, `mask` [B, L] bool,
-            `position_ids` [B, 3, L], `elapsed` [B] share of the episode that has passed, `state`
-            and `embodiment` where there are any.
+            The context: `hidden` [B, L, D] in the backbone's number format, zero where padded,
+            `mask` [B, L] bool, `position_ids` [B, 3, L], `elapsed` [B] share of the episode that
+            has passed, `state` and `embodiment` where there are any.
         """
         device = self.device
         context = TensorDict(
             {
-                "hidden": hidden_states(self.backbone, inputs).float(),
+                "hidden": hidden_states(self.backbone, inputs),
                 "mask": inputs["attention_mask"].bool().to(device),
                 "position_ids": inputs["position_ids"].to(device),
                 "elapsed": inputs.get("elapsed", torch.zeros(len(inputs))).to(device),
@@ -181,14 +185,16 @@ class QwenVLA(nn.Module):
         return next_token_loss(self.backbone, hidden_states(self.backbone, inputs), labels)
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
-        """Parameters by part; each is in exactly one."""
-        vision = list(self.backbone.model.visual.parameters())
-        in_vision = {id(parameter) for parameter in vision}
+        """Parameters by part; each is in exactly one. `lora` only if the backbone has adapters."""
+        adapters = adapters_of(self.backbone)
+        in_adapters = {id(parameter) for parameter in adapters}
+        vision = [p for p in self.backbone.model.visual.parameters() if id(p) not in in_adapters]
+        elsewhere = in_adapters | {id(parameter) for parameter in vision}
         biases = self.expert.last_biases()
         in_biases = {id(parameter) for parameter in biases}
-        return {
+        found = {
             "vision": vision,
-            "language": [p for p in self.backbone.parameters() if id(p) not in in_vision],
+            "language": [p for p in self.backbone.parameters() if id(p) not in elsewhere],
             "expert": [
                 *(p for p in self.expert.parameters() if id(p) not in in_biases),
                 self.exploration_log_std,
@@ -196,6 +202,7 @@ class QwenVLA(nn.Module):
             "expert_biases": biases,
             "value": list(self.value_head.parameters()),
         }
+        return found | {"lora": adapters} if adapters else found
 
     def save_pretrained(self, folder: str | Path, shard_bytes: int = SHARD_BYTES) -> None:
         """Write the checkpoint folder; a half-written one is never seen under this name.
@@ -217,7 +224,7 @@ class QwenVLA(nn.Module):
         """
         from vlarl.model.checkpoint import load
 
-        return load(folder_or_name, device)
+        return load(folder_or_name, device=device)
 
 
 def _check_sizes(expert: ExpertConfig, contract: Contract, codecs: Sequence[ActionCodec]) -> None:

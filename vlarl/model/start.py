@@ -1,4 +1,7 @@
-"""Where a run's weights come from: a checkpoint, parts of one or two, a Qwen3.5, or nowhere."""
+"""Where a run's weights come from, and what the config makes of them.
+
+They come from a checkpoint, parts of one or two, a backbone of the hub, or nowhere.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,13 @@ import torch
 
 from vlarl.config.schema import ModelConfig
 from vlarl.embodiment import Embodiment
-from vlarl.errors import CheckpointError
+from vlarl.errors import CheckpointError, ConfigError
+from vlarl.model.backbone import checkpoint_layers
+from vlarl.model.checkpoint import load
 from vlarl.model.device import CPU
+from vlarl.model.kernels import check_attention, check_compiler, note_missing_kernels
+from vlarl.model.lora import add_adapters
+from vlarl.model.precision import DTYPES, cast
 from vlarl.model.presets import build
 from vlarl.model.pretrained import Pretrained, load_pretrained
 from vlarl.model.processor import Processor
@@ -34,19 +42,68 @@ def given_model(
 
     Raises:
         CheckpointError: for a checkpoint that is missing, damaged, or does not fit the other.
-        ConfigError: for a preset that does not fit `init.backbone`.
+        ConfigError: for a preset that does not fit `init.backbone`; see also `configured`.
     """
+    check_machine(config)
+    dtype = DTYPES.get(config.dtype)
     if resumed is not None:
-        return QwenVLA.from_pretrained(resumed, device)
-    if config.checkpoint:
-        return QwenVLA.from_pretrained(checkpoint_of(config.checkpoint), device)
-    if config.init.backbone:
-        backbone = QwenVLA.from_pretrained(checkpoint_of(config.init.backbone), device)
-        if not config.init.expert:
-            return with_fresh_expert(backbone, config.preset, seed).to(device)
-        expert = QwenVLA.from_pretrained(checkpoint_of(config.init.expert), device)
-        return combined(backbone, expert)
-    return None
+        model = load(resumed, dtype, device)
+    elif config.checkpoint:
+        model = load(checkpoint_of(config.checkpoint), dtype, device)
+    elif config.init.backbone:
+        model = load(checkpoint_of(config.init.backbone), dtype, device)
+        if config.init.expert:
+            model = combined(model, load(checkpoint_of(config.init.expert), dtype, device))
+        else:
+            model = with_fresh_expert(model, config.preset, seed)
+    else:
+        return None
+    return configured(model, config).to(device)
+
+
+def check_machine(config: ModelConfig) -> None:
+    """Refuse what this machine cannot do, before anything is read.
+
+    Raises:
+        ConfigError: naming what is missing.
+    """
+    check_attention(config.attention)
+    if config.compile:
+        check_compiler()
+
+
+def configured(model: QwenVLA, config: ModelConfig) -> QwenVLA:
+    """The same model with the configured number format, attention, adapters and so on.
+
+    Raises:
+        ConfigError: for an attention or a compiler that this machine lacks, a target that fits no
+            layer, or adapters other than those that the checkpoint has.
+    """
+    check_machine(config)
+    note_missing_kernels(model.config)
+    if config.dtype != "auto":
+        cast(model, DTYPES[config.dtype])
+    if model.config._attn_implementation != config.attention:
+        model.backbone.set_attn_implementation(config.attention)
+    if config.lora.rank and model.lora is None:
+        add_adapters(model.backbone, config.lora)
+        model.lora = config.lora
+    elif config.lora.rank and model.lora != config.lora:
+        raise ConfigError(
+            f"model.lora = {config.lora}: the checkpoint has adapters already, {model.lora}. Leave "
+            "model.lora out to go on with them, or merge them first: vlarl merge CHECKPOINT out=DIR"
+        )
+    if config.checkpoint_activations:
+        checkpoint_layers(model.backbone)
+        model.expert.checkpoint_blocks = True
+    if config.compile:
+        for module in (
+            model.backbone.model.visual,
+            model.backbone.model.language_model,
+            model.expert,
+        ):
+            module.compile()
+    return model
 
 
 def given_backbone(config: ModelConfig) -> Pretrained | None:
@@ -54,8 +111,12 @@ def given_backbone(config: ModelConfig) -> Pretrained | None:
 
     Raises:
         CheckpointError: if it is missing, damaged or of another kind.
+        ConfigError: see `check_machine`.
     """
-    return load_pretrained(config.backbone) if config.backbone else None
+    check_machine(config)
+    if not config.backbone:
+        return None
+    return load_pretrained(config.backbone, DTYPES.get(config.dtype))
 
 
 def with_fresh_expert(model: QwenVLA, preset: str, seed: int) -> QwenVLA:
@@ -72,7 +133,7 @@ def with_fresh_expert(model: QwenVLA, preset: str, seed: int) -> QwenVLA:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made = build(preset, model.contract, model.codec, pretrained, model.further_codecs)
-    made.processor.state = source.state
+    made.processor.state, made.lora = source.state, model.lora
     return made
 
 
@@ -109,6 +170,7 @@ def combined(backbone: QwenVLA, expert: QwenVLA) -> QwenVLA:
                 f"model.init: the backbone's {key} is {found}, the expert was made for {needed}"
             )
     expert.backbone, expert.config = backbone.backbone, backbone.config
+    expert.lora = backbone.lora
     source = backbone.processor
     state = expert.processor.state
     expert.processor = Processor(source.tokenizer, expert.contract, source.layout)

@@ -43,6 +43,7 @@ from vlarl.config.schema import SamplingConfig
 from vlarl.model.device import resolved
 from vlarl.model.empty import assign, empty_weights
 from vlarl.model.parameters import count
+from vlarl.model.precision import format_of
 from vlarl.model.presets import channel_bounds_codec, load_preset, modules_of, tabletop_contract
 from vlarl.model.processor import PatchLayout, Processor
 from vlarl.model.qwen_vla import QwenVLA
@@ -290,8 +291,7 @@ def _random_model(name: str, dtype: torch.dtype, image_size: int) -> QwenVLA:
         )
     block = 0.02 * torch.randn(2**20, generator=torch.Generator().manual_seed(0))
     for key, parameter in list(model.named_parameters()):
-        kept = torch.float32 if key.startswith(("value_head.", "exploration")) else dtype
-        flat = torch.empty(parameter.numel(), dtype=kept)
+        flat = torch.empty(parameter.numel(), dtype=format_of(key, dtype))
         for piece in flat.split(len(block)):
             piece.copy_(block[: len(piece)])
         assign(model, key, flat.view(parameter.shape))

@@ -22,6 +22,7 @@ from actors.controller import Interrupt, last_checkpoint
 from actors.env_host import EnvAccess, EnvHost
 from actors.evaluation import EvaluationRequest, evaluate
 from actors.hand_demonstrations import hand_contract, open_hands
+from actors.rollout_worker import policy_of
 from envservers.registry import config_options, find_suite, make_suite
 from learners.binding import BindingTrainer
 from learners.localization import LocalizationTrainer
@@ -36,10 +37,10 @@ from vlarl.data.hand_samples import HandChunks, HandSource
 from vlarl.data.lerobot_reader import LeRobotReader
 from vlarl.data.samples import ChunkDataset, ChunkSource
 from vlarl.errors import ConfigError, UserError
+from vlarl.model.device import resolved
 from vlarl.model.presets import build, channel_bounds_codec, tabletop_contract
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.start import configured, given_backbone, given_model
-from vlarl.policy import Policy
 from vlarl.progress import Progress
 from vlarl.runs import RunFolder
 from vlarl.state import fit_state_codec
@@ -84,7 +85,8 @@ def supervise(config: RunConfig) -> dict[str, Any]:
             _learn_to_see(model, config, scenes, dataset.sentences, run, interrupt)
         trainer = SupervisedTrainer(model, config.supervised, dataset, scenes, config.seed, run)
         if checkpoint is not None:
-            trainer.load_state_dict(torch.load(checkpoint / TRAINING_STATE, weights_only=True))
+            state = torch.load(checkpoint / TRAINING_STATE, map_location="cpu", weights_only=True)
+            trainer.load_state_dict(state)
 
         def save(step: int) -> None:
             with run.checkpoint(step) as folder:
@@ -227,7 +229,8 @@ def _grounding(config: RunConfig, interrupt: Interrupt) -> GroundingSet | None:
 
 def _model(config: RunConfig, resumed: Path | None) -> tuple[QwenVLA, bool]:
     """The run's own last weights, the configured checkpoint's, or new ones: True."""
-    model = given_model(config.model, resumed)
+    device = resolved(config.runtime.device)
+    model = given_model(config.model, resumed, config.seed, device)
     if model is not None:
         return model, False
     pretrained = given_backbone(config.model)
@@ -238,7 +241,7 @@ def _model(config: RunConfig, resumed: Path | None) -> tuple[QwenVLA, bool]:
     torch.manual_seed(config.seed)
     codec = channel_bounds_codec(contract)
     built = build(config.model.preset, contract, codec, pretrained)
-    return configured(built, config.model), True
+    return configured(built, config.model).to(device), True
 
 
 def _state(config: RunConfig) -> tuple[str, int]:
@@ -333,7 +336,7 @@ def _evaluation(config: RunConfig, model: QwenVLA) -> Iterator[Callable[[int], M
         access = EnvAccess(config.env, host)
         spec = access.clients[0].spec
         model.contract.check(spec)
-        policy = Policy(model, config.sampling, model.contract.place_of(spec.embodiment))
+        policy = policy_of(model, config, model.contract.place_of(spec.embodiment))
 
         def judge(step: int) -> Metrics:
             played = evaluate(

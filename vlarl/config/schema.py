@@ -257,10 +257,11 @@ class SupervisedConfig:
 
 @dataclass(frozen=True)
 class InitConfig:
-    """Two whole checkpoints to combine (paper Fig. 7b); both or neither."""
+    """Checkpoints to take parts from (paper Fig. 7b): two, or a backbone for a new expert."""
 
     backbone: str = ""
-    """Whose backbone, tokenizer and image settings are taken."""
+    """Whose backbone, tokenizer and image settings are taken; without `expert` its contract and
+    action statistics too, with a random action expert and value head of `preset`."""
     expert: str = ""
     """Whose action expert, value head, contract and action statistics are taken."""
 
@@ -315,6 +316,10 @@ class RuntimeConfig:
     """`ray` or `inprocess` (the same classes without Ray, for debugging)."""
     address: str = "local"
     """Ray address; `local` starts a private instance."""
+    device: str = "auto"
+    """Where the model lives: `cpu`, `cuda`, `cuda:N`, or `auto`: a GPU if torch finds one."""
+    cuda_graphs: bool = True
+    """On a GPU, whether acting replays the denoising step as one graph."""
     threads: int = 2
     """Torch threads of the process that learns."""
     object_store_mb: int = 100

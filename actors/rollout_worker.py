@@ -125,8 +125,9 @@ class RolloutWorker:
 def policy_of(model: QwenVLA, config: RunConfig, place: int) -> Policy:
     """The policy of the contract's embodiment at `place`; on a GPU by CUDA graphs, if wanted."""
     graphs = None
-    # Projections other than the default ask on the way which embodiments a batch holds.
-    fixed = model.expert_config.projection == "zero_pad"
+    # Projections other than the default ask on the way which embodiments a batch holds; a compiled
+    # expert may compile again.
+    fixed = model.expert_config.projection == "zero_pad" and not config.model.compile
     if config.runtime.cuda_graphs and fixed and model.device.type == "cuda":
         graphs = VelocityGraphs(model.velocity, capture_on(model.device))
     return Policy(model, config.sampling, place, graphs)

@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from actors.collect import collect, make_grounding, make_tabletop
 from actors.controller import Interrupt, last_checkpoint
@@ -26,7 +28,9 @@ from vlarl.config.schema import RunConfig
 from vlarl.contract import Contract
 from vlarl.data.grounding import GroundingSet
 from vlarl.data.lerobot_reader import LeRobotReader
-from vlarl.data.samples import ChunkDataset
+from vlarl.data.samples import ChunkDataset, ChunkSource
+from vlarl.data.skipped import SkippedEpisodes, readable_actions
+from vlarl.data.streaming import StreamingChunks
 from vlarl.errors import ConfigError, UserError
 from vlarl.model.presets import build, channel_bounds_codec, tabletop_contract
 from vlarl.model.qwen_vla import QwenVLA
@@ -43,7 +47,8 @@ def supervise(config: RunConfig) -> dict[str, Any]:
     """One supervised training, from scratch, from a checkpoint, or continued (`resume: auto`).
 
     Returns:
-        `run` and `checkpoint` (folders), `steps`, `interrupted`, and the last metrics.
+        `run` and `checkpoint` (folders), `steps`, `interrupted`, `skipped_episodes` (corrupt ones),
+        and the last metrics.
 
     Raises:
         UserError: for a config, dataset or checkpoint that does not fit; nothing is written then.
@@ -58,9 +63,10 @@ def supervise(config: RunConfig) -> dict[str, Any]:
     with Interrupt.watching() as interrupt:
         if reader is None:
             reader = _opened(_demonstrations(config, run, interrupt), model.contract)
+        skipped = SkippedEpisodes(reader.path, len(reader), config.supervised.data.skip_limit)
         if is_new:
-            model.codec = _fitted(model.contract, reader)
-        dataset = ChunkDataset.read(reader, model.contract.horizon)
+            model.codec = _fitted(model.contract, readable_actions(reader, skipped))
+        dataset = _chunks(config, reader, model.contract.horizon, skipped)
         scenes = _grounding(config, interrupt)
         sees_now = checkpoint is None and config.supervised.localization.steps > 0
         if config.resume == "auto":
@@ -95,6 +101,7 @@ def supervise(config: RunConfig) -> dict[str, Any]:
         "checkpoint": str(run.checkpoint_path(trainer.step)),
         "steps": trainer.step,
         "interrupted": interrupt.pressed,
+        "skipped_episodes": len(skipped),
         **metrics,
     }
 
@@ -109,7 +116,11 @@ def _resolved(
     model, is_new = _model(config, checkpoint)
     _check_suite(config, model.contract)
     path = config.supervised.data.path
-    return model, is_new, _opened(path, model.contract) if path else None
+    if not path:
+        return model, is_new, None
+    reader = _opened(path, model.contract)
+    _check_lengths(model.contract.horizon, reader)
+    return model, is_new, reader
 
 
 def _shown(metrics: Metrics) -> Metrics:
@@ -210,8 +221,18 @@ def _model(config: RunConfig, resumed: Path | None) -> tuple[QwenVLA, bool]:
     return build(config.model.preset, contract, codec, pretrained), True
 
 
-def _fitted(contract: Contract, reader: LeRobotReader) -> ActionCodec:
-    stats = fit_action_stats(reader.actions())
+def _chunks(
+    config: RunConfig, reader: LeRobotReader, horizon: int, skipped: SkippedEpisodes
+) -> ChunkSource:
+    """All of the dataset decoded in memory if it fits there, else read as training goes."""
+    memory = int(1e9 * config.supervised.data.memory_gigabytes)
+    if reader.meta.decoded_bytes <= memory:
+        return ChunkDataset.read(reader, horizon, skipped)
+    return StreamingChunks(LeRobotReader(reader.path, cache_bytes=memory), horizon, skipped)
+
+
+def _fitted(contract: Contract, actions: NDArray[np.float32]) -> ActionCodec:
+    stats = fit_action_stats(actions)
     return ActionCodec(stats, contract.horizon, contract.tensor_channels, contract.tensor_horizon)
 
 
@@ -232,6 +253,22 @@ def _opened(path: str | Path, contract: Contract) -> LeRobotReader:
     reader = LeRobotReader(path)
     _check_dataset(contract, reader)
     return reader
+
+
+def _check_lengths(horizon: int, reader: LeRobotReader) -> None:
+    """Raises UserError if an episode of a given dataset is shorter than a chunk.
+
+    Demonstrations that this run collects itself are not held to it: of the expert's recoveries from
+    mishaps, some are over in a step.
+    """
+    short = [row.index for row in reader.episodes if row.length < horizon]
+    if short:
+        raise UserError(
+            f"dataset {reader.path}: episode {short[0]} has {reader.episodes[short[0]].length} "
+            f"frames, and {len(short)} of {len(reader)} episodes less than the {horizon} steps of "
+            "a chunk. Leave them out: vlarl data clean "
+            f"{reader.path} out=DIR filters=short min_frames={horizon}"
+        )
 
 
 def _check_dataset(contract: Contract, reader: LeRobotReader) -> None:

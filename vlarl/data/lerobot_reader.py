@@ -42,7 +42,7 @@ class LeRobotReader:
     """A dataset folder.
 
     Attributes:
-        meta: what it says of itself.
+        meta: what it says of itself; `info` is its `info.json`.
         fps: control frequency, Hz.
         cameras: in the order of `info.json`.
         action_names: of the `c` channels; empty if the dataset does not say.
@@ -57,9 +57,10 @@ class LeRobotReader:
         """Read and check `meta`; rows of up to `cache_bytes` are remembered as they are stored."""
         self.path = Path(path)
         self.meta = read_meta(self.path)
+        self.info = self.meta.info
         self.fps, self.cameras = self.meta.fps, self.meta.cameras
         self.episodes = self.meta.episodes
-        features = self.meta.info["features"]
+        features = self.info["features"]
         self._stored = tuple(key for key in (STATE, ACTION) if key in features)
         self.action_names = self.meta.names(ACTION if ACTION in features else STATE)
         self._keys = {c.name: _camera_key(features, c.name) for c in self.cameras}

@@ -6,14 +6,17 @@ Images stay uint8 until the processor turns a batch into patches. Letters: `B` s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlarl.data.episode import Episode
 from vlarl.data.lerobot_reader import LeRobotReader
+from vlarl.data.skipped import SkippedEpisodes
+from vlarl.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,32 @@ class ChunkBatch:
     instructions: tuple[str, ...]
     actions: NDArray[np.float32]
     """[B, H, c] simulator units; repeats the episode's last action beyond its end."""
+    action_is_pad: NDArray[np.bool_]
+    """[B, H] which of them are such repetitions."""
+
+    def take(self, order: NDArray[np.int64]) -> ChunkBatch:
+        """The samples `order` of this batch."""
+        return ChunkBatch(
+            images={name: images[order] for name, images in self.images.items()},
+            instructions=tuple(self.instructions[i] for i in order),
+            actions=self.actions[order],
+            action_is_pad=self.action_is_pad[order],
+        )
+
+
+class ChunkSource(Protocol):
+    """What training takes batches from: `ChunkDataset`, or `streaming.StreamingChunks`."""
+
+    sentences: tuple[str, ...]
+    """The different instructions."""
+
+    def __len__(self) -> int:
+        """Frames, each of which starts a sample."""
+        ...
+
+    def chunks(self, frames: NDArray[np.int64]) -> ChunkBatch:
+        """The samples that start at `frames` [B]."""
+        ...
 
 
 class ChunkDataset:
@@ -58,9 +87,21 @@ class ChunkDataset:
         self._end = np.repeat(lengths.cumsum(), lengths)
 
     @staticmethod
-    def read(reader: LeRobotReader, horizon: int) -> ChunkDataset:
-        """All episodes of a dataset folder."""
-        return ChunkDataset((reader.episode(i) for i in range(len(reader))), horizon)
+    def read(reader: LeRobotReader, horizon: int, skipped: SkippedEpisodes) -> ChunkDataset:
+        """All episodes of a dataset folder that can be read; the others are noted in `skipped`.
+
+        Raises:
+            UserError: if too many cannot be read.
+        """
+
+        def readable() -> Iterator[Episode]:
+            for row in reader.episodes:
+                try:
+                    yield reader.episode(row.index)
+                except UserError as error:
+                    skipped.add(row.index, error)
+
+        return ChunkDataset(readable(), horizon)
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -73,6 +114,7 @@ class ChunkDataset:
             images={name: images[frames] for name, images in self.images.items()},
             instructions=tuple(self.sentences[i] for i in self.instructions[frames]),
             actions=self.actions[np.minimum(steps, end - 1)],
+            action_is_pad=steps >= end,
         )
 
 

@@ -61,6 +61,8 @@ class VideoFile:
             raise UserError(f"{path} is truncated or no video: {error}") from error
         # Without this, a damaged frame comes out as a smeared copy of the one before.
         self._stream.codec_context.options = {"err_detect": "explode"}
+        # What has threads of its own cannot be freed after a fork, which has none of them.
+        self._stream.codec_context.thread_count = 1
         self._base = float(self._stream.time_base)
         self._frames: Iterator[Any] | None = None
         self._now: Any = None
@@ -85,7 +87,8 @@ class VideoFile:
                 f"is {frame.width} x {frame.height}, info.json says "
                 f"{camera.width} x {camera.height}"
             )
-        pixels: NDArray[np.uint8] = frame.to_ndarray(format="rgb24")
+        # One thread here too, for the same reason.
+        pixels: NDArray[np.uint8] = frame.reformat(format="rgb24", threads=1).to_ndarray()
         return pixels
 
     def close(self) -> None:
@@ -170,7 +173,11 @@ def check_encodable(camera: CameraSpec, codec: str) -> None:
 
 
 class VideoEncoder:
-    """Writes one mp4 file, yuv420p, frame after frame at a steady rate."""
+    """Writes one mp4 file, yuv420p, frame after frame at a steady rate.
+
+    Attributes:
+        frames, bytes: taken in and written so far; the encoder holds some frames back.
+    """
 
     def __init__(self, path: Path, fps: float, camera: CameraSpec, codec: str) -> None:
         """Create the file and its folders, for what passes `check_encodable`."""
@@ -178,7 +185,7 @@ class VideoEncoder:
         # Its banner would otherwise stand between the lines of a command.
         os.environ.setdefault("SVT_LOG", "1")
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.path, self.frames = path, 0
+        self.frames = self.bytes = 0
         self._container = self._av.open(str(path), "w")
         options = {"g": _GROUP_OF_PICTURES, "crf": _QUALITY}
         rate = Fraction(fps).limit_denominator(1001)
@@ -193,10 +200,14 @@ class VideoEncoder:
             frame.pts = self.frames
             if number == 0:
                 frame.pict_type = self._av.video.frame.PictureType.I
-            self._container.mux(self._stream.encode(frame))
+            self._mux(self._stream.encode(frame))
             self.frames += 1
 
     def close(self) -> None:
         """Finish the file."""
-        self._container.mux(self._stream.encode())
+        self._mux(self._stream.encode())
         self._container.close()
+
+    def _mux(self, packets: list[Any]) -> None:
+        self.bytes += sum(packet.size for packet in packets)
+        self._container.mux(packets)

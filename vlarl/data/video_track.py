@@ -39,11 +39,9 @@ class VideoTrack:
             The columns of the episode's row that say where its frames are.
         """
         key = IMAGE_PREFIX + self._camera.name
-        if self._encoder is not None:
-            size = self._encoder.path.stat().st_size
-            if size > VIDEO_MEGABYTES * 2**20:
-                self.close()
-                self._file += 1
+        if self._encoder is not None and self._encoder.bytes > VIDEO_MEGABYTES * 2**20:
+            self.close()
+            self._file += 1
         place = {"chunk_index": self._file // CHUNKS_SIZE, "file_index": self._file % CHUNKS_SIZE}
         if self._encoder is None:
             path = dataset / VIDEO_PATH.format(video_key=key, **place)

@@ -47,6 +47,7 @@ class LeRobotReader:
         cameras: in the order of `info.json`.
         action_names: of the `c` channels; empty if the dataset does not say.
         episodes: one row for each episode.
+        stored: which of state and action the data files hold.
         rows, videos: the files that are open.
 
     Raises:
@@ -61,7 +62,7 @@ class LeRobotReader:
         self.fps, self.cameras = self.meta.fps, self.meta.cameras
         self.episodes = self.meta.episodes
         features = self.info["features"]
-        self._stored = tuple(key for key in (STATE, ACTION) if key in features)
+        self.stored = tuple(key for key in (STATE, ACTION) if key in features)
         self.action_names = self.meta.names(ACTION if ACTION in features else STATE)
         self._keys = {c.name: _camera_key(features, c.name) for c in self.cameras}
         self.rows, self.videos = EpisodeRows(cache_bytes), VideoFiles()
@@ -72,7 +73,7 @@ class LeRobotReader:
     @property
     def has_actions(self) -> bool:
         """Whether actions were recorded; otherwise they are made from the state."""
-        return ACTION in self._stored
+        return ACTION in self.stored
 
     def episode(self, index: int) -> Episode:
         """Read and decode one episode.
@@ -91,8 +92,8 @@ class LeRobotReader:
             UserError: as `episode`.
         """
         row = self.episodes[index]
-        table = self._table(row, self._stored)
-        found = {key: self._matrix(row, table, key) for key in self._stored}
+        table = self._table(row, self.stored)
+        found = {key: self._matrix(row, table, key) for key in self.stored}
         state = found.get(STATE, np.zeros((row.length, 0), np.float32))
         if self.has_actions:
             return Numbers(state, found[ACTION])
@@ -106,8 +107,7 @@ class LeRobotReader:
         """
         row, images = self.episodes[index], {}
         for camera in self.cameras:
-            stored = self._video if camera.name in row.videos else self._column
-            pixels = stored(row, camera)
+            pixels = self.pixels(row, camera, row.length)
             found = np.empty((len(frames), camera.height, camera.width, 3), np.uint8)
             for place, frame in enumerate(frames):
                 try:
@@ -134,15 +134,19 @@ class LeRobotReader:
         """
         return np.concatenate([self.numbers(row.index).action for row in self.episodes])
 
-    def _column(self, row: EpisodeRow, camera: CameraSpec) -> Pixels:
-        key = self._keys[camera.name]
-        column = self._table(row, (key,))[key]
-        return lambda frame: decode_image(column[frame].as_py(), camera)
+    def pixels(self, row: EpisodeRow, camera: CameraSpec, rows: int) -> Pixels:
+        """How to get at one camera's images of an episode with `rows` rows in its data file.
 
-    def _video(self, row: EpisodeRow, camera: CameraSpec) -> Pixels:
-        span = row.videos[camera.name]
-        video = self.videos.get(span.file)
-        return lambda frame: video.image(span.start + frame / self.fps, self.fps, camera)
+        Raises:
+            UserError: if the file is missing or broken, or holds another number of rows.
+        """
+        span = row.videos.get(camera.name)
+        if span is not None:
+            video, start = self.videos.get(span.file), span.start
+            return lambda frame: video.image(start + frame / self.fps, self.fps, camera)
+        key = self._keys[camera.name]
+        column = self.rows.read(row.file, row.index, rows, (key,))[key]
+        return lambda frame: decode_image(column[frame].as_py(), camera)
 
     def _table(self, row: EpisodeRow, columns: tuple[str, ...]) -> pa.Table:
         return self.rows.read(row.file, row.index, row.length, columns)

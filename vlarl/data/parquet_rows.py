@@ -59,6 +59,15 @@ class EpisodeRows:
         self._cache_bytes = state["_cache_bytes"]
         self._forget()
 
+    def count(self, path: Path, episode: int) -> int:
+        """How many rows of an episode the file holds, together in one place.
+
+        Raises:
+            UserError: if the file is missing or broken.
+        """
+        start, stop = self._open(path).episodes.get(episode, (0, 0))
+        return stop - start
+
     def read(self, path: Path, episode: int, length: int, columns: tuple[str, ...]) -> pa.Table:
         """The rows of one episode, `columns` only, reading no row group twice in a row.
 

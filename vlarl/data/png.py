@@ -12,6 +12,10 @@ from PIL import Image, UnidentifiedImageError
 from vlarl.types import CameraSpec
 
 
+class MissingImage(ValueError):
+    """There is no image where one should be."""
+
+
 def encode_png(image: NDArray[np.uint8]) -> bytes:
     """One image [height, width, 3] as PNG, lossless and fast rather than small."""
     buffer = io.BytesIO()
@@ -27,7 +31,7 @@ def decode_image(value: Any, camera: CameraSpec) -> NDArray[np.uint8]:
     """
     content = value.get("bytes") if isinstance(value, dict) else None
     if not content:
-        raise ValueError("is missing")
+        raise MissingImage("is missing")
     try:
         picture = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
     except (UnidentifiedImageError, OSError, SyntaxError) as error:

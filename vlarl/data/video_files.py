@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlarl.data.png import MissingImage
 from vlarl.errors import UserError
 from vlarl.types import CameraSpec
 
@@ -79,7 +80,7 @@ class VideoFile:
             self._frames = self._now = None
             raise ValueError(f"at {seconds:.3f} s is damaged: {error}") from error
         if frame is None or abs(self._time(frame) - seconds) > _TOLERANCE / fps:
-            raise ValueError(f"at {seconds:.3f} s is missing")
+            raise MissingImage(f"at {seconds:.3f} s is missing")
         if frame.is_corrupt:
             raise ValueError(f"at {seconds:.3f} s is damaged")
         if (frame.height, frame.width) != (camera.height, camera.width):

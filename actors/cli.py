@@ -125,6 +125,8 @@ def _execute(name: str, invocation: Invocation, as_json: bool) -> int:
         result: dict[str, Any] = command.run(invocation)
     if as_json:
         print(json.dumps(result))
+    if result.get("defects"):
+        return FAILURE
     if not result.get("interrupted"):
         return OK
     run = os.path.basename(result["run"])

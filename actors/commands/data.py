@@ -9,6 +9,10 @@ from actors.commands.command import Command, Invocation, hint
 from vlarl.errors import UserError
 
 SUBCOMMANDS = {
+    "validate": ("data_validate", "every defect of a dataset, with episode and frame"),
+    "stats": ("data_stats", "exact quantiles of every channel"),
+    "view": ("data_view", "a picture sheet: frames, instructions, action curves"),
+    "clean": ("data_clean", "a new dataset without what is unfit for training"),
     "hands": ("data_hands", "fit eigengrasps to recorded human hands, with what they lose"),
 }
 """Name -> module in this folder, which holds a `COMMAND`, and one line of help."""

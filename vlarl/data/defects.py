@@ -221,8 +221,8 @@ def check_language(inspection: Inspection, meta: DatasetMeta) -> None:
 
 
 def usual_ranges(found: Sequence[Inspection]) -> NDArray[np.float64]:
-    """[c] how far each channel of the actions goes within an episode, in the median of episodes."""
-    ranges = [np.ptp(each.motion, axis=0) for each in found if len(each.motion)]
+    """[c] how far each channel of the actions goes within a sound episode, in their median."""
+    ranges = [np.ptp(each.motion, axis=0) for each in found if each.is_whole]
     return np.median(ranges, axis=0) if ranges else np.zeros(0)
 
 

@@ -1,8 +1,8 @@
 """Exact quantiles of columns of known length in one streaming pass.
 
 A quantile is an order statistic, or lies between two: the 1st percentile of `N` values needs the
-`N / 100 + 2` smallest and none of the others. So each level keeps the tail that holds it: for 1% and
-99%, 2% of the values, at most 4% while it works. For the median, half of them.
+`N / 100 + 2` smallest and none of the others. So each level keeps the tail that holds it: for 1%
+and 99%, 2% of the values, at most 4% while it works. For the median, half of them.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from actors.rollout import Restart
 from envservers.client import wait_ready
 from vlarl.env_protocol import EnvClient
 from vlarl.errors import EnvServerError
+from vlarl.observations import Observations
 from vlarl.policy import Policy
 from vlarl.types import EpisodeStart, TimeStep
 
@@ -178,8 +179,8 @@ class _Player:
             noise[slot] = _noise(
                 self._starts[episode.index].seed, episode.decisions, policy.noise_shape
             )
-        seen = self._observation
-        decisions = policy.act(seen.images, seen.instruction, None, explore=False, noise=noise)
+        seen = Observations.of(self._observation, self.client.spec.max_steps)
+        decisions = policy.act(seen, None, explore=False, noise=noise)
         slots = np.array([slot for slot, _ in playing])
         film = any(episode.index < self._record for _, episode in playing)
         self.client.submit_step(slots, decisions.actions[slots], film)

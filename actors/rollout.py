@@ -23,6 +23,7 @@ from envservers.client import wait_ready
 from vlarl.batch import validate
 from vlarl.env_protocol import EnvClient
 from vlarl.errors import EnvServerError, UserError
+from vlarl.observations import Observations
 from vlarl.policy import Policy
 from vlarl.rewards import RewardFunction, RewardInput
 from vlarl.types import TimeStep
@@ -235,12 +236,7 @@ class RolloutCollector:
         started = time.perf_counter()
         seen = lane.observation
         decisions = self._policy.act(
-            seen.images,
-            seen.instruction,
-            lane.generator,
-            explore=True,
-            keep=self._keep,
-            elapsed=self._elapsed(seen),
+            Observations.of(seen, self._max_steps), lane.generator, explore=True, keep=self._keep
         )
         self._tally.policy += time.perf_counter() - started
         n, time_index = len(seen), len(lane.window)
@@ -285,7 +281,7 @@ class RolloutCollector:
         next_value = torch.zeros(n)
         if last or (self._bootstrap_time_limit and after.truncated.any()):
             started = time.perf_counter()
-            values = self._policy.value(after.images, after.instruction, self._elapsed(after))
+            values = self._policy.value(Observations.of(after, self._max_steps))
             next_value = torch.as_tensor(values, dtype=torch.float32)
             self._tally.policy += time.perf_counter() - started
         row["reward"] = torch.from_numpy(self._rewards(before, actions, after))
@@ -295,10 +291,6 @@ class RolloutCollector:
         row["window_end"] = torch.full((n,), last, dtype=torch.bool)
         row["next_value"] = next_value
         lane.window.append(row)
-
-    def _elapsed(self, seen: TimeStep) -> np.ndarray:
-        """[n] shares of the episodes' control steps that have passed."""
-        return seen.step.astype(np.float32) / self._max_steps
 
     def _rewards(self, before: TimeStep, actions: np.ndarray, after: TimeStep) -> np.ndarray:
         rewards = np.asarray(self._reward(RewardInput(before, actions, after)), np.float32)

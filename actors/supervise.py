@@ -6,10 +6,12 @@ collected. Composition root of `learners.supervised`; all happens in this proces
 
 from __future__ import annotations
 
+import logging
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,18 +21,22 @@ from actors.collect import collect, make_grounding, make_tabletop
 from actors.controller import Interrupt, last_checkpoint
 from actors.env_host import EnvAccess, EnvHost
 from actors.evaluation import EvaluationRequest, evaluate
+from actors.hand_demonstrations import hand_contract, open_hands
 from envservers.registry import config_options, find_suite, make_suite
 from learners.binding import BindingTrainer
 from learners.localization import LocalizationTrainer
 from learners.supervised import Metrics, SupervisedTrainer
+from vlarl.action_range import check_recorded
 from vlarl.codec import ActionCodec, fit_action_stats
 from vlarl.config.schema import RunConfig
 from vlarl.contract import Contract
 from vlarl.data.grounding import GroundingSet
+from vlarl.data.hand_fit import FIT, fit_file
+from vlarl.data.hand_samples import HandChunks, HandSource
 from vlarl.data.lerobot_reader import LeRobotReader
-from vlarl.data.samples import ChunkDataset, ChunkSource
-from vlarl.data.skipped import SkippedEpisodes, readable_actions
-from vlarl.data.streaming import StreamingChunks
+from vlarl.data.samples import ChunkSource, refuse_short
+from vlarl.data.skipped import SkippedEpisodes, readable_actions, readable_states
+from vlarl.data.streaming import open_chunks
 from vlarl.errors import ConfigError, UserError
 from vlarl.model.presets import build, channel_bounds_codec, tabletop_contract
 from vlarl.model.qwen_vla import QwenVLA
@@ -38,9 +44,12 @@ from vlarl.model.start import given_backbone, given_model
 from vlarl.policy import Policy
 from vlarl.progress import Progress
 from vlarl.runs import RunFolder
+from vlarl.state import fit_state_codec
 
 DEMONSTRATIONS, TRAINING_STATE = "demonstrations", "training_state.pt"
 _SCENES_AT_ONCE = 32
+
+logger = logging.getLogger(__name__)
 
 
 def supervise(config: RunConfig) -> dict[str, Any]:
@@ -58,15 +67,18 @@ def supervise(config: RunConfig) -> dict[str, Any]:
     torch.set_num_threads(config.runtime.threads)
     RunFolder.refuse_taken(config)
     checkpoint, first = last_checkpoint(config)
-    model, is_new, reader = _resolved(config, checkpoint)
+    model, is_new, data = _resolved(config, checkpoint)
     run = RunFolder.create(config)
     with Interrupt.watching() as interrupt:
-        if reader is None:
+        if data is None:
             reader = _opened(_demonstrations(config, run, interrupt), model.contract)
-        skipped = SkippedEpisodes(reader.path, len(reader), config.supervised.data.skip_limit)
+            data = _Data(reader, None, _skipped(config, reader))
         if is_new:
-            model.codec = _fitted(model.contract, readable_actions(reader, skipped))
-        dataset = _chunks(config, reader, model.contract.horizon, skipped)
+            model.codec = _fitted(model.contract, data)
+            if model.contract.shows_state:
+                states = readable_states(data.reader, data.skipped)
+                model.processor.state = fit_state_codec(states)
+        dataset, hands = _chunks(config, data, model.contract.horizon), data.hands
         scenes = _grounding(config, interrupt)
         sees_now = checkpoint is None and config.supervised.localization.steps > 0
         if config.resume == "auto":
@@ -81,6 +93,8 @@ def supervise(config: RunConfig) -> dict[str, Any]:
             with run.checkpoint(step) as folder:
                 model.save_pretrained(folder)
                 torch.save(trainer.state_dict(), folder / TRAINING_STATE)
+                if hands is not None:
+                    shutil.copy(fit_file(config.supervised.data.eigengrasps), folder / FIT)
 
         if sees_now:
             save(0)
@@ -101,26 +115,43 @@ def supervise(config: RunConfig) -> dict[str, Any]:
         "checkpoint": str(run.checkpoint_path(trainer.step)),
         "steps": trainer.step,
         "interrupted": interrupt.pressed,
-        "skipped_episodes": len(skipped),
+        "skipped_episodes": len(data.skipped),
         **metrics,
     }
 
 
-def _resolved(
-    config: RunConfig, checkpoint: Path | None
-) -> tuple[QwenVLA, bool, LeRobotReader | None]:
+class _Data(NamedTuple):
+    """The dataset of a run."""
+
+    reader: LeRobotReader
+    hands: HandChunks | None
+    skipped: SkippedEpisodes
+    """Its corrupt episodes, as far as they were met."""
+
+
+def _resolved(config: RunConfig, checkpoint: Path | None) -> tuple[QwenVLA, bool, _Data | None]:
     """Model, whether it is a new one, and the configured dataset, after checking all of them.
 
     A new model's codec must yet be fitted to the dataset.
     """
     model, is_new = _model(config, checkpoint)
     _check_suite(config, model.contract)
-    path = config.supervised.data.path
-    if not path:
+    data = config.supervised.data
+    if not data.path:
         return model, is_new, None
-    reader = _opened(path, model.contract)
-    _check_lengths(model.contract.horizon, reader)
-    return model, is_new, reader
+    if data.eigengrasps:
+        reader = LeRobotReader(data.path)
+        hands = open_hands(config, model.contract, reader, checkpoint)
+        _check_views(model.contract, reader)
+        # Images and hands are matched by number, so that none of them may be left out.
+        skipped = SkippedEpisodes(reader.path, len(reader), limit=0.0)
+        _check_content(model, reader, skipped, hands.extremes())
+        return model, is_new, _Data(reader, hands, skipped)
+    reader = _opened(data.path, model.contract)
+    refuse_short(reader, model.contract.horizon)
+    skipped = _skipped(config, reader)
+    _check_content(model, reader, skipped, (readable_actions(reader, skipped),))
+    return model, is_new, _Data(reader, None, skipped)
 
 
 def _shown(metrics: Metrics) -> Metrics:
@@ -215,25 +246,42 @@ def _model(config: RunConfig, resumed: Path | None) -> tuple[QwenVLA, bool]:
     if model is not None:
         return model, False
     pretrained = given_backbone(config.model)
-    contract = tabletop_contract(config.env.image_size, pretrained)
+    if config.supervised.data.eigengrasps:
+        contract = hand_contract(config.supervised.data.path, pretrained)
+    else:
+        contract = tabletop_contract(config.env.image_size, pretrained, _state(config))
     torch.manual_seed(config.seed)
     codec = channel_bounds_codec(contract)
     return build(config.model.preset, contract, codec, pretrained), True
 
 
-def _chunks(
-    config: RunConfig, reader: LeRobotReader, horizon: int, skipped: SkippedEpisodes
-) -> ChunkSource:
-    """All of the dataset decoded in memory if it fits there, else read as training goes."""
+def _state(config: RunConfig) -> tuple[str, int]:
+    """Mode and dimension of a new model's state: the dataset's, or that of who will make it."""
+    mode, path = config.model.state, config.supervised.data.path
+    if mode == "none":
+        return mode, 0
+    if path:
+        return mode, LeRobotReader(path).state_dim
+    suite = make_tabletop(config.env.suite, 1)
+    dimension = suite.spec.state_dim
+    suite.close()
+    return mode, dimension
+
+
+def _skipped(config: RunConfig, reader: LeRobotReader) -> SkippedEpisodes:
+    return SkippedEpisodes(reader.path, len(reader), config.supervised.data.skip_limit)
+
+
+def _chunks(config: RunConfig, data: _Data, horizon: int) -> ChunkSource:
     memory = int(1e9 * config.supervised.data.memory_gigabytes)
-    if reader.meta.decoded_bytes <= memory:
-        return ChunkDataset.read(reader, horizon, skipped)
-    return StreamingChunks(LeRobotReader(reader.path, cache_bytes=memory), horizon, skipped)
+    seen = open_chunks(data.reader, horizon, memory, data.skipped)
+    return seen if data.hands is None else HandSource(seen, data.hands)
 
 
-def _fitted(contract: Contract, actions: NDArray[np.float32]) -> ActionCodec:
-    stats = fit_action_stats(actions)
-    return ActionCodec(stats, contract.horizon, contract.tensor_channels, contract.tensor_horizon)
+def _fitted(contract: Contract, data: _Data) -> ActionCodec:
+    if data.hands is not None:
+        return ActionCodec.of(contract, data.hands.stats())
+    return ActionCodec.of(contract, fit_action_stats(readable_actions(data.reader, data.skipped)))
 
 
 def _check_suite(config: RunConfig, contract: Contract) -> None:
@@ -255,34 +303,52 @@ def _opened(path: str | Path, contract: Contract) -> LeRobotReader:
     return reader
 
 
-def _check_lengths(horizon: int, reader: LeRobotReader) -> None:
-    """Raises UserError if an episode of a given dataset is shorter than a chunk.
-
-    Demonstrations that this run collects itself are not held to it: of the expert's recoveries from
-    mishaps, some are over in a step.
-    """
-    short = [row.index for row in reader.episodes if row.length < horizon]
-    if short:
-        raise UserError(
-            f"dataset {reader.path}: episode {short[0]} has {reader.episodes[short[0]].length} "
-            f"frames, and {len(short)} of {len(reader)} episodes less than the {horizon} steps of "
-            "a chunk. Leave them out: vlarl data clean "
-            f"{reader.path} out=DIR filters=short min_frames={horizon}"
-        )
-
-
 def _check_dataset(contract: Contract, reader: LeRobotReader) -> None:
-    """Raises UserError if the dataset's cameras, actions or frequency are not the contract's."""
+    """Raises UserError if the dataset's cameras, frequency or actions are not the contract's."""
+    _check_views(contract, reader)
     channels = tuple(channel.name for channel in contract.embodiment.channels)
-    pairs: tuple[tuple[str, Any, Any], ...] = (
-        ("cameras", set(contract.cameras) - set(reader.cameras), set()),
-        ("actions", reader.action_names, channels),
-        ("fps", reader.fps, contract.embodiment.control_hz),
-    )
-    for name, found, expected in pairs:
-        if found != expected:
-            words = f"lacks {found}" if name == "cameras" else f"{found}, expected {expected}"
-            raise UserError(f"dataset {reader.path} does not fit the model: {name}: {words}")
+    if reader.action_names != channels:
+        words = f"{reader.action_names}, expected {channels}"
+        raise UserError(f"dataset {reader.path} does not fit the model: actions: {words}")
+
+
+def _check_views(contract: Contract, reader: LeRobotReader) -> None:
+    """Raises UserError if what is seen, and how often, is not what the contract says."""
+    lacking = set(contract.cameras) - set(reader.cameras)
+    if lacking:
+        words = f"cameras: lacks {lacking}"
+    elif reader.fps != contract.embodiment.control_hz:
+        words = f"fps: {reader.fps}, expected {contract.embodiment.control_hz}"
+    elif contract.shows_state and reader.state_dim != contract.state_dim:
+        words = f"state: {reader.state_dim} numbers, expected {contract.state_dim}"
+    else:
+        return
+    raise UserError(f"dataset {reader.path} does not fit the model: {words}")
+
+
+def _check_content(
+    model: QwenVLA,
+    reader: LeRobotReader,
+    skipped: SkippedEpisodes,
+    actions: Sequence[NDArray[np.float32]],
+) -> None:
+    """Raises UserError for an instruction or an action [frames, c] that the model cannot take.
+
+    `actions` are of all episodes but the `skipped` ones.
+    """
+    lengths = [0 if row.index in skipped.reasons else row.length for row in reader.episodes]
+    first = {row.instruction: row.index for row in reversed(reader.episodes)}
+    for sentence, episode in first.items():
+        try:
+            model.processor.check_instruction(sentence)
+        except ValueError as error:
+            raise UserError(f"dataset {reader.path}: episode {episode}: {error}") from error
+    try:
+        for part in actions:
+            for words in check_recorded(part, lengths, model.contract.embodiment.channels):
+                logger.warning("dataset %s: %s", reader.path, words)
+    except ValueError as error:
+        raise UserError(f"dataset {reader.path}: {error}") from error
 
 
 @contextmanager
@@ -296,8 +362,9 @@ def _evaluation(config: RunConfig, model: QwenVLA) -> Iterator[Callable[[int], M
     host = None if config.env.mode == "inprocess" else EnvHost(config.env)
     try:
         access = EnvAccess(config.env, host)
-        model.contract.check(access.clients[0].spec)
-        policy = Policy(model, config.sampling)
+        spec = access.clients[0].spec
+        model.contract.check(spec)
+        policy = Policy(model, config.sampling, model.contract.place_of(spec.embodiment))
 
         def judge(step: int) -> Metrics:
             played = evaluate(

@@ -24,6 +24,7 @@ from vlarl.data.grounding import GroundingSet
 from vlarl.data.samples import BatchSampler
 from vlarl.errors import ConfigError
 from vlarl.model.qwen_vla import QwenVLA
+from vlarl.observations import Observations
 
 _SCALE, _KNEE = 4.0, 0.1
 _DECIMETERS, _NEAR = 10.0, 0.5
@@ -161,7 +162,10 @@ class BindingTrainer:
         """
         images = {name: each[indices] for name, each in self._scenes.images.items()}
         words = [self._sentences[index] for index in sentences]
-        context = self._model.encode(self._model.processor(images, words))
+        processor = self._model.processor
+        # Scenes come without the robot's state: the middle of every range stands in.
+        state = None if processor.state is None else processor.state.middle(len(words))
+        context = self._model.encode(processor(Observations(images, words, state=state)))
         weight = context["mask"].unsqueeze(-1).float()
         mean = (context["hidden"] * weight).sum(dim=1) / weight.sum(dim=1)
         numbers = self._head(mean)

@@ -6,6 +6,7 @@ from tensordict import TensorDict
 from torch import nn
 
 from vlarl.codec import ActionCodec, ActionStats
+from vlarl.observations import Observations
 
 WIDTH = 6
 
@@ -29,9 +30,9 @@ class FakeModel(nn.Module):
         self.encoded = 0
         self.moved = 0
 
-    def processor(self, images, instructions):
-        observation = torch.as_tensor(images["ego"], dtype=torch.float32)
-        return TensorDict({"observation": observation}, batch_size=[len(instructions)])
+    def processor(self, observations):
+        observation = torch.as_tensor(observations.images["ego"], dtype=torch.float32)
+        return TensorDict({"observation": observation}, batch_size=[len(observations)])
 
     def encode(self, inputs):
         self.encoded += len(inputs)
@@ -68,10 +69,9 @@ def rollout(policy, streams, horizon, generator, keep="context", reward=None, ob
     windows = []
     for time in range(horizon):
         random = {"ego": torch.randn(streams, 4, generator=generator).numpy()}
-        seen = random if observe is None else observe(streams, time)
-        decisions = policy.act(
-            seen, ["Pick up the red cube"] * streams, generator, explore=True, keep=keep
-        )
+        told = Observations(random, ["Pick up the red cube"] * streams)
+        seen = told if observe is None else observe(streams, time)
+        decisions = policy.act(seen, generator, explore=True, keep=keep)
         if reward is None:
             earned = torch.randn(streams, generator=generator)
         else:

@@ -18,28 +18,26 @@ class FakePolicy:
     def __init__(self):
         self.calls = []
 
-    def act(
-        self, images, instructions, generator, explore, keep="context", noise=None, elapsed=None
-    ):
-        n = len(instructions)
-        self.calls.append((explore, n, tuple(instructions)))
+    def act(self, observations, generator, explore, keep="context", noise=None):
+        n = len(observations)
+        self.calls.append((explore, n, tuple(observations.instructions)))
         if noise is None:
             noise = torch.randn(n, *self.noise_shape, generator=generator)
         actions = noise[:, :EXECUTE, :CHANNELS].numpy().copy()
-        shown = torch.from_numpy(decoded(images["ego"]))
+        shown = torch.from_numpy(decoded(observations.images["ego"]))
         context = TensorDict({"shown": shown}, batch_size=[n])
         chunk = TensorDict({"action": torch.from_numpy(actions)}, batch_size=[n])
         return Decisions(
             actions=actions,
-            value=self.value(images, instructions),
+            value=self.value(observations),
             chunk=chunk if explore else None,
             context=context if explore else None,
             inputs=None,
         )
 
-    def value(self, images, instructions, elapsed=None):
+    def value(self, observations):
         """The number of control steps that the image shows."""
-        return torch.from_numpy(decoded(images["ego"])[:, 2].copy())
+        return torch.from_numpy(decoded(observations.images["ego"])[:, 2].copy())
 
 
 def decoded(images):

@@ -38,7 +38,7 @@ def test_the_largest_preset_is_counted_without_its_memory(capsys):
     ("words", "message"),
     [
         (["model", "qwen_vla_4"], "Did you mean qwen_vla_4b"),
-        (["model", "ppo.epochs=2"], "only model"),
+        (["model", "ppo.epochs=2"], "only embodiments, model, projection"),
         (["suites", "model=tiny"], "no settings"),
     ],
 )

@@ -26,7 +26,7 @@ def test_chunks_follow_their_frame_and_end_with_their_episode():
     frames = np.arange(len(dataset))
     batch = dataset.chunks(frames)
     owner = np.repeat(np.arange(len(LENGTHS)), LENGTHS)
-    assert np.array_equal(batch.images["ego"][:, 0, 0, 0], frames)
+    assert np.array_equal(batch.observations.images["ego"][:, 0, 0, 0], frames)
     assert batch.actions.shape == (len(frames), HORIZON, 2)
     for frame in frames:
         for step in range(HORIZON):
@@ -37,7 +37,7 @@ def test_chunks_follow_their_frame_and_end_with_their_episode():
                 last = frames[owner == owner[frame]][-1]
                 assert (batch.actions[frame, step] == last).all()
     expected = tuple(f"task {index % 2}" for index in owner)
-    assert batch.instructions == expected
+    assert batch.observations.instructions == expected
 
 
 def test_every_sample_comes_once_in_each_pass():

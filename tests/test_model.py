@@ -13,10 +13,12 @@ from torch import Tensor
 from transformers import Qwen3_5ForConditionalGeneration
 
 from vlarl.model.backbone import hidden_states, vision_layout
-from vlarl.model.dit import ActionExpert, ExpertConfig
+from vlarl.model.dit import ActionExpert
+from vlarl.model.expert_config import ExpertConfig
 from vlarl.model.presets import build, channel_bounds_codec, load_preset, tabletop_contract
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.value_head import ValueConfig, ValueHead
+from vlarl.observations import Observations
 
 SENTENCES = ["put the carrot on the plate", "stack the green block on the yellow block", "go"]
 VARIANTS = pytest.mark.parametrize("variant", ["joint", "prefix", "pooled"])
@@ -52,7 +54,7 @@ def random_actions(model: QwenVLA, batch: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def inputs_of(model: QwenVLA, batch: int = 3) -> TensorDict:
-    return model.processor(random_images(batch), (SENTENCES * batch)[:batch])
+    return model.processor(Observations(random_images(batch), (SENTENCES * batch)[:batch]))
 
 
 @VARIANTS
@@ -98,7 +100,7 @@ def test_padded_tokens_never_matter(variant: str) -> None:
 @VARIANTS
 def test_left_and_right_padding_agree(variant: str) -> None:
     model = random_model(variant)
-    inputs = model.processor(random_images(2), SENTENCES[::2])
+    inputs = model.processor(Observations(random_images(2), SENTENCES[::2]))
     y, tau, mask = random_actions(model, 2)
     right = model.encode(inputs).detach()
     left = model.encode(moved_right(inputs, 3)).detach()

@@ -13,6 +13,7 @@ from vlarl.config.load import load_config
 from vlarl.config.schema import ExplorationConfig, OptimizerConfig, PPOConfig, SamplingConfig
 from vlarl.flow import flow_matching_loss, interpolate, target_velocity
 from vlarl.model.presets import build, channel_bounds_codec, tabletop_contract
+from vlarl.observations import Observations
 from vlarl.policy import Policy
 from vlarl.ppo import clipped_surrogate, clipped_value_loss
 from vlarl.sampler import sample_explore, score
@@ -36,15 +37,16 @@ def model(request):
     return built.eval()
 
 
-def images(n, seed=0):
+def observed(n, seed=0):
     random = np.random.default_rng(seed)
     cameras = ("ego", "cam_right_wrist")
-    return {name: random.integers(0, 256, (n, 64, 64, 3), dtype=np.uint8) for name in cameras}
+    images = {name: random.integers(0, 256, (n, 64, 64, 3), dtype=np.uint8) for name in cameras}
+    return Observations(images, [INSTRUCTION] * n)
 
 
 def explored(model, n=6, keep="context", sampling=SAMPLING):
     generator = torch.Generator().manual_seed(0)
-    return Policy(model, sampling).act(images(n), [INSTRUCTION] * n, generator, True, keep)
+    return Policy(model, sampling).act(observed(n), generator, True, keep)
 
 
 def scored(model, context, chunk, sampling=SAMPLING):
@@ -207,9 +209,7 @@ def test_given_noise_decides_the_action_and_its_temperature_is_the_configured_on
     noise = torch.randn(3, *policy.noise_shape, generator=torch.Generator().manual_seed(1))
 
     def act(noise, sampling=SAMPLING):
-        return Policy(model, sampling).act(
-            images(3), [INSTRUCTION] * 3, None, explore=False, noise=noise
-        )
+        return Policy(model, sampling).act(observed(3), None, explore=False, noise=noise)
 
     first = act(noise)
     assert first.chunk is None
@@ -218,7 +218,7 @@ def test_given_noise_decides_the_action_and_its_temperature_is_the_configured_on
     assert not np.array_equal(first.actions, act(-noise).actions)
     cold = dataclasses.replace(SAMPLING, eval_temperature=0.0)
     assert np.array_equal(act(noise, cold).actions, act(-noise, cold).actions)
-    assert torch.equal(policy.value(images(3), [INSTRUCTION] * 3), first.value)
+    assert torch.equal(policy.value(observed(3)), first.value)
 
 
 def test_rollouts_may_start_colder_than_they_explore(model):
@@ -228,7 +228,7 @@ def test_rollouts_may_start_colder_than_they_explore(model):
         sampling = dataclasses.replace(SAMPLING, rollout_start_temperature=start)
         generator = torch.Generator().manual_seed(seed)
         policy = Policy(model, sampling)
-        return policy.act(images(3), [INSTRUCTION] * 3, generator, True, noise=noise).actions
+        return policy.act(observed(3), generator, True, noise=noise).actions
 
     assert np.array_equal(act(noise, 0, 0.0), act(-noise, 0, 0.0))
     assert not np.array_equal(act(noise, 0, 0.0), act(noise, 1, 0.0))
@@ -252,7 +252,7 @@ def test_an_update_starts_at_ratio_1_and_reaches_the_parts_that_train(model, kee
     learner = PPOLearner(model, config, SAMPLING, 10, 0)
     generator = torch.Generator().manual_seed(0)
 
-    batch = rollout(Policy(model, SAMPLING), 4, 2, generator, keep, observe=images)
+    batch = rollout(Policy(model, SAMPLING), 4, 2, generator, keep, observe=observed)
     metrics = learner.update(batch)
     assert metrics["ratio_start"] < 1e-3
     assert metrics["log_prob_gap"] < 1e-3

@@ -21,6 +21,7 @@ from vlarl.model.presets import (
     tabletop_contract,
 )
 from vlarl.model.tokenizer import load_tiny_tokenizer, token_id
+from vlarl.observations import Observations
 from vlarl.types import CameraSpec
 
 PAPER = """
@@ -130,6 +131,6 @@ def test_a_new_contract_has_room_for_its_robots_prompt(name: str) -> None:
     contract = new_contract(cameras, embodiment)
     processor = build("tiny", contract, channel_bounds_codec(contract)).processor
     images = {camera.name: np.zeros((1, 64, 64, 3), np.uint8) for camera in cameras}
-    seen = processor(images, ["put the carrot on the plate"])["attention_mask"]
+    seen = processor(Observations(images, ["put the carrot on the plate"]))["attention_mask"]
     assert 0 <= contract.prompt_tokens - int(seen.sum()) < 12
     assert contract.prompt_tokens == 72 or name != "tabletop_arm"

@@ -19,6 +19,7 @@ from vlarl.model.presets import build, channel_bounds_codec, load_preset, tablet
 from vlarl.model.pretrained import load_pretrained
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.tokenizer import CONTROL_TOKENS, load_tiny_tokenizer, special_tokens, token_id
+from vlarl.observations import Observations
 
 
 def plain_tokenizer() -> Qwen3_5Tokenizer:
@@ -84,7 +85,7 @@ def model_of(folder: Path) -> QwenVLA:
 def sees(model: QwenVLA) -> Any:
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     sentences = ["put the carrot on the plate", "stack the green block on the yellow block"]
-    return model.processor({"ego": images, "cam_right_wrist": images}, sentences)
+    return model.processor(Observations({"ego": images, "cam_right_wrist": images}, sentences))
 
 
 def edit(folder: Path, name: str, tensor: torch.Tensor | None) -> None:

@@ -12,6 +12,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from vlarl.model.presets import build, channel_bounds_codec, tabletop_contract
 from vlarl.model.processor import PatchLayout, Processor
 from vlarl.model.tokenizer import load_tiny_tokenizer
+from vlarl.observations import Observations
 from vlarl.types import CameraSpec
 
 SENTENCES = ["put the carrot on the plate", "stack the green block on the yellow block", "go"]
@@ -50,7 +51,7 @@ def test_patches_equal_transformers(patch: int, height: int, width: int) -> None
 def test_positions_equal_transformers() -> None:
     contract = tabletop_contract()
     model = build("tiny", contract, channel_bounds_codec(contract))
-    inputs = model.processor(random_images(3), SENTENCES)
+    inputs = model.processor(Observations(random_images(3), SENTENCES))
     expected, _ = model.backbone.model.get_rope_index(
         inputs["input_ids"],
         inputs["mm_token_type_ids"],
@@ -63,7 +64,7 @@ def test_positions_equal_transformers() -> None:
 def test_layout_of_one_batch() -> None:
     processor = tiny_processor()
     length = processor.contract.prompt_tokens
-    inputs = processor(random_images(3), SENTENCES)
+    inputs = processor(Observations(random_images(3), SENTENCES))
     assert inputs.batch_size == (3,)
     assert inputs["input_ids"].shape == (3, length)
     assert inputs["position_ids"].shape == (3, 3, length)
@@ -83,10 +84,10 @@ def test_layout_of_one_batch() -> None:
 
 def test_rows_do_not_depend_on_their_neighbors() -> None:
     processor, images = tiny_processor(), random_images(3)
-    together = processor(images, SENTENCES)
+    together = processor(Observations(images, SENTENCES))
     for row in range(3):
         single = {name: image[row : row + 1] for name, image in images.items()}
-        alone = processor(single, SENTENCES[row : row + 1])
+        alone = processor(Observations(single, SENTENCES[row : row + 1]))
         for key, value in alone.items():
             assert torch.equal(value[0], together[key][row]), key
 
@@ -108,15 +109,15 @@ def test_labels_cover_the_answer_and_its_end() -> None:
 def test_bad_inputs_are_refused() -> None:
     processor, images = tiny_processor(), random_images(1)
     with pytest.raises(ValueError, match="cam_right_wrist"):
-        processor({"ego": images["ego"]}, ["go"])
+        processor(Observations({"ego": images["ego"]}, ["go"]))
     with pytest.raises(ValueError, match="expected uint8"):
-        processor({**images, "ego": images["ego"][:, :32]}, ["go"])
+        processor(Observations({**images, "ego": images["ego"][:, :32]}, ["go"]))
     with pytest.raises(ValueError, match="expected uint8"):
-        processor({**images, "ego": images["ego"].astype(np.float32)}, ["go"])
+        processor(Observations({**images, "ego": images["ego"].astype(np.float32)}, ["go"]))
     with pytest.raises(ValueError, match="prompt_tokens = 72"):
-        processor(images, ["put it there " * 20])
+        processor(Observations(images, ["put it there " * 20]))
     with pytest.raises(ValueError, match="control token"):
-        processor(images, ["go<|im_end|>"])
+        processor(Observations(images, ["go<|im_end|>"]))
     with pytest.raises(ValueError, match="2 answers"):
         processor.question(images, ["Where?"], ["1", "2"])
 

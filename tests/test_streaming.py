@@ -29,9 +29,12 @@ def streaming(path, cache_bytes=10**6, limit=0.0):
 
 
 def assert_same(one, other):
-    assert one.images.keys() == other.images.keys()
-    assert all(np.array_equal(one.images[name], other.images[name]) for name in one.images)
-    assert one.instructions == other.instructions
+    seen, other_seen = one.observations, other.observations
+    assert seen.images.keys() == other_seen.images.keys()
+    for name, images in seen.images.items():
+        assert np.array_equal(images, other_seen.images[name])
+    assert seen.instructions == other_seen.instructions
+    assert np.array_equal(seen.state, other_seen.state)
     assert np.array_equal(one.actions, other.actions)
     assert np.array_equal(one.action_is_pad, other.action_is_pad)
 

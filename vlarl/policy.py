@@ -6,7 +6,7 @@ learning live elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from vlarl.codec import ActionCodec
 from vlarl.config.schema import SamplingConfig
+from vlarl.observations import Observations
 from vlarl.sampler import ExploredChunk, VelocityFunction, sample_explore, sample_ode
 
 
@@ -25,6 +26,7 @@ class PolicyModel(Protocol):
     """What acting and learning need of a model; `QwenVLA` is one."""
 
     codec: ActionCodec
+    further_codecs: tuple[ActionCodec, ...]
     processor: Any
     exploration_log_std: nn.Parameter
 
@@ -72,9 +74,11 @@ class Decisions:
 class Policy:
     """Acts with whatever weights `model` holds at the time."""
 
-    def __init__(self, model: PolicyModel, sampling: SamplingConfig) -> None:
+    def __init__(self, model: PolicyModel, sampling: SamplingConfig, embodiment: int = 0) -> None:
+        """`embodiment`: which of the contract's it drives (`Contract.place_of`)."""
         self._model = model
         self._sampling = sampling
+        self._embodiment = embodiment
 
     @property
     def noise_shape(self) -> tuple[int, int]:
@@ -84,33 +88,29 @@ class Policy:
     @torch.no_grad()
     def act(
         self,
-        images: Mapping[str, NDArray[np.uint8]],
-        instructions: Sequence[str],
+        observations: Observations,
         generator: torch.Generator | None,
         explore: bool,
         keep: str = "context",
         noise: Tensor | None = None,
-        elapsed: NDArray[np.float32] | None = None,
     ) -> Decisions:
         """Decide for `n` environments in one batch.
 
         Args:
-            images: camera -> [n, height, width, 3].
-            instructions: [n]
+            observations: `n` of them.
             generator: draws the noise; may be None if all of it is given.
             explore: sample with the exploration noise at rollout temperature, else solve the ODE at
                 evaluation temperature.
             keep: `context` or `inputs`: what the learner will need; only when exploring.
             noise: [n, H, K] standard normal, where to start; the temperature is applied here.
-            elapsed: [n] shares of the episodes that have passed, for the value; None: unknown, 0.
         """
         assert keep in ("context", "inputs"), keep
         self._model.eval()
-        sampling, codec = self._sampling, self._model.codec
-        inputs = self._inputs(images, instructions, elapsed)
+        sampling, codec = self._sampling, self._codec
+        inputs = self._inputs(observations)
         context = self._model.encode(inputs)
         prepared = self._model.prepare(context)
-        mask = codec.mask(len(instructions))
+        mask = codec.mask(len(observations))
         if noise is None:
             assert generator is not None, "without noise, give a generator"
             noise = torch.randn(mask.shape, generator=generator)
@@ -133,6 +133,11 @@ class Policy:
             context=context if explore and keep == "context" else None,
             inputs=inputs if explore and keep == "inputs" else None,
         )
+
+    @property
+    def _codec(self) -> ActionCodec:
+        model, place = self._model, self._embodiment
+        return model.further_codecs[place - 1] if place else model.codec
 
     def _explore(
         self,
@@ -158,23 +163,17 @@ class Policy:
         )
 
     @torch.no_grad()
-    def value(
-        self,
-        images: Mapping[str, NDArray[np.uint8]],
-        instructions: Sequence[str],
-        elapsed: NDArray[np.float32] | None = None,
-    ) -> Tensor:
+    def value(self, observations: Observations) -> Tensor:
         """[n] values of observations that are not acted on."""
         self._model.eval()
-        return self._model.value(self._model.encode(self._inputs(images, instructions, elapsed)))
+        return self._model.value(self._model.encode(self._inputs(observations)))
 
-    def _inputs(
-        self,
-        images: Mapping[str, NDArray[np.uint8]],
-        instructions: Sequence[str],
-        elapsed: NDArray[np.float32] | None,
-    ) -> TensorDict:
-        inputs = self._model.processor(images, instructions)
-        known = np.zeros(len(instructions), np.float32) if elapsed is None else elapsed
-        inputs["elapsed"] = torch.from_numpy(known)
+    def _inputs(self, observations: Observations) -> TensorDict:
+        if self._embodiment:
+            own = np.full(len(observations), self._embodiment)
+            observations = dataclasses.replace(observations, embodiment=own)
+        inputs = self._model.processor(observations)
+        elapsed = observations.elapsed
+        unknown = torch.zeros(len(observations))
+        inputs["elapsed"] = unknown if elapsed is None else torch.from_numpy(elapsed)
         return inputs

@@ -34,6 +34,6 @@ COMMAND = Command(
     usage="data SUBCOMMAND DATASET [key=value ...]",
     arguments=("SUBCOMMAND", "DATASET"),
     details="\n".join(f"  {name:<10} {text}" for name, (_, text) in SUBCOMMANDS.items()),
-    example="vlarl data hands datasets/hands out=datasets/hands/meta",
+    example="vlarl data validate datasets/tabletop",
     run=run,
 )

@@ -35,6 +35,9 @@ class EnvConfig:
     """Control steps of an episode; 0 means the suite's own limit."""
     options: dict[str, Any] = field(default_factory=dict)
     """Further keyword arguments of the suite's constructor."""
+    embodiment: str = ""
+    """Name or YAML file of the robot that the prompt names; empty: what the environments say they
+    are. It must have their channels (paper section 4.2, out-of-domain)."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,8 @@ class DataConfig:
 
     path: str = ""
     """Dataset folder; empty means: collect it first, as `collect` says."""
+    eigengrasps: str = ""
+    """The file that `vlarl data hands` wrote; names `path` a dataset of recorded human hands."""
     memory_gigabytes: float = 8.0
     """Of decoded images. A dataset that takes more is read from its files as training goes, and
     this is what it may keep of them, not decoded."""
@@ -275,6 +280,9 @@ class ModelConfig:
     backbone: str = ""
     """Folder, or name on the hub, of a Qwen3.5 in transformers' format: the backbone's weights,
     tokenizer and image settings. Only the rest is random then."""
+    state: str = "none"
+    """How a new model is shown the robot's state (paper section 5.2.4): `none`, `vlm_prompt` (256
+    bins for each dimension, in the prompt) or `dit` (one token of the action expert)."""
     init: InitConfig = field(default_factory=InitConfig)
 
 

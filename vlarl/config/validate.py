@@ -12,8 +12,10 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from vlarl.config.embodiments import load_embodiment
 from vlarl.config.presets import preset_path
 from vlarl.config.schema import OptimizerConfig, RunConfig
+from vlarl.contract import STATE_MODES
 from vlarl.errors import ConfigError
 
 _BACKBONE = {"vision", "language"}
@@ -133,13 +135,19 @@ def _run(config: RunConfig) -> Iterator[Problem]:
     yield from _at_least(config, 1, ["checkpoint_every", "keep_checkpoints"])
     init = ["model.init.backbone", "model.init.expert"]
     if config.model.checkpoint:
-        unused = ["model.preset", "model.backbone", *init]
+        unused = ["model.preset", "model.backbone", "model.state", *init]
         yield from _without_effect(config, unused, "model.checkpoint")
     if bool(config.model.init.backbone) != bool(config.model.init.expert):
         lacking = init[bool(config.model.init.backbone)]
         yield Problem(lacking, "is missing beside the other", f"Name a checkpoint: {lacking}=...")
     if config.model.init.backbone:
         yield from _without_effect(config, ["model.backbone"], "model.init")
+    yield from _choice(config, "model.state", STATE_MODES)
+    if config.model.init.backbone or config.model.init.expert:
+        yield from _without_effect(config, ["model.state"], "model.init, which decides it")
+    if config.stage != "sft":
+        reason = f"stage={config.stage}: the checkpoint, made by `vlarl sft`, decides it"
+        yield from _without_effect(config, ["model.state"], reason)
     try:
         preset_path(config.model.preset)
     except ConfigError as error:
@@ -189,6 +197,13 @@ def _env(config: RunConfig) -> Iterator[Problem]:
                 )
     else:
         yield from _without_effect(config, ["env.addresses"], f"env.mode={config.env.mode}")
+    if config.stage == "sft":
+        yield from _without_effect(config, ["env.embodiment"], "stage=sft")
+    elif config.env.embodiment:
+        try:
+            load_embodiment(config.env.embodiment)
+        except ConfigError as error:
+            yield Problem("env.embodiment", "names no robot", f"{error}.".replace("..", "."))
     if config.env.mode == "inprocess" and config.runtime.kind == "ray" and config.stage == "rl":
         yield Problem(
             "env.mode",
@@ -326,6 +341,7 @@ def _supervised(config: RunConfig) -> Iterator[Problem]:
         yield from _without_effect(config, keys, "tau_distribution=logit_normal")
     if stage.data.path:
         yield from _sections_without_effect(config, f"{prefix}.collect", "supervised.data.path set")
+    yield from _hands(config)
     if stage.grounding_batch_size and not stage.data.grounding_images:
         key = f"{prefix}.data.grounding_images"
         yield Problem(key, "is needed by grounding_batch_size", f"Try {key}=20000.")
@@ -344,6 +360,20 @@ def _supervised(config: RunConfig) -> Iterator[Problem]:
     if stage.optimizer.warmup_steps >= stage.steps and config.stage == "sft":
         yield Problem(f"{prefix}.optimizer.warmup_steps", "is not below steps", "Shorten it.")
     yield from _optimizer(config, f"{prefix}.optimizer")
+
+
+def _hands(config: RunConfig) -> Iterator[Problem]:
+    """Recorded hands: nothing simulates them."""
+    stage = config.supervised
+    if not stage.data.eigengrasps:
+        return
+    if not stage.data.path:
+        key = "supervised.data.eigengrasps"
+        yield Problem(key, "needs recorded hands", "Name them: supervised.data.path=DATASET.")
+    yield from _without_effect(config, ["model.state"], "supervised.data.eigengrasps")
+    for key in ("supervised.eval_every", "supervised.data.grounding_images"):
+        if _value_at(config, key):
+            yield Problem(key, "needs a suite, and none has human hands", f"Set {key}=0.")
 
 
 def _rest(config: RunConfig) -> Iterator[Problem]:

@@ -46,6 +46,8 @@ class LeRobotReader:
         fps: control frequency, Hz.
         cameras: in the order of `info.json`.
         action_names: of the `c` channels; empty if the dataset does not say.
+        state_dim: `d`, numbers of a state; 0 where there is none.
+        state_names: of the state's numbers, likewise.
         episodes: one row for each episode.
         stored: which of state and action the data files hold.
         rows, videos: the files that are open.
@@ -64,6 +66,7 @@ class LeRobotReader:
         features = self.info["features"]
         self.stored = tuple(key for key in (STATE, ACTION) if key in features)
         self.action_names = self.meta.names(ACTION if ACTION in features else STATE)
+        self.state_dim, self.state_names = self.meta.width(STATE), self.meta.names(STATE)
         self._keys = {c.name: _camera_key(features, c.name) for c in self.cameras}
         self.rows, self.videos = EpisodeRows(cache_bytes), VideoFiles()
 
@@ -99,6 +102,15 @@ class LeRobotReader:
             return Numbers(state, found[ACTION])
         return Numbers(state, self._pseudo_actions(row, state))
 
+    def state(self, index: int) -> NDArray[np.float32]:
+        """[T, d] the state of one episode.
+
+        Raises:
+            UserError: as `episode`, or if the dataset has no state.
+        """
+        row = self.episodes[index]
+        return self._matrix(row, self._table(row, (STATE,)), STATE)
+
     def images(self, index: int, frames: Sequence[int]) -> dict[str, NDArray[np.uint8]]:
         """By camera [n, height, width, 3] of `frames`, which count from the episode's first.
 
@@ -121,6 +133,14 @@ class LeRobotReader:
                     ) from error
             images[camera.name] = found
         return images
+
+    def states(self) -> NDArray[np.float32]:
+        """[M, d] every state of the dataset, in the order of episodes.
+
+        Raises:
+            UserError: as `state`.
+        """
+        return np.concatenate([self.state(row.index) for row in self.episodes])
 
     def file_of(self, row: EpisodeRow, camera: CameraSpec) -> Path:
         """Where the images of a camera are."""
@@ -165,7 +185,7 @@ class LeRobotReader:
 
     def _pseudo_actions(self, row: EpisodeRow, state: NDArray[np.float32]) -> NDArray[np.float32]:
         try:
-            return pseudo_actions(state, self.meta.names(STATE))
+            return pseudo_actions(state, self.state_names)
         except ValueError as error:
             raise UserError(f"{self.path}: {STATE}: {error}") from error
 

@@ -74,7 +74,8 @@ class LeRobotWriter:
             video: codec of `video_files.CODECS`, which loses detail; empty means PNG, which does
                 not.
         """
-        assert len(state_names) in (0, state_dim)
+        if state_names and len(state_names) != state_dim:
+            raise ValueError(f"{len(state_names)} state_names for a state of {state_dim} numbers")
         self.path = Path(path)
         if self.path.exists():
             raise UserError(f"{self.path} exists already: choose another folder or remove it")

@@ -17,32 +17,25 @@ from vlarl.data.episode import Episode
 from vlarl.data.lerobot_reader import LeRobotReader
 from vlarl.data.skipped import SkippedEpisodes
 from vlarl.errors import UserError
+from vlarl.observations import Observations
 
 
 @dataclass(frozen=True)
 class ChunkBatch:
     """`B` observations, each with the actions that followed."""
 
-    images: dict[str, NDArray[np.uint8]]
-    """camera -> [B, height, width, 3]"""
-    instructions: tuple[str, ...]
+    observations: Observations
     actions: NDArray[np.float32]
-    """[B, H, c] simulator units; repeats the episode's last action beyond its end."""
-    action_is_pad: NDArray[np.bool_]
-    """[B, H] which of them are such repetitions."""
-
-    def take(self, order: NDArray[np.int64]) -> ChunkBatch:
-        """The samples `order` of this batch."""
-        return ChunkBatch(
-            images={name: images[order] for name, images in self.images.items()},
-            instructions=tuple(self.instructions[i] for i in order),
-            actions=self.actions[order],
-            action_is_pad=self.action_is_pad[order],
-        )
+    """[B, H, c] simulator units; repeats the episode's last action beyond its end. Where rows are
+    of several embodiments, `H` and `c` are the largest; what is beyond a row's own is ignored."""
+    channels: NDArray[np.bool_] | None = None
+    """[B, c] those that count; None: all of them."""
+    action_is_pad: NDArray[np.bool_] | None = None
+    """[B, H] which steps lie beyond the episode's end; None: not known."""
 
 
 class ChunkSource(Protocol):
-    """What training takes batches from: `ChunkDataset`, or `streaming.StreamingChunks`."""
+    """What training takes batches from."""
 
     sentences: tuple[str, ...]
     """The different instructions."""
@@ -62,6 +55,7 @@ class ChunkDataset:
     Attributes:
         images: camera -> [F, height, width, 3] uint8.
         actions: [F, c] float32, simulator units.
+        states: [F, d] float32, SI units.
         instructions: [F] index into `sentences`.
     """
 
@@ -82,16 +76,19 @@ class ChunkDataset:
             for name in kept[0].images
         }
         self.actions = np.concatenate([episode.action for episode in kept])
+        self.states = np.concatenate([episode.state for episode in kept])
         places = [self.sentences.index(episode.instruction) for episode in kept]
         self.instructions = np.repeat(places, lengths)
         self._end = np.repeat(lengths.cumsum(), lengths)
 
     @staticmethod
-    def read(reader: LeRobotReader, horizon: int, skipped: SkippedEpisodes) -> ChunkDataset:
+    def read(
+        reader: LeRobotReader, horizon: int, skipped: SkippedEpisodes | None = None
+    ) -> ChunkDataset:
         """All episodes of a dataset folder that can be read; the others are noted in `skipped`.
 
         Raises:
-            UserError: if too many cannot be read.
+            UserError: if too many cannot be read, or, without `skipped`, any.
         """
 
         def readable() -> Iterator[Episode]:
@@ -99,6 +96,8 @@ class ChunkDataset:
                 try:
                     yield reader.episode(row.index)
                 except UserError as error:
+                    if skipped is None:
+                        raise
                     skipped.add(row.index, error)
 
         return ChunkDataset(readable(), horizon)
@@ -111,10 +110,32 @@ class ChunkDataset:
         steps = frames[:, None] + np.arange(self.horizon)
         end = self._end[frames][:, None]
         return ChunkBatch(
-            images={name: images[frames] for name, images in self.images.items()},
-            instructions=tuple(self.sentences[i] for i in self.instructions[frames]),
-            actions=self.actions[np.minimum(steps, end - 1)],
+            Observations(
+                {name: images[frames] for name, images in self.images.items()},
+                tuple(self.sentences[i] for i in self.instructions[frames]),
+                state=self.states[frames],
+            ),
+            self.actions[np.minimum(steps, end - 1)],
             action_is_pad=steps >= end,
+        )
+
+
+def refuse_short(reader: LeRobotReader, horizon: int) -> None:
+    """Refuse a dataset with an episode that is shorter than a chunk.
+
+    Not for demonstrations that a run collects itself: of the expert's recoveries from mishaps, some
+    are over in a step.
+
+    Raises:
+        UserError: naming the first such episode.
+    """
+    short = [row for row in reader.episodes if row.length < horizon]
+    if short:
+        raise UserError(
+            f"dataset {reader.path}: episode {short[0].index} has {short[0].length} frames, and "
+            f"{len(short)} of {len(reader)} episodes less than the {horizon} steps of a chunk. "
+            f"Leave them out: vlarl data clean {reader.path} out=DIR filters=short "
+            f"min_frames={horizon}"
         )
 
 

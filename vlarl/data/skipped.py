@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -51,10 +52,21 @@ def readable_actions(reader: LeRobotReader, skipped: SkippedEpisodes) -> NDArray
     Raises:
         UserError: if too many cannot.
     """
+    return _readable(reader, skipped, lambda episode: reader.numbers(episode).action)
+
+
+def readable_states(reader: LeRobotReader, skipped: SkippedEpisodes) -> NDArray[np.float32]:
+    """[M, d] likewise the states."""
+    return _readable(reader, skipped, reader.state)
+
+
+def _readable(
+    reader: LeRobotReader, skipped: SkippedEpisodes, read: Callable[[int], NDArray[np.float32]]
+) -> NDArray[np.float32]:
     found = []
     for row in reader.episodes:
         try:
-            found.append(reader.numbers(row.index).action)
+            found.append(read(row.index))
         except UserError as error:
             skipped.add(row.index, error)
     return np.concatenate(found)

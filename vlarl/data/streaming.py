@@ -8,15 +8,16 @@ row group once, decodes the images it needs and forgets them. The samples are th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlarl.data.lerobot_reader import LeRobotReader
-from vlarl.data.samples import ChunkBatch
+from vlarl.data.samples import ChunkBatch, ChunkDataset, ChunkSource
 from vlarl.data.skipped import SkippedEpisodes
 from vlarl.errors import UserError
+from vlarl.observations import Observations
 
 Batch = TypeVar("Batch")
 
@@ -67,7 +68,7 @@ class StreamingChunks:
             here = here[np.argsort(frames[here], kind="stable")]
             parts.append(self._read(int(owner), frames[here] - self._starts[owner]))
             places.append(here)
-        return _joined(parts).take(np.argsort(np.concatenate(places)))
+        return _joined(parts, np.argsort(np.concatenate(places)))
 
     def _read(self, episode: int, offsets: NDArray[np.int64]) -> ChunkBatch:
         """Samples of one episode, or what takes their place."""
@@ -75,9 +76,8 @@ class StreamingChunks:
             return self._read_episode(episode, offsets)
         except UserError as error:
             if len(offsets) > 1:
-                return _joined(
-                    [self._read(episode, offsets[i : i + 1]) for i in range(len(offsets))]
-                )
+                parts = [self._read(episode, offsets[i : i + 1]) for i in range(len(offsets))]
+                return _joined(parts, np.arange(len(offsets)))
             self.skipped.add(episode, error)
             return self._read((episode + 1) % len(self.reader), np.zeros(1, np.int64))
 
@@ -85,20 +85,47 @@ class StreamingChunks:
         row, numbers = self.reader.episodes[episode], self.reader.numbers(episode)
         steps = offsets[:, None] + np.arange(self.horizon)
         return ChunkBatch(
-            images=self.reader.images(episode, offsets.tolist()),
-            instructions=(row.instruction,) * len(offsets),
-            actions=numbers.action[np.minimum(steps, row.length - 1)],
+            Observations(
+                self.reader.images(episode, offsets.tolist()),
+                (row.instruction,) * len(offsets),
+                state=numbers.state[offsets],
+            ),
+            numbers.action[np.minimum(steps, row.length - 1)],
             action_is_pad=steps >= row.length,
         )
 
 
-def _joined(parts: Sequence[ChunkBatch]) -> ChunkBatch:
+def open_chunks(
+    reader: LeRobotReader, horizon: int, memory_bytes: int, skipped: SkippedEpisodes
+) -> ChunkSource:
+    """All of a dataset decoded in memory if it fits there, else what reads it as it goes.
+
+    Raises:
+        UserError: if too many episodes are corrupt.
+    """
+    if reader.meta.decoded_bytes <= memory_bytes:
+        return ChunkDataset.read(reader, horizon, skipped)
+    return StreamingChunks(LeRobotReader(reader.path, memory_bytes), horizon, skipped)
+
+
+def _joined(parts: Sequence[ChunkBatch], order: NDArray[np.int64]) -> ChunkBatch:
+    """The samples of all parts, in `order`."""
+    seen = [part.observations for part in parts]
+    names, sentences = seen[0].images, [text for each in seen for text in each.instructions]
     return ChunkBatch(
-        images={n: np.concatenate([part.images[n] for part in parts]) for n in parts[0].images},
-        instructions=tuple(sentence for part in parts for sentence in part.instructions),
-        actions=np.concatenate([part.actions for part in parts]),
-        action_is_pad=np.concatenate([part.action_is_pad for part in parts]),
+        Observations(
+            {name: _rows([each.images[name] for each in seen], order) for name in names},
+            tuple(sentences[place] for place in order),
+            state=_rows([each.state for each in seen], order),
+        ),
+        _rows([part.actions for part in parts], order),
+        action_is_pad=_rows([part.action_is_pad for part in parts], order),
     )
+
+
+def _rows(arrays: Sequence[NDArray[Any] | None], order: NDArray[np.int64]) -> NDArray[Any]:
+    """The rows of all arrays, which every part of `_read_episode` has, in `order`."""
+    return np.concatenate([array for array in arrays if array is not None])[order]
 
 
 def as_is(batch: Batch) -> Batch:

@@ -1,6 +1,6 @@
 """Reading and writing the checkpoint folder. One format for every stage; no training state.
 
-    config.json  model.safetensors  action_stats.json  contract.json
+    config.json  model.safetensors  action_stats.json  contract.json  [state_stats.json]
     tokenizer.json  tokenizer_config.json  preprocessor_config.json
 
 Above 5 GB the tensors are in shards with an index; read, they take their own size in memory.
@@ -30,12 +30,13 @@ from transformers.models.qwen3_5.tokenization_qwen3_5 import Qwen3_5Tokenizer
 from vlarl.codec import ActionCodec, ActionStats
 from vlarl.contract import Contract
 from vlarl.errors import CheckpointError
-from vlarl.model.dit import ExpertConfig
 from vlarl.model.empty import assign, empty_weights, still_empty
+from vlarl.model.expert_config import ExpertConfig
 from vlarl.model.processor import PatchLayout, Processor
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.shards import SHARD_BYTES, TensorFiles, write_tensors
 from vlarl.model.value_head import ValueConfig, ValueHead
+from vlarl.state import StateCodec
 
 PACKAGED = Path(__file__).resolve().parents[1] / "checkpoints"
 MODEL_TYPE = "qwen_vla"
@@ -57,7 +58,9 @@ def save(model: QwenVLA, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
     partial.mkdir()
     _write_json(partial / "config.json", _config(model))
     _write_json(partial / "contract.json", model.contract.to_dict())
-    _write_json(partial / "action_stats.json", model.codec.stats.to_dict())
+    _write_json(partial / "action_stats.json", _action_stats(model))
+    if model.processor.state is not None:
+        _write_json(partial / "state_stats.json", model.processor.state.stats.to_dict())
     _write_json(partial / "preprocessor_config.json", asdict(model.processor.layout))
     model.processor.tokenizer.save_pretrained(partial)
     write_tensors(saved_tensors(model), partial, shard_bytes)
@@ -79,14 +82,11 @@ def load(folder_or_name: str | Path) -> QwenVLA:
     with _blaming(folder / "contract.json") as file:
         contract = Contract.from_dict(_read_json(file))
     with _blaming(folder / "config.json: expert"):
-        expert = ExpertConfig(**config["expert"])
+        counts = tuple(config["expert"].get("embodiments", ()))
+        expert = ExpertConfig(**{**config["expert"], "embodiments": counts})
     _check_sizes(folder, contract, expert)
     with _blaming(folder / "action_stats.json") as file:
-        stats = ActionStats.from_dict(_read_json(file))
-        _check_channels(stats, contract)
-        codec = ActionCodec(
-            stats, contract.horizon, contract.tensor_channels, contract.tensor_horizon
-        )
+        codec, *further = _read_codecs(_read_json(file), contract)
     with _blaming(folder / "preprocessor_config.json") as file:
         layout = _layout(_read_json(file))
         layout.tokens(contract.cameras[0].height, contract.cameras[0].width)
@@ -94,11 +94,13 @@ def load(folder_or_name: str | Path) -> QwenVLA:
         tokenizer = _tokenizer(folder)
     with _blaming(folder / "contract.json"):
         processor = Processor(tokenizer, contract, layout)
+    if contract.shows_state:
+        processor.state = _read_state(folder / "state_stats.json", contract)
     with _blaming(folder / "config.json: value"):
         value = ValueConfig(**config["value"])
     with _blaming(folder / "config.json"), empty_weights():
         backbone = Qwen3_5Config.from_dict(config["backbone"])
-        model = QwenVLA(backbone, expert, contract, codec, processor, value)
+        model = QwenVLA(backbone, expert, contract, codec, processor, value, further)
     _restore(model, TensorFiles(folder), str(folder))
     return model
 
@@ -196,14 +198,44 @@ def _check_sizes(folder: Path, contract: Contract, expert: ExpertConfig) -> None
                 f"expert.{key} = {made_for}. Set tensor_{key} to {made_for} again, or name another "
                 "checkpoint"
             )
-
-
-def _check_channels(stats: ActionStats, contract: Contract) -> None:
-    expected = len(contract.embodiment.channels)
-    if len(stats.low) != expected:
-        raise ValueError(
-            f"low and high are of {len(stats.low)} channels, contract.json has {expected}"
+    shown = contract.state_dim if contract.state_mode == "dit" else 0
+    if shown != expert.state_dim:
+        raise CheckpointError(
+            f"{folder / 'contract.json'}: state_mode {contract.state_mode} gives the expert "
+            f"{shown} numbers, config.json says expert.state_dim = {expert.state_dim}. Name "
+            "another checkpoint"
         )
+
+
+def _action_stats(model: QwenVLA) -> dict[str, Any]:
+    """Of the first embodiment; `further` by name, if there are any."""
+    first, *others = ((name, codec.stats.to_dict()) for name, codec in model.codecs.items())
+    return {**first[1], "further": dict(others)} if others else first[1]
+
+
+def _read_codecs(values: dict[str, Any], contract: Contract) -> list[ActionCodec]:
+    """One for each embodiment of the contract."""
+    codecs = []
+    for place, embodiment in enumerate(contract.embodiments):
+        stats = ActionStats.from_dict(values["further"][embodiment.name] if place else values)
+        expected = len(embodiment.channels)
+        if len(stats.low) != expected:
+            raise ValueError(
+                f"low and high are of {len(stats.low)} channels, contract.json has {expected}"
+            )
+        codecs.append(ActionCodec.of(contract, stats, place))
+    return codecs
+
+
+def _read_state(path: Path, contract: Contract) -> StateCodec:
+    with _blaming(path) as file:
+        stats = ActionStats.from_dict(_read_json(file))
+        if len(stats.low) != contract.state_dim:
+            raise ValueError(
+                f"low and high are of {len(stats.low)} numbers, contract.json has state_dim "
+                f"{contract.state_dim}"
+            )
+        return StateCodec(stats)
 
 
 def _config(model: QwenVLA) -> dict[str, Any]:

@@ -8,7 +8,7 @@ have the contract's size; nothing is resized here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,9 @@ from transformers.models.qwen3_5.tokenization_qwen3_5 import Qwen3_5Tokenizer
 
 from vlarl.contract import Contract
 from vlarl.model.tokenizer import CONTROL_TOKENS, token_id
+from vlarl.observations import Observations
 from vlarl.prompt import prompt
+from vlarl.state import BINS, StateCodec
 from vlarl.types import VIEWS
 
 IGNORED_LABEL = -100
@@ -89,7 +91,11 @@ class _Row:
 
 
 class Processor:
-    """Builds the inputs of `QwenVLA` for one contract."""
+    """Builds the inputs of `QwenVLA` for one contract.
+
+    Attributes:
+        state: what states are mapped by, if the contract shows them; its ranges are a dataset's.
+    """
 
     def __init__(
         self, tokenizer: Qwen3_5Tokenizer, contract: Contract, layout: PatchLayout | None = None
@@ -101,6 +107,7 @@ class Processor:
         self.tokenizer = tokenizer
         self.contract = contract
         self.layout = layout or PatchLayout()
+        self.state = StateCodec.of_unit_range(contract.state_dim) if contract.shows_state else None
         self.grids = [self.layout.grid(camera.height, camera.width) for camera in contract.cameras]
         self.image_token = token_id(tokenizer, "<|image_pad|>")
         self._views = "".join(self._view_text(index) for index in range(len(contract.cameras)))
@@ -122,30 +129,75 @@ class Processor:
         """The chat template around views and text, up to where the assistant speaks."""
         return f"<|im_start|>user\n{self._views}{text}<|im_end|>\n<|im_start|>assistant\n"
 
-    def __call__(
-        self, images: dict[str, NDArray[np.uint8]], instructions: Sequence[str]
-    ) -> TensorDict:
+    def __call__(self, observations: Observations) -> TensorDict:
         """Inputs that ask for actions.
 
         Args:
-            images: camera name -> [B, height, width, 3]; cameras beyond the contract's are unused.
-            instructions: [B] task sentences.
+            observations: `B` of them.
 
         Returns:
             TensorDict of batch size [B]: `input_ids`, `attention_mask`, `mm_token_type_ids` [B, L],
             `position_ids` [B, 3, L], `pixel_values` [B, P, patch_dim] over all cameras,
-            `image_grid_thw` [B, I, 3].
+            `image_grid_thw` [B, I, 3]; `state` [B, d] in [-1, 1] where the action expert sees it;
+            `embodiment` [B] where there are several.
 
         Raises:
-            ValueError: for a missing camera, a wrong shape or type, or a text that is too long.
+            ValueError: for a missing camera or state, a wrong shape or type, NaN in the state, an
+                unknown embodiment, an instruction that is empty or no text, or one that is too
+                long.
         """
-        robot, horizon = self.contract.embodiment, self.contract.horizon
-        texts = [prompt(robot, instruction, horizon) for instruction in instructions]
-        return self._assemble(images, [(text, None) for text in texts])
+        if isinstance(observations.instructions, str):
+            raise ValueError(
+                f"instructions = {observations.instructions!r:.60}: must be a sequence of "
+                "sentences, one for each observation; put it into a list"
+            )
+        if not len(observations):
+            raise ValueError("no observations: give at least one image and one instruction")
+        robots, horizons = self.contract.embodiments, self.contract.horizons
+        which = self._embodiments_of(observations)
+        # A text with a state in it hardly comes again: remembering it would push out the others.
+        row, said = self._row, [None] * len(observations)
+        if self.state is not None and self.contract.state_mode == "vlm_prompt":
+            row, said = self._tokenize, self.state.bins(_state_of(observations)).tolist()
+        texts = [
+            prompt(robots[index], sentence, horizons[index], state)
+            for index, sentence, state in zip(
+                which.tolist(), observations.instructions, said, strict=True
+            )
+        ]
+        inputs = self._assemble(observations.images, [row(text, None) for text in texts])
+        if len(robots) > 1:
+            inputs["embodiment"] = torch.from_numpy(which)
+        if self.state is not None and self.contract.state_mode == "dit":
+            unit = self.state.normalize(_state_of(observations))
+            inputs["state"] = torch.from_numpy(unit)
+        return inputs
+
+    def _embodiments_of(self, observations: Observations) -> NDArray[np.int64]:
+        count, known = len(observations), len(self.contract.embodiments)
+        if observations.embodiment is None:
+            return np.zeros(count, np.int64)
+        which = observations.embodiment
+        if which.shape != (count,) or not ((which >= 0) & (which < known)).all():
+            raise ValueError(
+                f"Observations.embodiment is {which.tolist()}: expected {count} places in the "
+                f"contract's {known} embodiments, 0 to {known - 1}"
+            )
+        return which
+
+    def check_instruction(self, instruction: str) -> None:
+        """Find out what `__call__` would say of it, without images.
+
+        Raises:
+            ValueError: if it is empty, no text, or too long.
+        """
+        contract = self.contract
+        longest = [BINS - 1] * contract.state_dim if contract.state_mode == "vlm_prompt" else None
+        self._row(prompt(contract.embodiment, instruction, contract.horizon, longest), None)
 
     def question(
         self,
-        images: dict[str, NDArray[np.uint8]],
+        images: Mapping[str, NDArray[np.uint8]],
         question: Sequence[str],
         answer: Sequence[str] | None = None,
     ) -> TensorDict:
@@ -157,15 +209,12 @@ class Processor:
         answers: Sequence[str | None] = [None] * len(question) if answer is None else answer
         if len(answers) != len(question):
             raise ValueError(f"{len(question)} questions but {len(answers)} answers")
-        texts = list(zip(question, answers, strict=True))
-        inputs = self._assemble(images, texts)
-        inputs["labels"] = torch.stack([self._row(*text).labels for text in texts])
+        rows = [self._row(*text) for text in zip(question, answers, strict=True)]
+        inputs = self._assemble(images, rows)
+        inputs["labels"] = torch.stack([row.labels for row in rows])
         return inputs
 
-    def _assemble(
-        self, images: dict[str, NDArray[np.uint8]], texts: list[tuple[str, str | None]]
-    ) -> TensorDict:
-        rows = [self._row(*text) for text in texts]
+    def _assemble(self, images: Mapping[str, NDArray[np.uint8]], rows: list[_Row]) -> TensorDict:
         batch = len(rows)
         return TensorDict(
             {
@@ -179,18 +228,22 @@ class Processor:
             batch_size=[batch],
         )
 
-    def pixels(self, images: dict[str, NDArray[np.uint8]], batch: int) -> Tensor:
+    def pixels(self, images: Mapping[str, NDArray[np.uint8]], batch: int) -> Tensor:
         """[B, P, patch_dim] float32 over the contract's cameras; checks names, shapes and types."""
         parts = []
         for camera in self.contract.cameras:
             if camera.name not in images:
                 raise ValueError(f"no image of camera {camera.name!r}; given: {sorted(images)}")
             image = images[camera.name]
+            if not isinstance(image, np.ndarray):
+                raise ValueError(
+                    f"camera {camera.name!r}: expected a numpy array, got {type(image).__name__}"
+                )
             expected = (batch, camera.height, camera.width, 3)
             if image.shape != expected or image.dtype != np.uint8:
                 raise ValueError(
                     f"camera {camera.name!r}: expected uint8 {expected}, "
-                    f"got {image.dtype} {image.shape}"
+                    f"got {image.dtype} {image.shape}. Nothing is resized or converted here"
                 )
             parts.append(self.layout.patchify(torch.tensor(image)))
         return torch.cat(parts, dim=1)
@@ -215,7 +268,8 @@ class Processor:
         length, total = self.contract.prompt_tokens, len(ids) + len(supervised)
         if total > length:
             raise ValueError(
-                f"{total} tokens exceed the contract's prompt_tokens = {length}: {text!r}"
+                f"{total} tokens exceed the contract's prompt_tokens = {length}; shorten the text "
+                f"by {total - length}: {text!r}"
             )
         pad = self.tokenizer.pad_token_id
         input_ids = torch.tensor([*ids, *supervised, *[pad] * (length - total)])
@@ -254,3 +308,14 @@ class Processor:
                 position + max(rows, columns),
             )
         return positions
+
+
+def _state_of(observations: Observations) -> NDArray[np.float32]:
+    if observations.state is None:
+        raise ValueError(
+            "the model is shown the robot's state, but the observations have none: give "
+            "Observations.state"
+        )
+    if len(observations.state) != len(observations):
+        raise ValueError(f"{len(observations.state)} states but {len(observations)} observations")
+    return observations.state

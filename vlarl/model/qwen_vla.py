@@ -5,6 +5,7 @@ Sampling and losses are functions elsewhere; reading and writing checkpoints is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,7 +22,8 @@ from vlarl.model.backbone import (
     view_tokens,
     with_faster_layers,
 )
-from vlarl.model.dit import ActionExpert, ExpertConfig
+from vlarl.model.dit import ActionExpert
+from vlarl.model.expert_config import ExpertConfig
 from vlarl.model.processor import Processor
 from vlarl.model.shards import SHARD_BYTES
 from vlarl.model.value_head import ValueConfig, ValueHead
@@ -41,20 +43,18 @@ class QwenVLA(nn.Module):
         codec: ActionCodec,
         processor: Processor,
         value: ValueConfig | None = None,
+        further_codecs: Sequence[ActionCodec] = (),
     ) -> None:
         """Random weights, but for a `backbone` that has its own; the value head starts at zero.
 
+        `codec` is of the contract's first embodiment, `further_codecs` are of the others in order.
+
         Raises:
-            ValueError: if expert, contract and codec disagree about the action tensor.
+            ValueError: if expert, contract and codecs disagree about the action tensor, the state
+                or the embodiments.
         """
         super().__init__()
-        shape = (contract.tensor_horizon, contract.tensor_channels)
-        for name, other in (
-            ("expert", (expert.horizon, expert.channels)),
-            ("codec", (codec.tensor_horizon, codec.channels)),
-        ):
-            if other != shape:
-                raise ValueError(f"{name} has action tensors {other}, the contract {shape}")
+        _check_sizes(expert, contract, (codec, *further_codecs))
         if isinstance(backbone, Qwen3_5Config):
             backbone = build_backbone(backbone)
         self.backbone = with_faster_layers(backbone)
@@ -63,22 +63,31 @@ class QwenVLA(nn.Module):
         self.expert_config = expert
         self.contract = contract
         self.codec = codec
+        self.further_codecs = tuple(further_codecs)
         self.processor = processor
         self.expert = ActionExpert(expert, text)
         self.value_head = ValueHead(value or ValueConfig(), text.hidden_size)
         self.exploration_log_std = nn.Parameter(torch.full((expert.channels,), _INITIAL_LOG_STD))
 
+    @property
+    def codecs(self) -> dict[str, ActionCodec]:
+        """Name of each embodiment -> its action codec, in the order of the contract."""
+        names = [embodiment.name for embodiment in self.contract.embodiments]
+        return dict(zip(names, (self.codec, *self.further_codecs), strict=True))
+
     def encode(self, inputs: TensorDict) -> TensorDict:
         """Run the backbone once; what comes back serves all denoising steps and the value.
 
         Args:
-            inputs: of the processor, batch size [B]; `elapsed` [B], if there, is passed on.
+            inputs: of the processor, batch size [B]; `elapsed` [B], `state` [B, d] and `embodiment`
+                [B], if there, are passed on.
 
         Returns:
             The context: `hidden` [B, L, D] float32, zero where padded, `mask` [B, L] bool,
-            `position_ids` [B, 3, L], `elapsed` [B] share of the episode that has passed.
+            `position_ids` [B, 3, L], `elapsed` [B] share of the episode that has passed, `state`
+            and `embodiment` where there are any.
         """
-        return TensorDict(
+        context = TensorDict(
             {
                 "hidden": hidden_states(self.backbone, inputs).float(),
                 "mask": inputs["attention_mask"].bool(),
@@ -87,6 +96,10 @@ class QwenVLA(nn.Module):
             },
             batch_size=inputs.batch_size,
         )
+        for key in ("state", "embodiment"):
+            if key in inputs:
+                context[key] = inputs[key].to(context["hidden"].device)
+        return context
 
     def prepare(self, context: TensorDict) -> TensorDict:
         """The same context, ready for many calls of `velocity`, as denoising makes them.
@@ -97,7 +110,10 @@ class QwenVLA(nn.Module):
         if not self.expert_config.prefix:
             return context
         states = self.expert.shared_states(
-            context["hidden"].to(self.expert_dtype), context["mask"], context["position_ids"]
+            context["hidden"].to(self.expert_dtype),
+            context["mask"],
+            context["position_ids"],
+            context.get("state"),
         )
         return context.copy().set("shared", states)
 
@@ -121,6 +137,8 @@ class QwenVLA(nn.Module):
             y.masked_fill(~action_mask, 0.0),
             tau,
             context.get("shared"),
+            context.get("state"),
+            context.get("embodiment"),
         )
         return velocity.masked_fill(~action_mask, 0.0)
 
@@ -192,3 +210,21 @@ class QwenVLA(nn.Module):
         from vlarl.model.checkpoint import load
 
         return load(folder_or_name)
+
+
+def _check_sizes(expert: ExpertConfig, contract: Contract, codecs: Sequence[ActionCodec]) -> None:
+    shape = (contract.tensor_horizon, contract.tensor_channels)
+    for name, other in (
+        ("expert", (expert.horizon, expert.channels)),
+        *(("codec", (codec.tensor_horizon, codec.channels)) for codec in codecs),
+    ):
+        if other != shape:
+            raise ValueError(f"{name} has action tensors {other}, the contract {shape}")
+    shown = contract.state_dim if contract.state_mode == "dit" else 0
+    if expert.state_dim != shown:
+        raise ValueError(f"expert has a state of {expert.state_dim}, the contract of {shown}")
+    counts = tuple(len(embodiment.channels) for embodiment in contract.embodiments)
+    if tuple(len(codec.stats.low) for codec in codecs) != counts:
+        raise ValueError(f"codecs are not of the {counts} channels of the contract's embodiments")
+    if expert.projection != "zero_pad" and expert.embodiments != counts:
+        raise ValueError(f"expert has embodiments {expert.embodiments}, the contract {counts}")

@@ -1,0 +1,36 @@
+"""What a policy is shown, wherever it comes from: a simulator, a dataset, a socket. No tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlarl.types import TimeStep
+
+
+@dataclass(frozen=True)
+class Observations:
+    """`n` observations, each with the sentence that goes with it."""
+
+    images: Mapping[str, NDArray[np.uint8]]
+    """camera -> [n, height, width, 3]; cameras beyond the contract's are unused."""
+    instructions: Sequence[str]
+    """[n] task sentences."""
+    elapsed: NDArray[np.float32] | None = None
+    """[n] shares of the episodes that have passed, for the value; None: unknown, 0."""
+    state: NDArray[np.float32] | None = None
+    """[n, d] proprioception, SI units; unused by a model that is shown none."""
+    embodiment: NDArray[np.int64] | None = None
+    """[n] places in `Contract.embodiments`; None: all are of the first."""
+
+    def __len__(self) -> int:
+        return len(self.instructions)
+
+    @staticmethod
+    def of(seen: TimeStep, max_steps: int) -> Observations:
+        """Of environments whose episodes have `max_steps` control steps."""
+        elapsed = seen.step.astype(np.float32) / np.float32(max_steps)
+        return Observations(seen.images, seen.instruction, elapsed, state=seen.state)

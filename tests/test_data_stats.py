@@ -81,6 +81,8 @@ def test_command_line(tmp_path, capsys):
     assert "differences of the state" in captured.err
     assert cli.run(["data", "stats", str(path), "quantiles=1%"]) == 2
     assert "quantiles = '1%': must be numbers from 0 to 1" in capsys.readouterr().err
+    assert cli.run(["data", "stats", "--help"]) == 0
+    assert "quantiles        levels" in capsys.readouterr().out
     assert cli.run(["data", "stat", str(path)]) == 2
     assert "Did you mean stats?" in capsys.readouterr().err
 

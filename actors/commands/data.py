@@ -18,13 +18,23 @@ SUBCOMMANDS = {
 """Name -> module in this folder, which holds a `COMMAND`, and one line of help."""
 
 
-def run(invocation: Invocation) -> dict[str, Any]:
-    """Hand the rest of the line to the subcommand."""
-    name, *rest = invocation.arguments
+def load(name: str) -> Command:
+    """Import a subcommand.
+
+    Raises:
+        UserError: if there is none of this name.
+    """
     if name not in SUBCOMMANDS:
         raise UserError(f"data: {name}: no such subcommand. {hint(name, SUBCOMMANDS)}")
     module = importlib.import_module(f"actors.commands.{SUBCOMMANDS[name][0]}")
     command: Command = module.COMMAND
+    return command
+
+
+def run(invocation: Invocation) -> dict[str, Any]:
+    """Hand the rest of the line to the subcommand."""
+    name, *rest = invocation.arguments
+    command = load(name)
     passed = Invocation(tuple(rest), invocation.settings)
     command.check(f"data {name}", passed)
     return command.run(passed)
@@ -36,4 +46,5 @@ COMMAND = Command(
     details="\n".join(f"  {name:<10} {text}" for name, (_, text) in SUBCOMMANDS.items()),
     example="vlarl data validate datasets/tabletop",
     run=run,
+    subcommand=load,
 )

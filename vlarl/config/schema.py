@@ -189,6 +189,9 @@ class DataConfig:
     skip_limit: float = 0.01
     """Share of the episodes that may turn out to be corrupt: they are skipped and named. Beyond it
     the run stops."""
+    pad_short: bool = False
+    """Whether an episode may be shorter than a chunk: its last action is repeated. Otherwise such a
+    dataset is refused, as its frequency or its horizon is probably not what was meant."""
     grounding_images: int = 0
     """Rendered scenes with "where is the ..." labels, made before training from the suite."""
     objects_per_answer: int = 1

@@ -189,8 +189,8 @@ def load_model(config: RunConfig, spec: EnvSpec, checkpoint: Path | None = None)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         codec = channel_bounds_codec(contract)
-        built = build(config.model.preset, contract, codec, pretrained)
-        return configured(built, config.model).to(device)
+        model = build(config.model.preset, contract, codec, pretrained)
+        return configured(model, config.model).to(device)
 
 
 def _for_robot(model: QwenVLA, spec: EnvSpec) -> QwenVLA:

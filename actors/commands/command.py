@@ -54,6 +54,8 @@ class Command:
     """Names of the arguments after them that may be left out."""
     settings: Mapping[str, str] | None = None
     """key -> help of the settings it takes; None: keys of the config schema too."""
+    subcommand: Callable[[str], Command] | None = None
+    """Name -> the command that takes the rest of the line, where the first argument names one."""
 
     def check(self, name: str, invocation: Invocation) -> None:
         """Refuse missing or surplus arguments and unknown settings."""

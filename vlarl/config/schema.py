@@ -183,6 +183,15 @@ class DataConfig:
     """Dataset folder; empty means: collect it first, as `collect` says."""
     eigengrasps: str = ""
     """The file that `vlarl data hands` wrote; names `path` a dataset of recorded human hands."""
+    memory_gigabytes: float = 8.0
+    """Of decoded images. A dataset that takes more is read from its files as training goes, and
+    this is what it may keep of them, not decoded."""
+    skip_limit: float = 0.01
+    """Share of the episodes that may turn out to be corrupt: they are skipped and named. Beyond it
+    the run stops."""
+    pad_short: bool = False
+    """Whether an episode may be shorter than a chunk: its last action is repeated. Otherwise such a
+    dataset is refused, as its frequency or its horizon is probably not what was meant."""
     grounding_images: int = 0
     """Rendered scenes with "where is the ..." labels, made before training from the suite."""
     objects_per_answer: int = 1

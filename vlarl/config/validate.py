@@ -332,9 +332,9 @@ def _supervised(config: RunConfig) -> Iterator[Problem]:
         "collect.seed",
     )
     yield from _at_least(config, 0, [f"{prefix}.{key}" for key in nonnegative])
-    positive = ("flow.alpha", "flow.beta", "collect.slowest_pace")
+    positive = ("flow.alpha", "flow.beta", "collect.slowest_pace", "data.memory_gigabytes")
     yield from _above_zero(config, [f"{prefix}.{key}" for key in positive])
-    yield from _fraction(config, [f"{prefix}.collect.slowest_pace"])
+    yield from _fraction(config, [f"{prefix}.collect.slowest_pace", f"{prefix}.data.skip_limit"])
     stage = config.supervised
     if stage.flow.tau_distribution == "logit_normal":
         keys = [f"{prefix}.flow.alpha", f"{prefix}.flow.beta"]

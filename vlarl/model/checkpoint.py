@@ -187,10 +187,8 @@ def _restore(
         raise CheckpointError(f"{origin} does not match its config:\n  " + "\n  ".join(problems))
     inner = {plain_name(name): name for name in model.state_dict()}
     for name in expected:
-        tensor = tensors[name]
-        if dtype is not None:
-            tensor = tensor.to(format_of(name, dtype))
-        assign(model, inner[name], tensor.to(device))
+        wanted = None if dtype is None else format_of(name, dtype)
+        assign(model, inner[name], tensors[name].to(device, wanted))
     if model.config.tie_word_embeddings:
         model.backbone.lm_head.weight = model.backbone.get_input_embeddings().weight
     assert not still_empty(model)

@@ -1,6 +1,6 @@
 """Where a run's weights come from, and what the config makes of them.
 
-They come from a checkpoint, parts of one or two, a backbone of the hub, or nowhere.
+They come from a checkpoint, parts of one or two, a Qwen3.5, or nowhere.
 """
 
 from __future__ import annotations
@@ -133,7 +133,8 @@ def with_fresh_expert(model: QwenVLA, preset: str, seed: int) -> QwenVLA:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made = build(preset, model.contract, model.codec, pretrained, model.further_codecs)
-    made.processor.state, made.lora = source.state, model.lora
+    made.processor.state = source.state
+    made.lora = model.lora
     return made
 
 

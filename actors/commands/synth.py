@@ -75,7 +75,7 @@ def _t2a(_folder: str, invocation: Invocation) -> dict[str, Any]:
             made += shard.entry.trajectories
             cpu_seconds += shard.cpu_seconds
             progress.advance(shard.entry.trajectories)
-    seconds = time.monotonic() - started
+    seconds = max(1e-9, time.monotonic() - started)
     cells = table(sorted(entries.values(), key=lambda entry: entry.name))
     result = {
         "trajectories": sum(entry.trajectories for entry in entries.values()),

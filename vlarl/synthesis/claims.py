@@ -93,6 +93,8 @@ def _related(relation: str, place: Floats, around: Surroundings) -> bool:
     offset = (place - around.other)[:2]
     if relation in ("inside", "on"):
         return bool(np.linalg.norm(offset) < around.other_radius)
+    if np.linalg.norm(offset) < around.other_radius:
+        return False
     angle = COMPASS.index(relation) * np.pi / 4
     return _near(float(np.arctan2(offset[1], offset[0])), angle, RELATION_TOLERANCE)
 

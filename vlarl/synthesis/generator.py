@@ -47,7 +47,7 @@ def make_shard(arm: Arm, template: str, seed: int, index: int, count: int) -> Sh
         attempts += size
         kept += len(batch.scene)
         found.append(batch)
-        if attempts > 50 * kept + 4 * BATCH:
+        if attempts > 50 * kept + 8 * size:
             raise Infeasible(f"{arm.name}, {template}: {kept} of {attempts} attempts are feasible")
     batch = _Batch.joined(found)
     return _finish(arm, template, batch, random)

@@ -44,9 +44,14 @@ def grasp_steps(gripper: NDArray[np.float32]) -> list[tuple[int, int]]:
     change = np.sign(np.diff(gripper.astype(np.float64)))
     edges = np.flatnonzero(np.diff(np.concatenate([[0], change, [0]])))
     runs = [(int(a), int(b), change[a]) for a, b in zip(edges[:-1], edges[1:], strict=True)]
-    closings = [end for _, end, sign in runs if sign > 0]
-    openings = [start for start, _, sign in runs if sign < 0]
-    return list(zip(closings, openings, strict=False))
+    found, closed = [], None
+    for start, end, sign in runs:
+        if sign > 0:
+            closed = end
+        elif sign < 0 and closed is not None:
+            found.append((closed, start))
+            closed = None
+    return found
 
 
 def observe(

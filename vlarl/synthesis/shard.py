@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save
 
 from vlarl.errors import UserError
 from vlarl.synthesis.arm import Floats
@@ -26,7 +25,8 @@ FORMAT = "1"
 """Version of the arrays below, in each file's metadata."""
 THINGS = ("position", "yaw", "final_position", "final_yaw", "radius", "height")
 GOAL = ("category", "goal", "direction", "relation", "distance", "turn")
-_DTYPES = {"F32": np.float32, "I64": np.int64, "I32": np.int32, "I16": np.int16, "U8": np.uint8}
+_DTYPES: dict[str, type] = {"F32": np.float32, "I64": np.int64, "I32": np.int32, "I16": np.int16, "U8": np.uint8}
+_CODES = {np.dtype(kind): code for code, kind in _DTYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -123,15 +123,30 @@ class Shard:
     def write(self, path: Path) -> int:
         """Write the file, whole or not at all; its size in bytes."""
         metadata = {"format": FORMAT, "robot": self.robot, "template": self.template}
-        arrays = {name: np.ascontiguousarray(values) for name, values in self.arrays.items()}
-        data = save(arrays, metadata)
+        header: dict[str, Any] = {"__metadata__": metadata}
+        # Widest numbers first: every array then begins at a multiple of its number's size.
+        names = sorted(self.arrays, key=lambda name: (-self.arrays[name].itemsize, name))
+        end = 0
+        for name in names:
+            values = self.arrays[name]
+            start, end = end, end + values.nbytes
+            header[name] = {
+                "dtype": _CODES[values.dtype],
+                "shape": list(values.shape),
+                "data_offsets": [start, end],
+            }
+        # The same shard makes the same bytes: the safetensors library orders metadata at random.
+        text = json.dumps(header, sort_keys=True).encode()
+        text += b" " * (-len(text) % 8)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         with temporary.open("wb") as file:
-            file.write(data)
+            file.write(len(text).to_bytes(8, "little") + text)
+            for name in names:
+                file.write(np.ascontiguousarray(self.arrays[name]).data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        return len(data)
+        return 8 + len(text) + end
 
 
 def read_shard(path: Path) -> Shard:

@@ -18,7 +18,7 @@ from vlarl.synthesis.collision import (
     self_clearance,
     table_clearance,
 )
-from vlarl.synthesis.inverse_kinematics import comfortable, posture_yaw, reached, solve
+from vlarl.synthesis.inverse_kinematics import Target, comfortable, posture_yaw, reached, solve
 from vlarl.synthesis.kinematics import jacobian, link_frames, quaternion_of, tool_point
 from vlarl.synthesis.pose import Poses
 
@@ -122,7 +122,8 @@ def test_a_pose_out_of_reach_or_upside_down_is_not_reached():
     # Half a turn off, the cross products of the axes vanish as they do at the target itself.
     here = link_frames(arm, q.T)
     yaw = np.arctan2(here[-1].x[1], here[-1].x[0])
-    assert not reached(arm, q, Poses(tool_point(arm, here).T, yaw + np.pi, np.zeros((1, 2))))[0]
+    turned = Poses(tool_point(arm, here).T, yaw + np.pi, np.zeros((1, 2)))
+    assert not reached(arm, q, Target.of(turned))[0]
 
 
 def test_a_lean_turns_the_tool_about_the_axes_of_its_yaw():

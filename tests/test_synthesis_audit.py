@@ -173,7 +173,9 @@ def test_planted_obstacles_are_found(mujoco_arm, shards):
 
 def test_a_thing_dragged_through_the_table_is_found(mujoco_arm, shards):
     trajectory = shards["pull"].trajectory(0)
-    sunk = with_scene(trajectory, TARGET, position=trajectory.scene["position"][TARGET] - [0, 0, 0.02])
+    sunk = with_scene(
+        trajectory, TARGET, position=trajectory.scene["position"][TARGET] - [0, 0, 0.02]
+    )
     assert "carried thing in the table" in defects(mujoco_arm, sunk)
 
 
@@ -181,13 +183,17 @@ def test_a_thing_dragged_through_the_table_is_found(mujoco_arm, shards):
 def test_a_missed_goal_is_found(mujoco_arm, shards, template):
     trajectory = shards[template].trajectory(3)
     final = trajectory.scene["final_position"][TARGET] + [0.01, 0, 0]
-    assert "goal is missed" in defects(mujoco_arm, with_scene(trajectory, TARGET, final_position=final))
+    assert "goal is missed" in defects(
+        mujoco_arm, with_scene(trajectory, TARGET, final_position=final)
+    )
     start = trajectory.scene["position"][TARGET] + [0.03, 0.03, 0]
     moved = defects(mujoco_arm, with_scene(trajectory, TARGET, position=start))
     assert "thing is not where it is taken" in moved
     if template in ("rotate_toward", "rotate_reposition"):
         yaw = trajectory.scene["final_yaw"][TARGET] + 0.2
-        assert "goal is missed" in defects(mujoco_arm, with_scene(trajectory, TARGET, final_yaw=yaw))
+        assert "goal is missed" in defects(
+            mujoco_arm, with_scene(trajectory, TARGET, final_yaw=yaw)
+        )
 
 
 def test_a_gripper_that_never_closes_is_found(mujoco_arm, shards):
@@ -201,7 +207,9 @@ def test_untrue_instructions_are_found(mujoco_arm, shards):
     wrong = replace(pushed, instruction="push the sponge 99 cm toward yourself")
     assert {"instruction: cm", "instruction: things"} <= set(defects(mujoco_arm, wrong))
     facing = [
-        defects(mujoco_arm, replace(turned, instruction=turned.instruction.split(" its ")[0] + text))
+        defects(
+            mujoco_arm, replace(turned, instruction=turned.instruction.split(" its ")[0] + text)
+        )
         for text in (" its part faces left", " its part faces right")
     ]
     assert any("instruction: facings" in each for each in facing)
@@ -231,7 +239,9 @@ def test_only_what_receives_may_be_met(shards):
     assert "receive" in goals
     for row in range(12):
         trajectory = shards["pick_place"].trajectory(row)
-        seen = observe("pick_place", trajectory.tool_pose, trajectory.gripper, trajectory.segment_ends)
+        seen = observe(
+            "pick_place", trajectory.tool_pose, trajectory.gripper, trajectory.segment_ends
+        )
         timeline = Timeline(trajectory, seen)
         (handling,) = timeline.handlings
         assert not timeline.receiving(handling.lowering - 1)

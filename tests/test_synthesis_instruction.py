@@ -121,7 +121,10 @@ def test_wrong_numbers_are_contradictions(shards):
         ("put the cup to the left of the can", {"relations": "left"}),
         ("put the cup on the left side of the can", {"relations": "left"}),
         ("put the cup on the left side of the table", {"regions": "left"}),
-        ("turn the mug on your right until its handle faces you", {"facings": "inward", "places": "right"}),
+        (
+            "turn the mug on your right until its handle faces you",
+            {"facings": "inward", "places": "right"},
+        ),
         (
             "turn the can by 45 degrees anticlockwise, slowly, keeping it low",
             {"turns": "counterclockwise", "degrees": "45", "paces": "slow", "lifts": "low"},
@@ -174,7 +177,9 @@ def test_scenes_are_within_reach_and_things_apart(template):
         assert (radius <= high).all()
     for first, second in ((0, 1), (0, 2), (1, 2)):
         both = (scene.radius[:, first] > 0) & (scene.radius[:, second] > 0)
-        apart = np.linalg.norm((scene.position[:, first] - scene.position[:, second])[:, :2], axis=1)
+        apart = np.linalg.norm(
+            (scene.position[:, first] - scene.position[:, second])[:, :2], axis=1
+        )
         assert (apart > scene.radius[:, first] + scene.radius[:, second])[both].all()
     # Goals speak in whole centimeters.
     assert 100 * scene.distance == pytest.approx(np.round(100 * scene.distance))

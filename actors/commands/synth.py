@@ -89,7 +89,7 @@ def _t2a(_folder: str, invocation: Invocation) -> dict[str, Any]:
     }
     _print_table(cells)
     print(
-        f"{result['trajectories']} trajectories, {result['hours']:.1f} hours at 50 Hz, in {folder}\n"
+        f"{result['trajectories']} trajectories, {result['hours']:.1f} hours of records, in {folder}\n"
         f"made {int(made)} now: {result['per_second']:.0f} a second with {workers} workers, "
         f"{result['cpu_ms']:.2f} ms of CPU time each"
     )

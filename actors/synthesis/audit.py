@@ -1,4 +1,4 @@
-"""The audit of a dataset: a sample of trajectories, checked by other means than those that made it."""
+"""The audit of a dataset: a sample, checked by other means than those that made it."""
 
 from __future__ import annotations
 

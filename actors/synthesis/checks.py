@@ -71,7 +71,9 @@ def interpolated(q: Floats, dq: Floats) -> Floats:
     found = [q[-1:]]
     for k in range(BETWEEN):
         s = k / BETWEEN
-        h = np.array([2 * s**3 - 3 * s**2 + 1, s**3 - 2 * s**2 + s, 3 * s**2 - 2 * s**3, s**3 - s**2])
+        h = np.array(
+            [2 * s**3 - 3 * s**2 + 1, s**3 - 2 * s**2 + s, 3 * s**2 - 2 * s**3, s**3 - s**2]
+        )
         step = 1 / RATE
         part = h[0] * q[:-1] + h[1] * step * dq[:-1] + h[2] * q[1:] + h[3] * step * dq[1:]
         found.append(part)
@@ -129,7 +131,7 @@ def collision_defects(
 
 
 def _may_touch(arm: Arm, handled: int, held: int, receiving: bool) -> set[tuple[str, str]]:
-    """Pairs of bodies: the hand and what it handles or carries, things where one receives another."""
+    """Pairs of bodies: the hand and what it handles, things where one receives another."""
     hand = {"tool", f"link{arm.joints}", f"link{arm.joints - 1}"}
     pairs = {(part, THINGS[slot]) for part in hand for slot in (handled, held) if slot >= 0}
     if receiving:
@@ -158,10 +160,13 @@ def goal_defects(trajectory: Trajectory, seen: Observation) -> Iterator[str]:
     for slot in {handling.slot for handling in timeline.handlings}:
         place = timeline.place(slot, end, trajectory.tool_pose[-1, :3].astype(np.float64))
         assert place is not None
-        if np.linalg.norm((place - scene["final_position"][slot])) > PLACE_TOLERANCE:
+        if np.linalg.norm(place - scene["final_position"][slot]) > PLACE_TOLERANCE:
             yield "goal is missed"
     first = timeline.handlings[0]
-    if np.linalg.norm(_taken(trajectory, seen) - scene["position"][first.slot][:2]) > PLACE_TOLERANCE:
+    if (
+        np.linalg.norm(_taken(trajectory, seen) - scene["position"][first.slot][:2])
+        > PLACE_TOLERANCE
+    ):
         yield "thing is not where it is taken"
     if trajectory.template in ("rotate_toward", "rotate_reposition"):
         off = scene["yaw"][TARGET] + seen.turned[0] - scene["final_yaw"][TARGET]

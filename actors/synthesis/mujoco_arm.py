@@ -67,7 +67,8 @@ class MujocoArm:
         # Away from the table and, by their number, from one another.
         away = np.array([_AWAY, _AWAY * slot, _AWAY])
         place = away if foot is None else np.asarray(foot, np.float64)
-        self.data.qpos[first : first + 3] = place + [0, 0, self.model.geom_size[geom, 1]]
+        self.data.qpos[first : first + 3] = place
+        self.data.qpos[first + 2] += self.model.geom_size[geom, 1]
 
     def contacts(self, q: Floats, allowed: NDArray[np.bool_], tolerance: float) -> list[Contact]:
         """Bodies inside one another by more than `tolerance`, but for allowed pairs of geoms."""

@@ -12,7 +12,7 @@ import selectors
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
@@ -77,7 +77,9 @@ class _Worker:
                     continue
 
 
-def make_shards(folder: Path, seed: int, jobs: Sequence[Job], workers: int) -> Iterator[Made]:
+def make_shards(
+    folder: Path, seed: int, jobs: Sequence[Job], workers: int
+) -> Generator[Made, None, None]:
     """Make the shards, yielding each as it is complete and in the manifest.
 
     Workers end when the iterator does, also when it is closed early.

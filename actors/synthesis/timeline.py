@@ -1,4 +1,4 @@
-"""Where every thing of a trajectory is at every step, and what may touch it, as the records tell."""
+"""Where every thing of a trajectory is at each step and what may touch it, as the records tell."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Timeline:
         scene = self.trajectory.scene
         if scene["radius"][slot] <= 0:
             return None
-        place = np.asarray(scene["position"][slot], np.float64)
+        place: Floats = np.asarray(scene["position"][slot], np.float64)
         for index, handling in enumerate(self.handlings):
             if handling.slot != slot or step <= handling.taken:
                 continue

@@ -1,4 +1,4 @@
-"""One process that makes shards: a job a line on standard input, a result a line on standard output.
+"""A process that makes shards: jobs as lines on standard input, results on standard output.
 
     python -m actors.synthesis.worker FOLDER SEED
 

@@ -75,11 +75,11 @@ class Arm:
 
     @property
     def joints(self) -> int:
-        """`n`"""
+        """`n`."""
         return len(self.low)
 
     def self_pairs(self) -> list[tuple[int, int]]:
-        """Indices of pairs of capsules that must not meet: not of one link, neighbors or touching."""
+        """Pairs of capsules that must not meet: not of one link, of neighbors, or touching."""
         pairs = []
         for first, one in enumerate(self.capsules):
             for second in range(first + 1, len(self.capsules)):
@@ -179,13 +179,15 @@ def _problems(arm: Arm) -> list[tuple[str, str, str]]:
         found.append(("posture", f"{len(arm.posture)} values", f"It needs {arm.joints}."))
     elif not ((arm.low < arm.posture) & (arm.posture < arm.high)).all():
         found.append(("posture", f"{arm.posture.tolist()}", "Keep it within the joint limits."))
-    for field in ("velocity", "acceleration"):
-        if not (getattr(arm, field) > 0).all():
-            found.append((f"joints.{field}", "not above zero", "State each limit as positive."))
+    found += [
+        (f"joints.{field}", "not above zero", "State each limit as positive.")
+        for field in ("velocity", "acceleration")
+        if not (getattr(arm, field) > 0).all()
+    ]
     for field, (low, high) in (("radius", arm.reach_radius), ("height", arm.reach_height)):
         if not 0 < low < high:
             found.append((f"reach.{field}", f"[{low}, {high}]", "Give two rising numbers above 0."))
-    if any(not 0 <= capsule.link <= arm.joints + 1 for capsule in arm.capsules):
+    if not all(0 <= capsule.link <= arm.joints + 1 for capsule in arm.capsules):
         allowed = f"Allowed: 0 to {arm.joints}, and tool."
         found.append(("capsules.link", "no such link", allowed))
     return found

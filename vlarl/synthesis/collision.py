@@ -85,9 +85,7 @@ def cylinder_clearance(segments: Iterable[Segments], cylinder: Cylinder) -> Floa
 def cylinders_clearance(a: Cylinder, b: Cylinder) -> Floats:
     """[N] distance between two upright cylinders."""
     across = np.hypot(a.foot[0] - b.foot[0], a.foot[1] - b.foot[1]) - a.radius - b.radius
-    upward = np.maximum(
-        a.foot[2] - b.foot[2] - b.height, b.foot[2] - a.foot[2] - a.height
-    )
+    upward = np.maximum(a.foot[2] - b.foot[2] - b.height, b.foot[2] - a.foot[2] - a.height)
     return _outside(across, upward)
 
 
@@ -117,11 +115,15 @@ def distance(a: Segments, b: Segments) -> Floats:
     """[N] distance between the surfaces of two capsules.
 
     The closest points of two segments (Ericson, Real-Time Collision Detection, section 5.1.9): the
-    unconstrained pair, one parameter clamped, the other solved for it, clamped, and the first again.
+    unconstrained pair, one parameter clamped, the other solved for it and clamped, the first again.
     """
     along_a, along_b, between = a.end - a.start, b.end - b.start, a.start - b.start
     aa, bb = _dot(along_a, along_a), _dot(along_b, along_b)
-    ab, a_between, b_between = _dot(along_a, along_b), _dot(along_a, between), _dot(along_b, between)
+    ab, a_between, b_between = (
+        _dot(along_a, along_b),
+        _dot(along_a, between),
+        _dot(along_b, between),
+    )
     parallel = aa * bb - ab * ab
     s = np.where(
         parallel > _TINY, (ab * b_between - a_between * bb) / np.maximum(parallel, _TINY), 0

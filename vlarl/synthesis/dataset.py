@@ -161,7 +161,9 @@ class SynthesisDataset:
         self.recipe: dict[str, Any] = _read_json(self.folder / DATASET_FILE)
         self.entries = sorted(read_manifest(self.folder).values(), key=lambda entry: entry.name)
         if not self.entries:
-            raise UserError(f"{self.folder}: no shard is complete yet; run `vlarl synth t2a` again.")
+            raise UserError(
+                f"{self.folder}: no shard is complete yet; run `vlarl synth t2a` again."
+            )
         self._ends = list(accumulate(entry.trajectories for entry in self.entries))
         self._shard = lru_cache(_OPEN_SHARDS)(self._read)
 

@@ -21,9 +21,7 @@ from vlarl.synthesis.motion import RATE
 from vlarl.synthesis.shard import Trajectory
 
 
-def export(
-    dataset: SynthesisDataset, out: Path, progress: Callable[[int], None]
-) -> dict[str, int]:
+def export(dataset: SynthesisDataset, out: Path, progress: Callable[[int], None]) -> dict[str, int]:
     """Write `out/ROBOT` for each robot; robot -> episodes.
 
     Args:

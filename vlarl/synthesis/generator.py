@@ -1,7 +1,7 @@
 """One shard: trajectories of one arm and one template, from a seed.
 
-Scenes are drawn and planned hundreds at a time; for those whose direct path is not feasible, detours
-are tried; the feasible ones are sampled at 50 Hz and worded. The same seed gives the same shard.
+Scenes are drawn and planned hundreds at a time; where the direct path is not feasible, detours are
+tried; the feasible ones are sampled at 50 Hz and worded. The same seed gives the same shard.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vlarl.synthesis.scene import Scene, draw
 from vlarl.synthesis.shard import Shard
 from vlarl.synthesis.vocabulary import load_vocabulary
 
-BATCH = 512
+BATCH = 640
 """Trajectories that are planned together, at most."""
 _LEAST_BATCH = 32
 
@@ -56,7 +56,9 @@ def make_shard(arm: Arm, template: str, seed: int, index: int, count: int) -> Sh
 class _Batch:
     """Feasible trajectories before they are sampled."""
 
-    def __init__(self, scene: Scene, knots: Floats, steps: NDArray[np.int64], gripper: Floats) -> None:
+    def __init__(
+        self, scene: Scene, knots: Floats, steps: NDArray[np.int64], gripper: Floats
+    ) -> None:
         self.scene, self.knots, self.steps, self.gripper = scene, knots, steps, gripper
 
     @staticmethod
@@ -76,9 +78,7 @@ class _Batch:
         )
 
 
-def _plan(
-    arm: Arm, template: str, size: int, random: np.random.Generator, most: int
-) -> _Batch:
+def _plan(arm: Arm, template: str, size: int, random: np.random.Generator, most: int) -> _Batch:
     """The feasible ones of `size` attempts, `most` at most, in the order they were drawn."""
     scene = draw(arm, template, size, random)
     variation = random.uniform(size=(size, VARIATION))
@@ -90,14 +90,18 @@ def _plan(
         plan = make_plan(arm, template, part, variation[rows], detour)
         path = find_path(arm, plan, part, spread[rows], random)
         good = path.feasible
-        parts.append(_Batch(part.rows(good), path.knots[good], path.steps[good], path.gripper[good]))
+        parts.append(
+            _Batch(part.rows(good), path.knots[good], path.steps[good], path.gripper[good])
+        )
         places.append(rows[good])
         rows = rows[~good]
         if not len(rows):
             break
     batch = _Batch.joined(parts)
     order = np.argsort(np.concatenate(places), kind="stable")[:most]
-    return _Batch(batch.scene.rows(order), batch.knots[order], batch.steps[order], batch.gripper[order])
+    return _Batch(
+        batch.scene.rows(order), batch.knots[order], batch.steps[order], batch.gripper[order]
+    )
 
 
 def _finish(arm: Arm, template: str, batch: _Batch, random: np.random.Generator) -> Shard:

@@ -63,7 +63,9 @@ def compose(
     regions = list(words.words["regions"])
     region = region_of(arm, scene.final_position[:, TARGET])
     return [
-        _sentence(template, scene, row, words, regions[region[row]], manner, _Draws(draws[row].tolist()))
+        _sentence(
+            template, scene, row, words, regions[region[row]], manner, _Draws(draws[row].tolist())
+        )
         for row in range(len(scene))
     ]
 
@@ -102,9 +104,7 @@ def _sentence(
     return f"{draws.pick(lists['polite'])} {text}".strip()
 
 
-def _thing(
-    scene: Scene, row: int, slot: int, words: Vocabulary, shift: int, draws: _Draws
-) -> str:
+def _thing(scene: Scene, row: int, slot: int, words: Vocabulary, shift: int, draws: _Draws) -> str:
     """The thing with its article, and adjectives that are true of its size."""
     lists = words.words
     category = words.categories[scene.category[row, slot]]

@@ -33,7 +33,7 @@ class Frame:
 
 
 def link_frames(arm: Arm, q: Floats) -> list[Frame]:
-    """Frames of links 0 to n and of the tool's mount (index n + 1), in the precision of `q` [n, N]."""
+    """Frames of links 0 to n and of the tool (index n + 1), in the precision of `q` [n, N]."""
     count = q.shape[1]
     one, zero = np.ones(count, q.dtype), np.zeros(count, q.dtype)
     frame = Frame(
@@ -59,19 +59,23 @@ def tool_point(arm: Arm, frames: list[Frame]) -> Floats:
 
 
 def jacobian(arm: Arm, frames: list[Frame]) -> Floats:
-    """[N, 6, n]: velocity of the tool's point (m) over turn of the tool (rad), per joint velocity."""
+    """[N, 6, n]: velocity of the tool's point over its angular velocity, per joint velocity."""
     tip = tool_point(arm, frames)
-    found = np.empty((tip.shape[1], 6, arm.joints), tip.dtype)
+    found = np.empty((6, arm.joints, tip.shape[1]), tip.dtype)
     for joint in range(arm.joints):
         frame = frames[joint + 1]
-        found[:, :3, joint] = cross(frame.z, tip - frame.origin).T
-        found[:, 3:, joint] = frame.z.T
-    return found
+        found[:3, joint] = cross(frame.z, tip - frame.origin)
+        found[3:, joint] = frame.z
+    return np.ascontiguousarray(found.transpose(2, 0, 1))
 
 
 def cross(a: Floats, b: Floats) -> Floats:
-    """[3, N] cross product of two [3, N]."""
-    return np.stack([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])
+    """[3, ...] cross product of two [3, ...]."""
+    found = np.empty(b.shape, b.dtype)
+    np.subtract(a[1] * b[2], a[2] * b[1], out=found[0])
+    np.subtract(a[2] * b[0], a[0] * b[2], out=found[1])
+    np.subtract(a[0] * b[1], a[1] * b[0], out=found[2])
+    return found
 
 
 def quaternion_of(x: Floats, y: Floats, z: Floats) -> Floats:

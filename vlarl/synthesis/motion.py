@@ -61,7 +61,7 @@ def time_law(s: Floats) -> tuple[Floats, Floats, Floats]:
 
 @functools.cache
 def _check_grid() -> tuple[Floats, Floats, Floats]:
-    """[CHECKS, KNOTS] joint positions, velocities and accelerations for a duration of one second."""
+    """[CHECKS, KNOTS] positions, velocities and accelerations for a duration of one second."""
     u, speed, gain = time_law(np.linspace(0, 1, CHECKS))
     first = basis(u, 1)
     second = basis(u, 2)

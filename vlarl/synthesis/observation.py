@@ -7,6 +7,7 @@ go, how it turned between, how fast and how high it went.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,14 @@ from vlarl.synthesis.arm import Floats
 from vlarl.synthesis.motion import RATE
 from vlarl.synthesis.plan import PUSH_GAP
 
-GRASPS = {"pick_place": 1, "rotate_reposition": 1, "rotate_toward": 1, "pull": 1, "push": 0, "swap": 3}
+GRASPS = {
+    "pick_place": 1,
+    "rotate_reposition": 1,
+    "rotate_toward": 1,
+    "pull": 1,
+    "push": 0,
+    "swap": 3,
+}
 """How often each template takes hold of something."""
 
 
@@ -43,7 +51,7 @@ def grasp_steps(gripper: NDArray[np.float32]) -> list[tuple[int, int]]:
     """Steps at which the gripper has closed and at which it begins to open again."""
     change = np.sign(np.diff(gripper.astype(np.float64)))
     edges = np.flatnonzero(np.diff(np.concatenate([[0], change, [0]])))
-    runs = [(int(a), int(b), change[a]) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    runs = [(int(a), int(b), change[a]) for a, b in pairwise(edges)]
     found, closed = [], None
     for start, end, sign in runs:
         if sign > 0:

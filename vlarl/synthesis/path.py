@@ -23,7 +23,7 @@ from vlarl.synthesis.collision import (
     self_clearance,
     table_clearance,
 )
-from vlarl.synthesis.inverse_kinematics import comfortable, follow, reached, solve
+from vlarl.synthesis.inverse_kinematics import Target, comfortable, follow, reached, solve
 from vlarl.synthesis.kinematics import Frame, link_frames, tool_point
 from vlarl.synthesis.motion import KNOTS, knot_points
 from vlarl.synthesis.plan import FREE, GRIP, GRIP_STEPS, LINE, Plan, Stage
@@ -128,10 +128,8 @@ def _cylindrical(position: Floats) -> tuple[Floats, Floats, Floats]:
 
 def _reached(arm: Arm, knots: Floats, target: Poses) -> Bools:
     """[N] whether all knots [N, KNOTS - 1, n] meet their targets."""
-    flat = Poses(
-        target.position.reshape(-1, 3), target.yaw.reshape(-1), target.lean.reshape(-1, 2)
-    )
-    met = reached(arm, knots.reshape(-1, arm.joints), flat)
+    flat = Poses(target.position.reshape(-1, 3), target.yaw.reshape(-1), target.lean.reshape(-1, 2))
+    met = reached(arm, knots.reshape(-1, arm.joints), Target.of(flat))
     return np.asarray(met.reshape(target.yaw.shape).all(axis=1))
 
 
@@ -209,7 +207,7 @@ def _steps(arm: Arm, plan: Plan, knots: Floats) -> NDArray[np.int64]:
 
 
 def _gripper(plan: Plan) -> Floats:
-    """[N, S + 1]"""
+    """[N, S + 1] closedness at the start and after each stage."""
     return np.stack([plan.gripper, *(stage.gripper for stage in plan.stages)], axis=1)
 
 

@@ -1,8 +1,8 @@
 """What the tool does in each template, as stages through which it passes.
 
 A stage ends in a pose and is either a straight line, a transfer (which keeps its distance to the
-robot's own axis: a curve around it and over the table), or a motion of the fingers alone. Each stage
-knows which thing is held and where the others stand, for the check of collisions.
+robot's own axis: a curve around it and over the table), or a motion of the fingers alone. Stages
+know which thing is held and where the others stand, for the check of collisions.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class _Script:
         return np.asarray(np.arctan2(place[:, 1], place[:, 0]) + self.rest_yaw + turn)
 
     def above(self, place: Floats, height: Floats) -> Floats:
-        """[N, 3]"""
+        """[N, 3] the place, higher."""
         return place + height[:, None] * np.array([0, 0, 1.0])
 
     def add(self, kind: str, end: Poses, ignored: tuple[int, ...] = (), speed: float = 0.0) -> None:
@@ -155,7 +155,9 @@ class _Script:
         """A transfer."""
         self.add(FREE, Poses(position, yaw, self.now.lean if lean is None else lean))
 
-    def line(self, position: Floats, *ignored: int, yaw: Floats | None = None, speed: float = 0) -> None:
+    def line(
+        self, position: Floats, *ignored: int, yaw: Floats | None = None, speed: float = 0
+    ) -> None:
         """A straight line."""
         end = Poses(position, self.now.yaw if yaw is None else yaw, self.now.lean)
         self.add(LINE, end, ignored, speed)
@@ -185,9 +187,7 @@ class _Script:
         """Carry what is held over a place, down, let go, and leave upwards."""
         release = self.above(place, self.grasp_height[:, slot])
         receives = self.scene.goal == GOALS.index("receive")
-        self.free(
-            self.above(release, self.carry + receives * self.scene.height[:, OTHER]), yaw
-        )
+        self.free(self.above(release, self.carry + receives * self.scene.height[:, OTHER]), yaw)
         # What receives the thing is near it from here on.
         self.absent[:, OTHER] |= receives
         self.line(release)
@@ -223,7 +223,9 @@ def _push(script: _Script) -> None:
     angle = headings(scene.direction, start)
     ahead = np.stack([np.cos(angle), np.sin(angle), 0 * angle], axis=1)
     contact = ahead * (scene.radius[:, TARGET] + FINGER)[:, None]
-    low = np.minimum(script.grasp_height[:, TARGET], np.maximum(0.6 * scene.height[:, TARGET], 0.024))
+    low = np.minimum(
+        script.grasp_height[:, TARGET], np.maximum(0.6 * scene.height[:, TARGET], 0.024)
+    )
     low = np.maximum(low, 0.024 + 0.06 * np.abs(script.lean).sum(axis=1))
     behind = script.above(start - contact - PUSH_GAP * ahead, low)
     yaw = script.at_ease(start, scene.tool_turn)

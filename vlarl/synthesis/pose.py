@@ -31,19 +31,18 @@ class Poses:
         """The tool's x, y and z axes, each [3, ...]; with no lean, z points down."""
         c, s = np.cos(self.yaw), np.sin(self.yaw)
         zero, one = np.zeros_like(c), np.ones_like(c)
-        ahead, aside, up = np.stack([c, s, zero]), np.stack([-s, c, zero]), np.stack([0 * c, zero, one])
+        ahead, aside, up = (
+            np.stack([c, s, zero]),
+            np.stack([-s, c, zero]),
+            np.stack([zero, zero, one]),
+        )
         axis = ahead * self.lean[..., 0] + aside * self.lean[..., 1]
         angle = np.sqrt((self.lean**2).sum(-1))
         first = np.sinc(angle / np.pi)
         second = 0.5 * np.sinc(angle / (2 * np.pi)) ** 2
 
         def leaned(vector: Floats) -> Floats:
-            turned = _cross(axis, vector)
-            return np.asarray(vector + first * turned + second * _cross(axis, turned))
+            turned = cross(axis, vector)
+            return np.asarray(vector + first * turned + second * cross(axis, turned))
 
         return leaned(ahead), -leaned(aside), -leaned(up)
-
-
-def _cross(a: Floats, b: Floats) -> Floats:
-    shape = a.shape
-    return cross(a.reshape(3, -1), b.reshape(3, -1)).reshape(shape)

@@ -34,7 +34,7 @@ GRIPPER_TURN = 1.6
 GAP = 0.045
 """Least distance between the things of a scene, for the fingers."""
 SIDE, CENTER = 0.2, 0.08
-"""A place is "left" beyond the first and "in the middle" within the second distance of the x axis."""
+"""A place is "left" beyond the first, "in the middle" within the second distance of the x axis."""
 NEAR, FAR = 0.35, 0.65
 """Shares of the reachable ring that are "near" and "far"."""
 
@@ -106,14 +106,15 @@ class _Draft:
     ) -> None:
         self.arm, self.words, self.count, self.random = arm, words, count, random
         self.good = np.ones(count, np.bool_)
-        self.position, self.yaw = np.zeros((count, 3, 3)), np.zeros((count, 3))
+        self.position: Floats = np.zeros((count, 3, 3))
+        self.yaw: Floats = np.zeros((count, 3))
         self.final = np.zeros((count, 3, 3))
         self.radius, self.height = np.zeros((count, 3)), np.zeros((count, 3))
         self.category = np.full((count, 3), -1)
         self.goal = np.zeros(count, np.int64)
         self.direction, self.relation = np.full(count, -1), np.full(count, -1)
         self.distance, self.turn = np.zeros(count), np.zeros(count)
-        self.tool_turn = random.uniform(-1.4, 1.4, count)
+        self.tool_turn: Floats = random.uniform(-1.4, 1.4, count)
         self.resting = np.zeros((count, 3))
 
     def thing(self, slot: int, role: str, rows: Bools | None = None, front: bool = False) -> None:
@@ -301,7 +302,9 @@ def _push(draft: _Draft) -> None:
     draft.thing(TARGET, "pushable")
     draft.position[:, TARGET] = draft.spot()
     draft.displace(len(COMPASS) + 2, 5, 35)
-    behind = draft.position[:, TARGET] - draft.along(draft.direction, draft.radius[:, TARGET] + 0.05)
+    behind = draft.position[:, TARGET] - draft.along(
+        draft.direction, draft.radius[:, TARGET] + 0.05
+    )
     draft.keep(draft.within_reach(draft.final[:, TARGET]) & draft.within_reach(behind))
     # The fingers stand across the push: of the two ways to hold them so, the more comfortable one.
     angle = headings(draft.direction, draft.position[:, TARGET])

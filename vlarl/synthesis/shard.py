@@ -25,7 +25,13 @@ FORMAT = "1"
 """Version of the arrays below, in each file's metadata."""
 THINGS = ("position", "yaw", "final_position", "final_yaw", "radius", "height")
 GOAL = ("category", "goal", "direction", "relation", "distance", "turn")
-_DTYPES: dict[str, type] = {"F32": np.float32, "I64": np.int64, "I32": np.int32, "I16": np.int16, "U8": np.uint8}
+_DTYPES: dict[str, type] = {
+    "F32": np.float32,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "U8": np.uint8,
+}
 _CODES = {np.dtype(kind): code for code, kind in _DTYPES.items()}
 
 
@@ -79,7 +85,7 @@ class Shard:
             name: values.astype(np.float32 if values.dtype.kind == "f" else np.int16)
             for name, values in goals.items()
         }
-        arrays = {
+        arrays: dict[str, NDArray[Any]] = {
             "offsets": records.offsets.astype(np.int64),
             "joint_position": records.position,
             "joint_velocity": records.velocity,
@@ -96,7 +102,7 @@ class Shard:
 
     @property
     def steps(self) -> int:
-        """`T`"""
+        """`T`."""
         return int(self.arrays["offsets"][-1])
 
     def instruction(self, row: int) -> str:

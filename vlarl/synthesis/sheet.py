@@ -1,4 +1,4 @@
-"""A picture sheet of sampled trajectories: the arm at a few moments, the tool's path, the things."""
+"""A picture sheet of sampled trajectories: the arm at some moments, the tool's path, the things."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vlarl.config.paths import configs_folder, read_yaml
 from vlarl.synthesis.arm import Floats
@@ -84,11 +85,13 @@ def heading(direction: int, position: Floats) -> float:
     return out if direction == OUTWARD else out + np.pi
 
 
-def headings(direction: Floats, position: Floats) -> Floats:
+def headings(direction: NDArray[np.int64], position: Floats) -> Floats:
     """The same for arrays [N] and [N, 2 or more]."""
     out = np.arctan2(position[:, 1], position[:, 0])
     compass = direction * (np.pi / 4)
-    return np.where(direction < len(COMPASS), compass, np.where(direction == OUTWARD, out, out + np.pi))
+    return np.where(
+        direction < len(COMPASS), compass, np.where(direction == OUTWARD, out, out + np.pi)
+    )
 
 
 def wrapped(angle: Floats) -> Floats:

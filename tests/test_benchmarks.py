@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks import bench_envs, bench_gradient, bench_load
+from benchmarks import bench_envs, bench_gradient, bench_load, bench_synth
 from benchmarks.bench_rl import COLUMNS, run, table
 
 SMALL = (
@@ -77,3 +77,11 @@ def test_speedups_are_those_over_the_better_peer() -> None:
 def test_a_contender_that_ends_is_named() -> None:
     with pytest.raises(RuntimeError, match="nobody"):
         bench_envs.run(seconds=0.1, repeats=1, num_envs=2, contenders=("nobody",))
+
+
+def test_synthesis_benchmark_measures_each_number_of_workers() -> None:
+    result = bench_synth.run(36, (1,))
+    figures = result["workers"]["1"]
+    assert all(value > 0 for value in figures.values())
+    assert figures["hours_for_paper"] == pytest.approx(2000 / figures["per_second"])
+    assert "1 workers: " in bench_synth.table(result)

@@ -88,8 +88,8 @@ def _t2a(_folder: str, invocation: Invocation) -> dict[str, Any]:
         "out": str(folder),
     }
     _print_table(cells)
+    print(f"{result['trajectories']} trajectories, {result['hours']:.1f} hours, in {folder}")
     print(
-        f"{result['trajectories']} trajectories, {result['hours']:.1f} hours of records, in {folder}\n"
         f"made {int(made)} now: {result['per_second']:.0f} a second with {workers} workers, "
         f"{result['cpu_ms']:.2f} ms of CPU time each"
     )

@@ -115,7 +115,7 @@ class _Draft:
         self.direction, self.relation = np.full(count, -1), np.full(count, -1)
         self.distance, self.turn = np.zeros(count), np.zeros(count)
         self.tool_turn: Floats = random.uniform(-1.4, 1.4, count)
-        self.resting = np.zeros((count, 3))
+        self.resting: Floats = np.zeros((count, 3))
 
     def thing(self, slot: int, role: str, rows: Bools | None = None, front: bool = False) -> None:
         """Draw kind, size and turn of the thing in a slot."""

@@ -12,6 +12,7 @@ from benchmarks import (
     bench_load,
     bench_policy,
     bench_state,
+    bench_synth,
 )
 from benchmarks.bench_rl import COLUMNS, run, table
 from vlarl.model.backbone import hidden_states
@@ -144,6 +145,14 @@ def test_speedups_are_those_over_the_better_peer() -> None:
 def test_a_contender_that_ends_is_named() -> None:
     with pytest.raises(RuntimeError, match="nobody"):
         bench_envs.run(seconds=0.1, repeats=1, num_envs=2, contenders=("nobody",))
+
+
+def test_synthesis_benchmark_measures_each_number_of_workers() -> None:
+    result = bench_synth.run(36, (1,))
+    figures = result["workers"]["1"]
+    assert all(value > 0 for value in figures.values())
+    assert figures["hours_for_paper"] == pytest.approx(2000 / figures["per_second"])
+    assert "1 workers: " in bench_synth.table(result)
 
 
 @pytest.mark.slow

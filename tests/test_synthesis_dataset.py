@@ -235,8 +235,8 @@ def test_the_manifest_names_what_is_whole(folder, tmp_path):
     ("words", "message"),
     [
         (["t2a"], "needs out=DIR"),
-        (["t2b", "out=x"], "no such action. Did you mean t2a?"),
-        (["t2a", "x", "out=y"], "takes no argument"),
+        (["t2b", "out=x"], "no such subcommand. Did you mean t2a?"),
+        (["t2a", "x", "out=y"], "one argument too many"),
         (["t2a", "out=x", "robots=ur5"], "robot 'ur5' is unknown. Did you mean ur5e?"),
         (["t2a", "out=x", "templates=fold"], "template 'fold' is unknown"),
         (["t2a", "out=x", "trajectories=0"], "at least 1"),

@@ -11,6 +11,7 @@ from typing import Any
 
 from vlarl.embodiment import MAX_CHANNELS, Embodiment, embodiment_name
 from vlarl.errors import CheckpointError
+from vlarl.history import PastFrames
 from vlarl.prompt import PROMPT_VERSION
 from vlarl.types import CameraSpec, EnvSpec
 
@@ -32,6 +33,10 @@ class Contract:
     prompt_version: str = PROMPT_VERSION
     prompt_tokens: int = 72
     """`L`: context tokens; shorter prompts are padded on the right."""
+    history: int = 0
+    """Frames of the first camera before the present one, shown as a video."""
+    history_hz: float = 2.0
+    """Their rate; that of navigation videos in section 3.2.4."""
 
     def __post_init__(self) -> None:
         if not self.cameras:
@@ -44,6 +49,21 @@ class Contract:
             )
         if self.state_mode != "none":
             raise ValueError(f"state_mode {self.state_mode!r} is unknown; allowed: none")
+        if self.history < 0:
+            raise ValueError(f"history {self.history} must be at least 0")
+        if self.history and not 0 < self.history_hz <= self.embodiment.control_hz:
+            raise ValueError(
+                f"history_hz {self.history_hz:g} must be above 0 and at most the control frequency,"
+                f" {self.embodiment.control_hz:g} Hz: no frames come faster"
+            )
+
+    @property
+    def past_frames(self) -> PastFrames | None:
+        """Which past frames an observation comes with; None: none."""
+        if not self.history:
+            return None
+        control_hz = self.embodiment.control_hz
+        return PastFrames.at(self.cameras[0].name, self.history, self.history_hz, control_hz)
 
     def check(self, spec: EnvSpec) -> None:
         """Hold the contract against what a server simulates; further cameras there do no harm.
@@ -82,6 +102,11 @@ class Contract:
     def _camera_problems(self, spec: EnvSpec) -> list[str]:
         offered = {camera.name: camera for camera in spec.cameras}
         problems = []
+        if self.history and spec.cameras[0].name != self.cameras[0].name:
+            problems.append(
+                f"history: the checkpoint is shown past frames of camera {self.cameras[0].name!r}, "
+                f"the environment returns those of {spec.cameras[0].name!r}"
+            )
         for camera in self.cameras:
             found = offered.get(camera.name)
             if found is None:

@@ -21,12 +21,17 @@ class Observations:
     """[n] task sentences."""
     elapsed: NDArray[np.float32] | None = None
     """[n] shares of the episodes that have passed, for the value; None: unknown, 0."""
+    history: NDArray[np.uint8] | None = None
+    """[n, frames, height, width, 3] past frames of the first camera, oldest first, for a model that
+    is shown any; None: the episodes have just begun, so that there are none."""
 
     def __len__(self) -> int:
         return len(self.instructions)
 
     @staticmethod
-    def of(seen: TimeStep, max_steps: int) -> Observations:
+    def of(
+        seen: TimeStep, max_steps: int, history: NDArray[np.uint8] | None = None
+    ) -> Observations:
         """Of environments whose episodes have `max_steps` control steps."""
         elapsed = seen.step.astype(np.float32) / np.float32(max_steps)
-        return Observations(seen.images, seen.instruction, elapsed)
+        return Observations(seen.images, seen.instruction, elapsed, history=history)

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from vlarl.codec import ActionCodec
 from vlarl.config.schema import SamplingConfig
+from vlarl.contract import Contract
+from vlarl.history import PastFrames
 from vlarl.observations import Observations
 from vlarl.sampler import ExploredChunk, VelocityFunction, sample_explore, sample_ode
 
@@ -25,6 +27,7 @@ class PolicyModel(Protocol):
     """What acting and learning need of a model; `QwenVLA` is one."""
 
     codec: ActionCodec
+    contract: Contract
     processor: Any
     exploration_log_std: nn.Parameter
 
@@ -80,6 +83,11 @@ class Policy:
     def noise_shape(self) -> tuple[int, int]:
         """`H, K` of one action tensor."""
         return self._model.codec.tensor_horizon, self._model.codec.channels
+
+    @property
+    def past_frames(self) -> PastFrames | None:
+        """Which past frames observations must come with; None: none."""
+        return self._model.contract.past_frames
 
     @torch.no_grad()
     def act(

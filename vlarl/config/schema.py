@@ -73,7 +73,9 @@ class SamplingConfig:
 
     denoising_steps: int = 4
     execute_steps: int = 8
-    """`H_exec`: control steps executed of each chunk before the next observation."""
+    """`H_exec`: control steps executed of each chunk before the next observation. Fewer than are
+    predicted make a sliding window: the rest of the chunk is predicted anew from what is seen then.
+    So are waypoints executed (paper section 5.1.3)."""
     rollout_temperature: float = 1.0
     """Of the exploration noise, and of the noise that denoising starts from."""
     rollout_start_temperature: float | None = None
@@ -270,6 +272,11 @@ class ModelConfig:
     """Folder, or name on the hub, of a Qwen3.5 in transformers' format: the backbone's weights,
     tokenizer and image settings. Only the rest is random then."""
     init: InitConfig = field(default_factory=InitConfig)
+    history: int = 0
+    """Past frames of the first camera that a new model is shown, as a video; an even number. A
+    checkpoint has its own."""
+    history_hz: float = 2.0
+    """Their rate; navigation videos have 2 Hz (paper section 3.2.4)."""
 
 
 @dataclass(frozen=True)

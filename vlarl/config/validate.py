@@ -132,14 +132,16 @@ def _run(config: RunConfig) -> Iterator[Problem]:
     yield from _at_least(config, 0, ["seed"])
     yield from _at_least(config, 1, ["checkpoint_every", "keep_checkpoints"])
     init = ["model.init.backbone", "model.init.expert"]
+    history = ["model.history", "model.history_hz"]
     if config.model.checkpoint:
-        unused = ["model.preset", "model.backbone", *init]
+        unused = ["model.preset", "model.backbone", *init, *history]
         yield from _without_effect(config, unused, "model.checkpoint")
     if bool(config.model.init.backbone) != bool(config.model.init.expert):
         lacking = init[bool(config.model.init.backbone)]
         yield Problem(lacking, "is missing beside the other", f"Name a checkpoint: {lacking}=...")
     if config.model.init.backbone:
-        yield from _without_effect(config, ["model.backbone"], "model.init")
+        yield from _without_effect(config, ["model.backbone", *history], "model.init")
+    yield from _history(config)
     try:
         preset_path(config.model.preset)
     except ConfigError as error:
@@ -153,6 +155,17 @@ def _run(config: RunConfig) -> Iterator[Problem]:
     yield from _held_out(config)
     for section in _UNUSED.get(config.stage, ()):
         yield from _sections_without_effect(config, section, f"stage={config.stage}")
+
+
+def _history(config: RunConfig) -> Iterator[Problem]:
+    """Past frames: a video's patches hold two of them."""
+    yield from _at_least(config, 0, ["model.history"])
+    yield from _above_zero(config, ["model.history_hz"])
+    frames = config.model.history
+    if frames % 2:
+        yield Problem("model.history", "is odd: frames go in pairs", f"Use {frames + 1}.")
+    if not frames:
+        yield from _without_effect(config, ["model.history_hz"], "model.history=0")
 
 
 def _held_out(config: RunConfig) -> Iterator[Problem]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vlarl.data.episode import Episode
 from vlarl.data.lerobot_reader import LeRobotReader
+from vlarl.history import PastFrames
 from vlarl.observations import Observations
 
 
@@ -35,8 +36,10 @@ class ChunkDataset:
         instructions: [F] index into `sentences`.
     """
 
-    def __init__(self, episodes: Iterable[Episode], horizon: int) -> None:
-        """Take in `episodes` one by one; `horizon` is `H`.
+    def __init__(
+        self, episodes: Iterable[Episode], horizon: int, past: PastFrames | None = None
+    ) -> None:
+        """Take in `episodes` one by one; `horizon` is `H`, `past` what observations come with.
 
         Raises:
             ValueError: if there are no episodes.
@@ -55,11 +58,13 @@ class ChunkDataset:
         places = [self.sentences.index(episode.instruction) for episode in kept]
         self.instructions = np.repeat(places, lengths)
         self._end = np.repeat(lengths.cumsum(), lengths)
+        self._first = self._end - np.repeat(lengths, lengths)
+        self._past = past
 
     @staticmethod
-    def read(reader: LeRobotReader, horizon: int) -> ChunkDataset:
+    def read(reader: LeRobotReader, horizon: int, past: PastFrames | None = None) -> ChunkDataset:
         """All episodes of a dataset folder."""
-        return ChunkDataset((reader.episode(i) for i in range(len(reader))), horizon)
+        return ChunkDataset((reader.episode(i) for i in range(len(reader))), horizon, past)
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -72,9 +77,17 @@ class ChunkDataset:
             Observations(
                 {name: images[frames] for name, images in self.images.items()},
                 tuple(self.sentences[i] for i in self.instructions[frames]),
+                history=self._history(frames),
             ),
             self.actions[np.minimum(steps, end - 1)],
         )
+
+    def _history(self, frames: NDArray[np.int64]) -> NDArray[np.uint8] | None:
+        """[B, n, height, width, 3] past frames of the same episodes."""
+        past = self._past
+        if past is None:
+            return None
+        return self.images[past.camera][past.before(frames, self._first[frames])]
 
 
 class BatchSampler:

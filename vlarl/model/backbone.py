@@ -132,24 +132,46 @@ def view_tokens(
     return list(tokens.split([t * h * w // merged for t, h, w in grids], dim=1))
 
 
+def pictures(inputs: TensorDict) -> tuple[Tensor, Tensor]:
+    """Patches and grids [pictures, 3] of all images, then of all videos, for one run of the tower.
+
+    A video counts as one picture for each of its temporal patches: the tower attends within these
+    alone, so that histories and images of one size make one batch.
+    """
+    pixels, grids = inputs["pixel_values"].flatten(0, 1), inputs["image_grid_thw"].flatten(0, 1)
+    if "video_grid_thw" not in inputs:
+        return pixels, grids
+    videos = inputs["video_grid_thw"].flatten(0, 1)
+    frames = videos.repeat_interleave(videos[:, 0], dim=0)
+    frames[:, 0] = 1
+    films = inputs["pixel_values_videos"].flatten(0, 1)
+    return torch.cat([pixels, films]), torch.cat([grids, frames])
+
+
+def _by_modality(tokens: Tensor, inputs: TensorDict) -> dict[str, BaseModelOutputWithPooling]:
+    """The tower's `tokens` of `pictures`, apart as the language model takes them."""
+    kinds = inputs["mm_token_type_ids"]
+    images, videos = tokens.split([int((kinds == kind).sum()) for kind in (1, 2)])
+    seen = {"image": BaseModelOutputWithPooling(pooler_output=(images,))}
+    if len(videos):
+        seen["video"] = BaseModelOutputWithPooling(pooler_output=(videos,))
+    return seen
+
+
 def hidden_states(backbone: Qwen3_5ForConditionalGeneration, inputs: TensorDict) -> Tensor:
     """[B, L, D] final-normed hidden states of the processor's `inputs`, zero where padded.
 
     The inner model is called, so that no language head runs, and positions are always given: a
     cached rotary offset on the module would go stale.
     """
-    grids = inputs["image_grid_thw"].flatten(0, 1)
-    vision = backbone.model.visual(
-        inputs["pixel_values"].flatten(0, 1), grid_thw=grids, **vision_layout(backbone, grids)
-    )
+    pixels, grids = pictures(inputs)
+    vision = backbone.model.visual(pixels, grid_thw=grids, **vision_layout(backbone, grids))
     output = backbone.model(
         input_ids=inputs["input_ids"],
         attention_mask=inputs["attention_mask"],
         position_ids=inputs["position_ids"].transpose(0, 1),
         mm_token_type_ids=inputs["mm_token_type_ids"],
-        mm_encoder_outputs={
-            "image": BaseModelOutputWithPooling(pooler_output=(vision.pooler_output,))
-        },
+        mm_encoder_outputs=_by_modality(vision.pooler_output, inputs),
         use_cache=False,
     )
     return output.last_hidden_state * inputs["attention_mask"].unsqueeze(-1).to(

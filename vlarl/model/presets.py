@@ -151,28 +151,36 @@ def new_contract(
     pretrained: Pretrained | None = None,
     tensor_horizon: int | None = None,
     instructions: Sequence[str] = (),
+    history: int = 0,
+    history_hz: float = 2.0,
 ) -> Contract:
     """What a new model for these cameras and this robot expects, with room for its prompt.
 
-    `instructions` are some that it must have room for; without any, room for a short sentence.
+    `instructions` are some that it must have room for; without any, room for a short sentence. A
+    `history` of so many frames makes the prompt longer: by the tokens of an image, and those of a
+    timestamp, for every two frames.
 
     Raises:
-        ConfigError: for a camera without view tags, or a size without a patch grid.
+        ConfigError: for a camera without view tags, a size without a patch grid, or a history that
+            the camera or the patches are too slow for.
     """
-    contract = Contract(
-        cameras=cameras,
-        horizon=embodiment.horizon,
-        embodiment=embodiment,
-        tensor_horizon=tensor_horizon or max(16, embodiment.horizon),
-    )
     origin = "tiny" if pretrained is None else "backbone"
     try:
+        contract = Contract(
+            cameras=cameras,
+            horizon=embodiment.horizon,
+            embodiment=embodiment,
+            tensor_horizon=tensor_horizon or max(16, embodiment.horizon),
+            history=history,
+            history_hz=history_hz,
+        )
         if pretrained is None:
             processor = Processor(load_tiny_tokenizer(), contract)
         else:
             processor = Processor(pretrained.tokenizer, contract, pretrained.layout)
     except ValueError as error:
-        raise ConfigError(f"cameras: {error}. Try env.image_size=64") from error
+        remedy = "model.history=0" if "history" in str(error) else "env.image_size=64"
+        raise ConfigError(f"cameras: {error}. Try {remedy}") from error
     images, text = processor.tokens_of(prompt(embodiment, "go", embodiment.horizon))
     room = max(TEXT_TOKENS, text + INSTRUCTION_TOKENS[origin])
     for sentence in instructions:

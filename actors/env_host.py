@@ -6,6 +6,7 @@ itself (shared memory on the same node). Imports neither torch nor Ray: an actor
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
@@ -159,7 +160,7 @@ class EnvAccess:
         self.clients: list[EnvClient] = []
         if host is None:
             self._numbers = list(range(first, config.servers, every))
-            self.clients = [self._inprocess() for _ in self._numbers]
+            self.clients = [self._named(self._inprocess()) for _ in self._numbers]
         else:
             addresses = host.addresses()
             self._numbers = list(range(first, len(addresses), every))
@@ -170,10 +171,11 @@ class EnvAccess:
         """A client of a new server in place of client `index`."""
         self.clients[index].close()
         if self._host is None:
-            self.clients[index] = self._inprocess()
+            client = self._inprocess()
         else:
             address = self._host.restart(self._numbers[index])
-            self.clients[index] = connect(address, self._config.deadline_seconds)
+            client = connect(address, self._config.deadline_seconds)
+        self.clients[index] = self._named(client)
         return self.clients[index]
 
     def close(self) -> None:
@@ -185,7 +187,7 @@ class EnvAccess:
         """Add a client of the server at `address`, or disconnect from all."""
         config = self._config
         try:
-            self.clients.append(connect(address, config.deadline_seconds))
+            self.clients.append(self._named(connect(address, config.deadline_seconds)))
         except EnvServerDied as error:
             self.close()
             if config.mode != "connect":
@@ -195,6 +197,12 @@ class EnvAccess:
                 f"{config.deadline_seconds:g}. Start one: vlarl envserver {config.suite} "
                 f"num_envs={config.envs_per_server} bind={address}"
             ) from error
+
+    def _named(self, client: EnvClient) -> EnvClient:
+        """The client, whose environments are the robot that the config says they are."""
+        if self._config.embodiment:
+            client.spec = dataclasses.replace(client.spec, embodiment=self._config.embodiment)
+        return client
 
     def _inprocess(self) -> EnvClient:
         config = self._config

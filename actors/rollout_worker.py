@@ -6,6 +6,7 @@ process gets its weights as a `WeightsUpdate`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,14 +24,16 @@ from actors.weights import WeightsUpdate, apply_weights
 from vlarl.config.embodiments import load_embodiment
 from vlarl.config.schema import RunConfig
 from vlarl.config.validate import check_execute_steps
-from vlarl.embodiment import UNNAMED, embodiment_of
-from vlarl.errors import ConfigError
+from vlarl.embodiment import UNNAMED, embodiment_name, embodiment_of, layout_of
+from vlarl.errors import CheckpointError, ConfigError
 from vlarl.model.presets import build, channel_bounds_codec, new_contract
 from vlarl.model.qwen_vla import QwenVLA
-from vlarl.model.start import given_backbone, given_model
+from vlarl.model.start import given_backbone, given_model, with_embodiment
 from vlarl.policy import Policy
 from vlarl.rewards import load_reward
 from vlarl.types import EnvSpec
+
+logger = logging.getLogger(__name__)
 
 
 class RolloutWorker:
@@ -147,14 +150,16 @@ def _check_tasks(config: RunConfig, spec: EnvSpec) -> None:
 def load_model(config: RunConfig, spec: EnvSpec, checkpoint: Path | None = None) -> QwenVLA:
     """The run's own checkpoint if it continues, else the configured one, else random weights.
 
-    Random weights are drawn from `config.seed` and fit `spec`.
+    Random weights are drawn from `config.seed` and fit `spec`. Where `spec` is of another robot
+    than the checkpoint's, with the same channels, the prompt names that one, with a warning.
 
     Raises:
         CheckpointError: for a checkpoint that is missing or damaged.
+        ConfigError: for an embodiment that cannot be read.
     """
     model = given_model(config.model, checkpoint)
     if model is not None:
-        return model
+        return _for_robot(model, spec)
     pretrained = given_backbone(config.model)
     unnamed = spec.embodiment == UNNAMED
     embodiment = embodiment_of(spec) if unnamed else load_embodiment(spec.embodiment)
@@ -171,3 +176,36 @@ def load_model(config: RunConfig, spec: EnvSpec, checkpoint: Path | None = None)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return build(config.model.preset, contract, channel_bounds_codec(contract), pretrained)
+
+
+def _for_robot(model: QwenVLA, spec: EnvSpec) -> QwenVLA:
+    """The model with the environments' robot in its prompt, if only the prompt tells them apart.
+
+    What else differs is for `Contract.check` to say.
+
+    Raises:
+        CheckpointError: if the environments' channels are the checkpoint's, but not the robot's.
+    """
+    ours = model.contract.embodiment
+    if spec.embodiment == UNNAMED or embodiment_name(spec.embodiment) == ours.name:
+        return model
+    robot = load_embodiment(spec.embodiment)
+    if robot.layout != ours.layout:
+        if layout_of(spec.channels) == ours.layout:
+            raise CheckpointError(
+                f"embodiment {robot.name}: its {len(robot.channels)} action channels "
+                f"({robot.channels[0].name}, ...) are not those of the checkpoint and the "
+                f"environments ({', '.join(channel.name for channel in ours.channels)}). Name a "
+                "robot that has them"
+            )
+        return model
+    logger.warning(
+        "the checkpoint never saw the robot %s: it was trained as %s. The prompt will name %s all "
+        "the same. The action channels are alike, so the weights stay as they are, and so do the "
+        "action statistics: no action beyond those of %s is ever made. Success may be low.",
+        robot.name,
+        ours.name,
+        robot.robot_tag,
+        ours.name,
+    )
+    return with_embodiment(model, robot)

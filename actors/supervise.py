@@ -6,27 +6,35 @@ collected. Composition root of `learners.supervised`; all happens in this proces
 
 from __future__ import annotations
 
+import logging
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from actors.collect import collect, make_grounding, make_tabletop
 from actors.controller import Interrupt, last_checkpoint
 from actors.env_host import EnvAccess, EnvHost
 from actors.evaluation import EvaluationRequest, evaluate
+from actors.hand_demonstrations import hand_contract, open_hands
 from envservers.registry import config_options, find_suite, make_suite
 from learners.binding import BindingTrainer
 from learners.localization import LocalizationTrainer
 from learners.supervised import Metrics, SupervisedTrainer
+from vlarl.action_range import check_recorded
 from vlarl.codec import ActionCodec, fit_action_stats
 from vlarl.config.schema import RunConfig
 from vlarl.contract import Contract
 from vlarl.data.grounding import GroundingSet
+from vlarl.data.hand_fit import FIT, fit_file
+from vlarl.data.hand_samples import HandChunks, HandSource
 from vlarl.data.lerobot_reader import LeRobotReader
-from vlarl.data.samples import ChunkDataset
+from vlarl.data.samples import ChunkDataset, ChunkSource
 from vlarl.errors import ConfigError, UserError
 from vlarl.model.presets import build, channel_bounds_codec, tabletop_contract
 from vlarl.model.qwen_vla import QwenVLA
@@ -37,6 +45,8 @@ from vlarl.runs import RunFolder
 
 DEMONSTRATIONS, TRAINING_STATE = "demonstrations", "training_state.pt"
 _SCENES_AT_ONCE = 32
+
+logger = logging.getLogger(__name__)
 
 
 def supervise(config: RunConfig) -> dict[str, Any]:
@@ -53,14 +63,16 @@ def supervise(config: RunConfig) -> dict[str, Any]:
     torch.set_num_threads(config.runtime.threads)
     RunFolder.refuse_taken(config)
     checkpoint, first = last_checkpoint(config)
-    model, is_new, reader = _resolved(config, checkpoint)
+    model, is_new, reader, hands = _resolved(config, checkpoint)
     run = RunFolder.create(config)
     with Interrupt.watching() as interrupt:
         if reader is None:
             reader = _opened(_demonstrations(config, run, interrupt), model.contract)
         if is_new:
-            model.codec = _fitted(model.contract, reader)
-        dataset = ChunkDataset.read(reader, model.contract.horizon)
+            model.codec = _fitted(model.contract, reader, hands)
+        dataset: ChunkSource = ChunkDataset.read(reader, model.contract.horizon)
+        if hands is not None:
+            dataset = HandSource(dataset, hands)
         scenes = _grounding(config, interrupt)
         sees_now = checkpoint is None and config.supervised.localization.steps > 0
         if config.resume == "auto":
@@ -75,6 +87,8 @@ def supervise(config: RunConfig) -> dict[str, Any]:
             with run.checkpoint(step) as folder:
                 model.save_pretrained(folder)
                 torch.save(trainer.state_dict(), folder / TRAINING_STATE)
+                if hands is not None:
+                    shutil.copy(fit_file(config.supervised.data.eigengrasps), folder / FIT)
 
         if sees_now:
             save(0)
@@ -101,15 +115,25 @@ def supervise(config: RunConfig) -> dict[str, Any]:
 
 def _resolved(
     config: RunConfig, checkpoint: Path | None
-) -> tuple[QwenVLA, bool, LeRobotReader | None]:
+) -> tuple[QwenVLA, bool, LeRobotReader | None, HandChunks | None]:
     """Model, whether it is a new one, and the configured dataset, after checking all of them.
 
     A new model's codec must yet be fitted to the dataset.
     """
     model, is_new = _model(config, checkpoint)
     _check_suite(config, model.contract)
-    path = config.supervised.data.path
-    return model, is_new, _opened(path, model.contract) if path else None
+    data = config.supervised.data
+    if not data.path:
+        return model, is_new, None, None
+    hands = None
+    if data.eigengrasps:
+        reader = LeRobotReader(data.path)
+        hands = open_hands(config, model.contract, reader, checkpoint)
+        _check_views(model.contract, reader)
+    else:
+        reader = _opened(data.path, model.contract)
+    _check_content(model, reader, (reader.actions(),) if hands is None else hands.extremes())
+    return model, is_new, reader, hands
 
 
 def _shown(metrics: Metrics) -> Metrics:
@@ -204,15 +228,18 @@ def _model(config: RunConfig, resumed: Path | None) -> tuple[QwenVLA, bool]:
     if model is not None:
         return model, False
     pretrained = given_backbone(config.model)
-    contract = tabletop_contract(config.env.image_size, pretrained)
+    if config.supervised.data.eigengrasps:
+        contract = hand_contract(config.supervised.data.path, pretrained)
+    else:
+        contract = tabletop_contract(config.env.image_size, pretrained)
     torch.manual_seed(config.seed)
     codec = channel_bounds_codec(contract)
     return build(config.model.preset, contract, codec, pretrained), True
 
 
-def _fitted(contract: Contract, reader: LeRobotReader) -> ActionCodec:
-    stats = fit_action_stats(reader.actions())
-    return ActionCodec(stats, contract.horizon, contract.tensor_channels, contract.tensor_horizon)
+def _fitted(contract: Contract, reader: LeRobotReader, hands: HandChunks | None) -> ActionCodec:
+    stats = fit_action_stats(reader.actions()) if hands is None else hands.stats()
+    return ActionCodec.of(contract, stats)
 
 
 def _check_suite(config: RunConfig, contract: Contract) -> None:
@@ -235,17 +262,43 @@ def _opened(path: str | Path, contract: Contract) -> LeRobotReader:
 
 
 def _check_dataset(contract: Contract, reader: LeRobotReader) -> None:
-    """Raises UserError if the dataset's cameras, actions or frequency are not the contract's."""
+    """Raises UserError if the dataset's cameras, frequency or actions are not the contract's."""
+    _check_views(contract, reader)
     channels = tuple(channel.name for channel in contract.embodiment.channels)
-    pairs: tuple[tuple[str, Any, Any], ...] = (
-        ("cameras", set(contract.cameras) - set(reader.cameras), set()),
-        ("actions", reader.action_names, channels),
-        ("fps", reader.fps, contract.embodiment.control_hz),
-    )
-    for name, found, expected in pairs:
-        if found != expected:
-            words = f"lacks {found}" if name == "cameras" else f"{found}, expected {expected}"
-            raise UserError(f"dataset {reader.path} does not fit the model: {name}: {words}")
+    if reader.action_names != channels:
+        words = f"{reader.action_names}, expected {channels}"
+        raise UserError(f"dataset {reader.path} does not fit the model: actions: {words}")
+
+
+def _check_views(contract: Contract, reader: LeRobotReader) -> None:
+    """Raises UserError if what is seen, and how often, is not what the contract says."""
+    lacking = set(contract.cameras) - set(reader.cameras)
+    if lacking:
+        words = f"cameras: lacks {lacking}"
+    elif reader.fps != contract.embodiment.control_hz:
+        words = f"fps: {reader.fps}, expected {contract.embodiment.control_hz}"
+    else:
+        return
+    raise UserError(f"dataset {reader.path} does not fit the model: {words}")
+
+
+def _check_content(
+    model: QwenVLA, reader: LeRobotReader, actions: Sequence[NDArray[np.float32]]
+) -> None:
+    """Raises UserError for an instruction or an action [frames, c] that the model cannot take."""
+    lengths = [row.length for row in reader.episodes]
+    first = {row.instruction: row.index for row in reversed(reader.episodes)}
+    for sentence, episode in first.items():
+        try:
+            model.processor.check_instruction(sentence)
+        except ValueError as error:
+            raise UserError(f"dataset {reader.path}: episode {episode}: {error}") from error
+    try:
+        for part in actions:
+            for words in check_recorded(part, lengths, model.contract.embodiment.channels):
+                logger.warning("dataset %s: %s", reader.path, words)
+    except ValueError as error:
+        raise UserError(f"dataset {reader.path}: {error}") from error
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from learners.optimizer import build_optimizer, clip_gradients
 from vlarl.codec import ActionCodec
 from vlarl.config.schema import FlowConfig, SupervisedConfig
 from vlarl.data.grounding import GroundingSet, grounding_batch
-from vlarl.data.samples import BatchSampler, ChunkBatch, ChunkDataset
+from vlarl.data.samples import BatchSampler, ChunkBatch, ChunkSource
 from vlarl.errors import CheckpointError, ConfigError
 from vlarl.flow import flow_matching_loss, interpolate, sample_tau, target_velocity
 from vlarl.model.qwen_vla import QwenVLA
@@ -47,6 +47,8 @@ def encode_chunks(codec: ActionCodec, batch: ChunkBatch) -> tuple[Tensor, Tensor
     far the episode has come, which no mask tells it when it acts.
     """
     clean, mask = codec.encode(batch.actions)
+    if batch.channels is not None:
+        mask[..., : batch.channels.shape[1]] &= torch.from_numpy(batch.channels)[:, None]
     return clean.masked_fill(~mask, 0.0), mask
 
 
@@ -91,7 +93,7 @@ class SupervisedTrainer:
         self,
         model: QwenVLA,
         config: SupervisedConfig,
-        dataset: ChunkDataset | None,
+        dataset: ChunkSource | None,
         grounding: GroundingSet | None,
         seed: int,
         run: MetricLog | None = None,
@@ -118,7 +120,7 @@ class SupervisedTrainer:
             self._parts, config.optimizer, config.steps
         )
 
-    def _check(self, dataset: ChunkDataset | None, grounding: GroundingSet | None) -> None:
+    def _check(self, dataset: ChunkSource | None, grounding: GroundingSet | None) -> None:
         config, rates = self.config, self.config.optimizer.learning_rates
         if config.action_weight > 0 and dataset is None:
             raise ConfigError("supervised.action_weight is positive but there are no actions")
@@ -173,7 +175,7 @@ class SupervisedTrainer:
         self.step += 1
         return metrics | {f"grad_norm/{part}": norm for part, norm in norms.items()}
 
-    def _action_loss(self, dataset: ChunkDataset) -> Tensor:
+    def _action_loss(self, dataset: ChunkSource) -> Tensor:
         frames = self._frames.indices(self.step)
         batch = dataset.chunks(frames)
         clean, mask = encode_chunks(self.model.codec, batch)

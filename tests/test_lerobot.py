@@ -171,3 +171,17 @@ def test_no_dataset_at_all(tmp_path):
         LeRobotReader(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"info\.json is missing"):
         LeRobotReader(tmp_path)
+
+
+def test_names_of_the_state_come_back_and_must_be_as_many(tmp_path):
+    names = ("a", "b", "c", "d")
+    arguments = (5.0, CAMERAS, ("x", "y", "grip"), 4, "arm")
+    with LeRobotWriter(tmp_path / "data", *arguments, state_names=names) as writer:
+        writer.add(make_episode(0, 3))
+        writer.add(make_episode(1, 4))
+    reader = LeRobotReader(tmp_path / "data")
+    assert reader.state_names == names
+    assert np.array_equal(reader.state(1), make_episode(1, 4).state)
+    with pytest.raises(ValueError, match="2 state_names for a state of 4 numbers"):
+        LeRobotWriter(tmp_path / "other", *arguments, state_names=names[:2])
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]

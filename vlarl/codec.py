@@ -6,6 +6,7 @@ is the only place that clips what a policy produced.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from vlarl.action_range import refuse_far
+from vlarl.contract import Contract
+from vlarl.types import Channel
 
 
 @dataclass(frozen=True)
@@ -67,9 +72,16 @@ class ActionCodec:
     """Both directions of the action representation for one dataset's statistics."""
 
     def __init__(
-        self, stats: ActionStats, horizon: int, channels: int = 64, tensor_horizon: int = 16
+        self,
+        stats: ActionStats,
+        horizon: int,
+        channels: int = 64,
+        tensor_horizon: int = 16,
+        bounds: Sequence[Channel] = (),
     ) -> None:
         """`horizon` is `H_task`, `channels` is `K`, `tensor_horizon` is `H`.
+
+        `bounds` are the embodiment's channels: actions far outside them are refused.
 
         Raises:
             ValueError: if the task does not fit the tensor.
@@ -84,6 +96,18 @@ class ActionCodec:
         self.channels = channels
         self.tensor_horizon = tensor_horizon
         self._span = stats.high - stats.low
+        self._bounds = tuple(bounds)
+
+    @staticmethod
+    def of(contract: Contract, stats: ActionStats) -> ActionCodec:
+        """The codec of a checkpoint, for one dataset's statistics."""
+        return ActionCodec(
+            stats,
+            contract.horizon,
+            contract.tensor_channels,
+            contract.tensor_horizon,
+            contract.embodiment.channels,
+        )
 
     def mask(self, batch: int, steps: int | None = None) -> Tensor:
         """[B, H, K] bool: the first `steps` (default `H_task`) of the leading `c` channels."""
@@ -101,7 +125,8 @@ class ActionCodec:
             `y0` [B, H, K] float32, zero where padded, and its mask [B, H, K] bool.
 
         Raises:
-            ValueError: for another shape or a value that is not finite.
+            ValueError: for another shape, a value that is not finite, or one that is not merely
+                beyond the percentiles but far outside the channel's bounds (`action_range.FAR`).
         """
         if actions.ndim != 3 or actions.shape[2] != len(self._span):
             raise ValueError(f"actions must be [B, h, {len(self._span)}], not {actions.shape}")
@@ -110,6 +135,8 @@ class ActionCodec:
             raise ValueError(f"{steps} action steps are not within 1..{self.horizon}")
         if not np.isfinite(actions).all():
             raise ValueError("actions contain NaN or infinity")
+        if self._bounds:
+            refuse_far(actions, self._bounds)
         # A channel whose quantiles coincide carries no information and maps to 0.
         span = np.where(self._span > 0, self._span, 1.0)
         unit = np.where(self._span > 0, 2.0 * (actions - self.stats.low) / span - 1.0, 0.0)

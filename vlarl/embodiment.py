@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePath
 from typing import Any
@@ -53,6 +54,11 @@ class Embodiment:
         """Whether the actions are waypoints in the ground plane instead of manipulation."""
         return bool(self.channels) and all(c.kind == "waypoint" for c in self.channels)
 
+    @property
+    def layout(self) -> tuple[tuple[str, str, str], ...]:
+        """See `layout_of`."""
+        return layout_of(self.channels)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values only, as YAML and JSON hold them."""
         return asdict(self)
@@ -73,6 +79,11 @@ class Embodiment:
             return Embodiment(**{**values, "channels": channels, "cameras": cameras})
         except (TypeError, KeyError) as error:
             raise ValueError(f"embodiment {values.get('name', '?')!r}: {error}") from error
+
+
+def layout_of(channels: Sequence[Channel]) -> tuple[tuple[str, str, str], ...]:
+    """Name, unit and kind of each channel: what an action means, whatever its bounds."""
+    return tuple((channel.name, channel.unit, channel.kind) for channel in channels)
 
 
 UNNAMED = "gym"

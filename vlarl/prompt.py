@@ -20,8 +20,10 @@ def prompt(embodiment: Embodiment, instruction: str, horizon: int) -> str:
         horizon: `H_task`, control steps (or waypoints) of the predicted chunk.
 
     Raises:
-        ValueError: if the instruction is empty.
+        ValueError: if the instruction is empty or no text.
     """
+    if not isinstance(instruction, str):
+        raise ValueError(f"the instruction is {instruction!r:.40}, not text")
     task = instruction.strip().removesuffix(".")
     if not task:
         raise ValueError("the instruction is empty: say what the robot should do")

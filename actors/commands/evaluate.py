@@ -12,6 +12,7 @@ ALIASES = {
     "tasks": "env.tasks",
     "episodes": "evaluation.episodes",
     "seed": "evaluation.seed",
+    "embodiment": "env.embodiment",
 }
 SETTINGS = (
     "env.suite",
@@ -19,6 +20,7 @@ SETTINGS = (
     "env.image_size",
     "env.max_steps",
     "env.options",
+    "env.embodiment",
     "sampling",
     "evaluation",
 )
@@ -66,6 +68,8 @@ COMMAND = Command(
         "  tasks            task names, such as a,b (all of the suite)\n"
         "  episodes         in all, spread evenly over the tasks (256)\n"
         "  seed             first seed of the held-out initial states (1000000)\n"
+        "  embodiment       name or YAML file of the robot that the prompt names, where it is not\n"
+        "                   what the suite says; its channels must be the suite's\n"
         "  dotted keys of the config schema, such as sampling.eval_temperature=1.0"
     ),
     example="vlarl eval tabletop-sft configs/rl/demo.yaml episodes=64 --json",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actors.commands.command import Command, Invocation
+from actors.commands.command import Command, Invocation, whole_number
 from vlarl.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,10 +25,7 @@ def run(invocation: Invocation) -> dict[str, Any]:
     for key in ("question", "images"):
         if not settings.get(key):
             raise UserError(f"generate needs {key}=. Usage: vlarl {COMMAND.usage}")
-    try:
-        max_tokens = int(settings.get("max_tokens", "64"))
-    except ValueError as error:
-        raise UserError(f"generate: max_tokens={settings['max_tokens']} is no number") from error
+    max_tokens = whole_number(settings, "max_tokens", 64)
     model = QwenVLA.from_pretrained(checkpoint_of(invocation.arguments[0])).eval()
     images = _images(settings["images"].split(","), model.contract)
     try:
@@ -74,12 +71,7 @@ COMMAND = Command(
         "images": "one file for each camera, in the checkpoint's order (`vlarl info model`)",
         "max_tokens": "of the answer, at most (64)",
     },
-    details=(
-        "Greedy. Places and boxes are spoken on a scale of 1000, horizontal before vertical.\n\n"
-        "  question    what is asked\n"
-        "  images      one file for each camera, in the checkpoint's order (`vlarl info model`)\n"
-        "  max_tokens  of the answer, at most (64)"
-    ),
+    details="Greedy. Places and boxes are spoken on a scale of 1000, horizontal before vertical.",
     example='vlarl generate runs/sft question="Where is the spoon?" images=ego.png,wrist.png',
     run=run,
 )

@@ -35,6 +35,9 @@ class EnvConfig:
     """Control steps of an episode; 0 means the suite's own limit."""
     options: dict[str, Any] = field(default_factory=dict)
     """Further keyword arguments of the suite's constructor."""
+    embodiment: str = ""
+    """Name or YAML file of the robot that the prompt names; empty: what the environments say they
+    are. It must have their channels (paper section 4.2, out-of-domain)."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +182,8 @@ class DataConfig:
 
     path: str = ""
     """Dataset folder; empty means: collect it first, as `collect` says."""
+    eigengrasps: str = ""
+    """The file that `vlarl data hands` wrote; names `path` a dataset of recorded human hands."""
     grounding_images: int = 0
     """Rendered scenes with "where is the ..." labels, made before training from the suite."""
     objects_per_answer: int = 1

@@ -12,6 +12,7 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from vlarl.config.embodiments import load_embodiment
 from vlarl.config.presets import preset_path
 from vlarl.config.schema import OptimizerConfig, RunConfig
 from vlarl.errors import ConfigError
@@ -202,6 +203,13 @@ def _env(config: RunConfig) -> Iterator[Problem]:
                 )
     else:
         yield from _without_effect(config, ["env.addresses"], f"env.mode={config.env.mode}")
+    if config.stage == "sft":
+        yield from _without_effect(config, ["env.embodiment"], "stage=sft")
+    elif config.env.embodiment:
+        try:
+            load_embodiment(config.env.embodiment)
+        except ConfigError as error:
+            yield Problem("env.embodiment", "names no robot", f"{error}.".replace("..", "."))
     if config.env.mode == "inprocess" and config.runtime.kind == "ray" and config.stage == "rl":
         yield Problem(
             "env.mode",
@@ -339,6 +347,7 @@ def _supervised(config: RunConfig) -> Iterator[Problem]:
         yield from _without_effect(config, keys, "tau_distribution=logit_normal")
     if stage.data.path:
         yield from _sections_without_effect(config, f"{prefix}.collect", "supervised.data.path set")
+    yield from _hands(config)
     if stage.grounding_batch_size and not stage.data.grounding_images:
         key = f"{prefix}.data.grounding_images"
         yield Problem(key, "is needed by grounding_batch_size", f"Try {key}=20000.")
@@ -357,6 +366,19 @@ def _supervised(config: RunConfig) -> Iterator[Problem]:
     if stage.optimizer.warmup_steps >= stage.steps and config.stage == "sft":
         yield Problem(f"{prefix}.optimizer.warmup_steps", "is not below steps", "Shorten it.")
     yield from _optimizer(config, f"{prefix}.optimizer")
+
+
+def _hands(config: RunConfig) -> Iterator[Problem]:
+    """Recorded hands: nothing simulates them."""
+    stage = config.supervised
+    if not stage.data.eigengrasps:
+        return
+    if not stage.data.path:
+        key = "supervised.data.eigengrasps"
+        yield Problem(key, "needs recorded hands", "Name them: supervised.data.path=DATASET.")
+    for key in ("supervised.eval_every", "supervised.data.grounding_images"):
+        if _value_at(config, key):
+            yield Problem(key, "needs a suite, and none has human hands", f"Set {key}=0.")
 
 
 def _rest(config: RunConfig) -> Iterator[Problem]:

@@ -8,6 +8,7 @@ a hand's 15 joints hardly vary independently: the first 10 principal components 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,17 +110,17 @@ def fit_eigengrasps(left: Floats, right: Floats, components: int = COMPONENTS) -
 
 
 def encode_hands(
-    start: dict[str, Wrist],
-    wrists: dict[str, Wrist],
-    poses: dict[str, Floats],
+    start: Mapping[str, Wrist],
+    wrists: Mapping[str, Wrist],
+    poses: Mapping[str, Floats],
     grasps: Eigengrasps,
 ) -> NDArray[np.float32]:
-    """[H, 32] actions of a chunk.
+    """[..., H, 32] actions of a chunk, or of several.
 
     Args:
-        start: `left` and `right` wrist when the chunk begins, [3] and [3, 3].
-        wrists: the same at each of its `H` steps, [H, 3] and [H, 3, 3].
-        poses: side -> [H, 45] joint rotations.
+        start: `left` and `right` wrist when the chunk begins, [..., 3] and [..., 3, 3].
+        wrists: the same at each of its `H` steps, [..., H, 3] and [..., H, 3, 3].
+        poses: side -> [..., H, 45] joint rotations.
         grasps: fitted on the data.
 
     Raises:
@@ -129,8 +130,10 @@ def encode_hands(
     for side in SIDES:
         if not (side in start and side in wrists and side in poses):
             raise ValueError(f"the {side} hand is missing")
-        back = np.asarray(start[side].rotation).T
-        parts.append((wrists[side].position - start[side].position) @ back.T)
+        frame = np.asarray(start[side].rotation)
+        moved = wrists[side].position - np.asarray(start[side].position)[..., None, :]
+        back = np.swapaxes(frame, -1, -2)[..., None, :, :]
+        parts.append(moved @ frame)
         parts.append(axis_angle_of(back @ wrists[side].rotation))
         parts.append(grasps.weights(poses[side], side))
     actions = np.concatenate(parts, axis=-1)
@@ -140,7 +143,7 @@ def encode_hands(
 
 
 def decode_hands(
-    actions: Floats, start: dict[str, Wrist], grasps: Eigengrasps
+    actions: Floats, start: Mapping[str, Wrist], grasps: Eigengrasps
 ) -> tuple[dict[str, Wrist], dict[str, NDArray[np.float64]]]:
     """Inverse of `encode_hands`, up to what the eigengrasps leave out: wrists and poses by side.
 
@@ -148,34 +151,44 @@ def decode_hands(
         ValueError: for another number of channels.
     """
     channels = 2 * (6 + len(grasps.basis))
-    if actions.ndim != 2 or actions.shape[1] != channels:
-        raise ValueError(f"hand actions must be [H, {channels}], not {actions.shape}")
+    if actions.ndim < 2 or actions.shape[-1] != channels:
+        raise ValueError(f"hand actions must be [..., H, {channels}], not {actions.shape}")
     wrists, poses = {}, {}
-    for side, part in zip(SIDES, np.split(np.asarray(actions, np.float64), 2, axis=1), strict=True):
+    halves = np.split(np.asarray(actions, np.float64), 2, axis=-1)
+    for side, part in zip(SIDES, halves, strict=True):
         frame = np.asarray(start[side].rotation)
-        position = start[side].position + part[:, :3] @ frame.T
-        wrists[side] = Wrist(position, frame @ matrix_of(part[:, 3:6]))
-        poses[side] = grasps.pose(part[:, 6:], side)
+        moved = part[..., :3] @ np.swapaxes(frame, -1, -2)
+        position = np.asarray(start[side].position)[..., None, :] + moved
+        wrists[side] = Wrist(position, frame[..., None, :, :] @ matrix_of(part[..., 3:6]))
+        poses[side] = grasps.pose(part[..., 6:], side)
     return wrists, poses
 
 
-def reconstruction_error(poses: dict[str, Floats], grasps: Eigengrasps) -> dict[str, float]:
+def joint_errors(pose: Floats, grasps: Eigengrasps, side: str) -> NDArray[np.float64]:
+    """[N, 15] by what angle, in radians, the kept components miss each joint of poses [N, 45]."""
+    return angle_between(_joints(pose), _joints(grasps.pose(grasps.weights(pose, side), side)))
+
+
+def reconstruction_error(poses: Mapping[str, Floats], grasps: Eigengrasps) -> dict[str, float]:
     """What the kept components lose: mean and 95th percentile angle of the joints, in radians.
 
     Args:
-        poses: side -> [N, 45]
+        poses: side -> [N, 45], N > 0
         grasps: of the same data, or other.
 
     Returns:
-        `<side>/mean_angle`, `<side>/p95_angle` of each side given, and `explained_variance` of the
+        `<side>/mean_angle`, `<side>/p95_angle` and `<side>/explained_variance` (share of the
+        variance of these poses that comes back) of each side given, and `explained_variance` of the
         fit.
     """
     found = {"explained_variance": grasps.explained}
     for side, pose in poses.items():
-        again = grasps.pose(grasps.weights(pose, side), side)
-        angles = angle_between(_joints(pose), _joints(again))
+        angles = joint_errors(pose, grasps, side)
+        lost = np.var(pose - grasps.pose(grasps.weights(pose, side), side), axis=0).sum()
+        total = np.var(pose, axis=0).sum()
         found[f"{side}/mean_angle"] = float(angles.mean())
         found[f"{side}/p95_angle"] = float(np.quantile(angles, 0.95))
+        found[f"{side}/explained_variance"] = float(1 - lost / total) if total else 1.0
     return found
 
 

@@ -54,6 +54,7 @@ class LeRobotReader:
         fps: control frequency, Hz.
         cameras: in the order of `info.json`.
         action_names: of the `c` channels.
+        state_names: of the state's numbers; empty where `info.json` has none.
         episodes: one row for each episode.
 
     Raises:
@@ -74,6 +75,7 @@ class LeRobotReader:
             if key not in features:
                 raise UserError(f"{self.path / INFO_PATH}: no feature {key!r}")
         self.action_names = tuple(features[ACTION].get("names") or ())
+        self.state_names = tuple(features[STATE].get("names") or ())
         self.episodes = self._episodes()
         self._open: dict[Path, tuple[pq.ParquetFile, NDArray[np.int64]]] = {}
         self._file_first: dict[Path, int] = {}
@@ -104,6 +106,10 @@ class LeRobotReader:
         }
         state, action = _matrix(table[STATE]), _matrix(table[ACTION])
         return Episode(images, state, action, row.instruction, row.extra)
+
+    def state(self, index: int) -> NDArray[np.float32]:
+        """[T, d] the state of one episode, without its images."""
+        return _matrix(self._frames(self.episodes[index], [STATE])[STATE])
 
     def actions(self) -> NDArray[np.float32]:
         """[M, c] every action of the dataset, in the order of episodes."""

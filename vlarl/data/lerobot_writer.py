@@ -65,8 +65,15 @@ class LeRobotWriter:
         action_names: Sequence[str],
         state_dim: int,
         robot_type: str,
+        state_names: Sequence[str] = (),
     ) -> None:
-        """Create the temporary folder. `fps` is the control frequency in Hz."""
+        """Create the temporary folder.
+
+        `fps` is the control frequency in Hz; `state_names` are of the `state_dim` numbers, if they
+        have any.
+        """
+        if state_names and len(state_names) != state_dim:
+            raise ValueError(f"{len(state_names)} state_names for a state of {state_dim} numbers")
         self.path = Path(path)
         if self.path.exists():
             raise UserError(f"{self.path} exists already: choose another folder or remove it")
@@ -76,7 +83,7 @@ class LeRobotWriter:
         self._fps, self._cameras = fps, tuple(cameras)
         self._action_names, self._robot_type = list(action_names), robot_type
         self._schema = _data_schema(self._cameras, state_dim, len(self._action_names))
-        self._state_dim = state_dim
+        self._state_dim, self._state_names = state_dim, list(state_names) or None
         self._tasks: dict[str, int] = {}
         self._episodes: list[dict[str, Any]] = []
         self._frames, self._file = 0, 0
@@ -203,7 +210,11 @@ class LeRobotWriter:
             }
             for camera in self._cameras
         }
-        features[STATE] = {"dtype": "float32", "shape": [self._state_dim], "names": None}
+        features[STATE] = {
+            "dtype": "float32",
+            "shape": [self._state_dim],
+            "names": self._state_names,
+        }
         features[ACTION] = {
             "dtype": "float32",
             "shape": [len(self._action_names)],

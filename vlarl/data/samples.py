@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,23 @@ class ChunkBatch:
     observations: Observations
     actions: NDArray[np.float32]
     """[B, H, c] simulator units; repeats the episode's last action beyond its end."""
+    channels: NDArray[np.bool_] | None = None
+    """[B, c] those that count; None: all of them."""
+
+
+class ChunkSource(Protocol):
+    """What training takes batches from."""
+
+    sentences: tuple[str, ...]
+    """The different instructions."""
+
+    def __len__(self) -> int:
+        """Frames, each of which starts a sample."""
+        ...
+
+    def chunks(self, frames: NDArray[np.int64]) -> ChunkBatch:
+        """The samples that start at `frames` [B]."""
+        ...
 
 
 class ChunkDataset:

@@ -84,9 +84,7 @@ def load(folder_or_name: str | Path) -> QwenVLA:
     with _blaming(folder / "action_stats.json") as file:
         stats = ActionStats.from_dict(_read_json(file))
         _check_channels(stats, contract)
-        codec = ActionCodec(
-            stats, contract.horizon, contract.tensor_channels, contract.tensor_horizon
-        )
+        codec = ActionCodec.of(contract, stats)
     with _blaming(folder / "preprocessor_config.json") as file:
         layout = _layout(_read_json(file))
         layout.tokens(contract.cameras[0].height, contract.cameras[0].width)

@@ -179,7 +179,9 @@ def new_contract(
         else:
             processor = Processor(pretrained.tokenizer, contract, pretrained.layout)
     except ValueError as error:
-        remedy = "model.history=0" if "history" in str(error) else "env.image_size=64"
+        remedy = "env.image_size=64, or other images in the dataset"
+        if "history" in str(error):
+            remedy = "model.history=0"
         raise ConfigError(f"cameras: {error}. Try {remedy}") from error
     images, text = processor.tokens_of(prompt(embodiment, "go", embodiment.horizon))
     room = max(TEXT_TOKENS, text + INSTRUCTION_TOKENS[origin])
@@ -202,7 +204,7 @@ def channel_bounds_codec(contract: Contract) -> ActionCodec:
         np.asarray([channel.low for channel in channels], np.float32),
         np.asarray([channel.high for channel in channels], np.float32),
     )
-    return ActionCodec(stats, contract.horizon, contract.tensor_channels, contract.tensor_horizon)
+    return ActionCodec.of(contract, stats)
 
 
 def _check_backbone(preset: Preset, where: str) -> None:

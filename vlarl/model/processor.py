@@ -191,8 +191,16 @@ class Processor:
             `video_grid_thw` [B, 1, 3].
 
         Raises:
-            ValueError: for a missing camera, a wrong shape or type, or a text that is too long.
+            ValueError: for a missing camera, a wrong shape or type, an instruction that is empty
+                or no text, or one that is too long.
         """
+        if isinstance(observations.instructions, str):
+            raise ValueError(
+                f"instructions = {observations.instructions!r:.60}: must be a sequence of "
+                "sentences, one for each observation; put it into a list"
+            )
+        if not len(observations):
+            raise ValueError("no observations: give at least one image and one instruction")
         robot, horizon = self.contract.embodiment, self.contract.horizon
         texts = [prompt(robot, sentence, horizon) for sentence in observations.instructions]
         inputs = self._assemble(observations.images, [(text, None, True) for text in texts])
@@ -201,6 +209,14 @@ class Processor:
             grid = torch.tensor([self.video_grid])
             inputs["video_grid_thw"] = grid.expand(len(texts), -1, -1).clone()
         return inputs
+
+    def check_instruction(self, instruction: str) -> None:
+        """Find out what `__call__` would say of it, without images.
+
+        Raises:
+            ValueError: if it is empty, no text, or too long.
+        """
+        self._row(prompt(self.contract.embodiment, instruction, self.contract.horizon), None)
 
     def question(
         self,
@@ -245,11 +261,15 @@ class Processor:
             if camera.name not in images:
                 raise ValueError(f"no image of camera {camera.name!r}; given: {sorted(images)}")
             image = images[camera.name]
+            if not isinstance(image, np.ndarray):
+                raise ValueError(
+                    f"camera {camera.name!r}: expected a numpy array, got {type(image).__name__}"
+                )
             expected = (batch, camera.height, camera.width, 3)
             if image.shape != expected or image.dtype != np.uint8:
                 raise ValueError(
                     f"camera {camera.name!r}: expected uint8 {expected}, "
-                    f"got {image.dtype} {image.shape}"
+                    f"got {image.dtype} {image.shape}. Nothing is resized or converted here"
                 )
             parts.append(self.layout.patchify(torch.tensor(image)))
         return torch.cat(parts, dim=1)
@@ -285,7 +305,8 @@ class Processor:
         length, total = self.contract.prompt_tokens, len(ids) + len(supervised)
         if total > length:
             raise ValueError(
-                f"{total} tokens exceed the contract's prompt_tokens = {length}: {text!r}"
+                f"{total} tokens exceed the contract's prompt_tokens = {length}; shorten the text "
+                f"by {total - length}: {text!r}"
             )
         pad = self.tokenizer.pad_token_id
         input_ids = torch.tensor([*ids, *supervised, *[pad] * (length - total)])

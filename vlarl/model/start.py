@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from vlarl.config.schema import ModelConfig
+from vlarl.embodiment import Embodiment
 from vlarl.errors import CheckpointError
 from vlarl.model.pretrained import Pretrained, load_pretrained
 from vlarl.model.processor import Processor
 from vlarl.model.qwen_vla import QwenVLA
+from vlarl.prompt import prompt
 from vlarl.runs import checkpoint_of
 
 
@@ -39,6 +42,23 @@ def given_backbone(config: ModelConfig) -> Pretrained | None:
         CheckpointError: if it is missing, damaged or of another kind.
     """
     return load_pretrained(config.backbone) if config.backbone else None
+
+
+def with_embodiment(model: QwenVLA, robot: Embodiment) -> QwenVLA:
+    """The same weights and action statistics, with another robot in the prompt (section 4.2).
+
+    Changes `model`; there is room for the longer of the two prompts.
+    """
+    processor, contract = model.processor, model.contract
+    _, before = processor.tokens_of(prompt(contract.embodiment, "go", contract.horizon))
+    _, after = processor.tokens_of(prompt(robot, "go", contract.horizon))
+    model.contract = replace(
+        contract,
+        embodiment=robot,
+        prompt_tokens=contract.prompt_tokens + max(0, after - before),
+    )
+    model.processor = Processor(processor.tokenizer, model.contract, processor.layout)
+    return model
 
 
 def combined(backbone: QwenVLA, expert: QwenVLA) -> QwenVLA:

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from actors.collect import collect, make_grounding, make_tabletop
+from actors.collect import collect, make_grounding
 from actors.controller import Interrupt, last_checkpoint
 from actors.env_host import EnvAccess, EnvHost
 from actors.evaluation import EvaluationRequest, evaluate
+from actors.experts import ROBOTS, make_demonstrated, make_tabletop
 from actors.hand_demonstrations import hand_contract, open_hands
 from envservers.registry import config_options, find_suite, make_suite
 from learners.binding import BindingTrainer
@@ -36,7 +37,7 @@ from vlarl.data.hand_samples import HandChunks, HandSource
 from vlarl.data.lerobot_reader import LeRobotReader
 from vlarl.data.samples import ChunkDataset, ChunkSource
 from vlarl.errors import ConfigError, UserError
-from vlarl.model.presets import build, channel_bounds_codec, tabletop_contract
+from vlarl.model.presets import build, channel_bounds_codec, robot_contract
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.start import given_backbone, given_model
 from vlarl.policy import Policy
@@ -70,7 +71,9 @@ def supervise(config: RunConfig) -> dict[str, Any]:
             reader = _opened(_demonstrations(config, run, interrupt), model.contract)
         if is_new:
             model.codec = _fitted(model.contract, reader, hands)
-        dataset: ChunkSource = ChunkDataset.read(reader, model.contract.horizon)
+        dataset: ChunkSource = ChunkDataset.read(
+            reader, model.contract.horizon, model.contract.past_frames
+        )
         if hands is not None:
             dataset = HandSource(dataset, hands)
         scenes = _grounding(config, interrupt)
@@ -231,7 +234,13 @@ def _model(config: RunConfig, resumed: Path | None) -> tuple[QwenVLA, bool]:
     if config.supervised.data.eigengrasps:
         contract = hand_contract(config.supervised.data.path, pretrained)
     else:
-        contract = tabletop_contract(config.env.image_size, pretrained)
+        contract = robot_contract(
+            ROBOTS.get(config.env.suite, ROBOTS["tabletop"]),
+            config.env.image_size,
+            pretrained,
+            config.model.history,
+            config.model.history_hz,
+        )
     torch.manual_seed(config.seed)
     codec = channel_bounds_codec(contract)
     return build(config.model.preset, contract, codec, pretrained), True
@@ -247,7 +256,8 @@ def _check_suite(config: RunConfig, contract: Contract) -> None:
     find_suite(config.env.suite)
     settings, env = config.supervised, config.env
     if not settings.data.path or settings.data.grounding_images:
-        make_tabletop(env.suite, 1).close()
+        make = make_tabletop if settings.data.grounding_images else make_demonstrated
+        make(env.suite, 1).close()
     elif not settings.eval_every or env.mode == "connect":
         return
     suite = make_suite(env.suite, 1, **config_options(env))

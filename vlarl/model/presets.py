@@ -192,9 +192,23 @@ def new_contract(
 
 def tabletop_contract(image_size: int = 64, pretrained: Pretrained | None = None) -> Contract:
     """What a policy for the `tabletop` suite expects: two cameras and the `tabletop_arm`."""
-    embodiment = load_embodiment("tabletop_arm")
+    return robot_contract("tabletop_arm", image_size, pretrained)
+
+
+def robot_contract(
+    robot: str,
+    image_size: int,
+    pretrained: Pretrained | None = None,
+    history: int = 0,
+    history_hz: float = 2.0,
+) -> Contract:
+    """Of a new model for an embodiment, all of whose cameras have square images of this size."""
+    embodiment = load_embodiment(robot)
     cameras = tuple(CameraSpec(name, image_size, image_size) for name in embodiment.cameras)
-    return new_contract(cameras, embodiment, pretrained, embodiment.horizon)
+    horizon = embodiment.horizon
+    return new_contract(
+        cameras, embodiment, pretrained, horizon, history=history, history_hz=history_hz
+    )
 
 
 def channel_bounds_codec(contract: Contract) -> ActionCodec:

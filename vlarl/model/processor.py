@@ -216,7 +216,8 @@ class Processor:
         Raises:
             ValueError: if it is empty, no text, or too long.
         """
-        self._row(prompt(self.contract.embodiment, instruction, self.contract.horizon), None)
+        text = prompt(self.contract.embodiment, instruction, self.contract.horizon)
+        self._row(text, None, with_history=True)
 
     def question(
         self,

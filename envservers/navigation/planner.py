@@ -1,7 +1,8 @@
 """Shortest paths around obstacles, on a grid: distances for the metrics, ways for the expert.
 
 A grid's cell is free if the agent's disc fits at its center. Distances are along the eight
-neighbors, so a little longer than the truth (at most 8%) where a way runs aslant.
+neighbors, so longer than the truth: by at most 8% where a way runs aslant, and by a cell or two at
+corners.
 """
 
 from __future__ import annotations

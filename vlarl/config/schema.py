@@ -16,7 +16,7 @@ class EnvConfig:
     """Where episodes come from."""
 
     suite: str = "tabletop"
-    """`tabletop`, `navigation`, `counting`, or `gym:ID` for any Gymnasium environment with images."""
+    """`tabletop`, `navigation`, `counting`, or `gym:ID`: any Gymnasium environment with images."""
     tasks: tuple[str, ...] = ()
     """Task names; empty means every task of the suite."""
     servers: int = 2

@@ -28,7 +28,7 @@ from vlarl.embodiment import UNNAMED, embodiment_name, embodiment_of, layout_of
 from vlarl.errors import CheckpointError, ConfigError
 from vlarl.model.presets import build, channel_bounds_codec, new_contract
 from vlarl.model.qwen_vla import QwenVLA
-from vlarl.model.start import given_backbone, given_model, with_embodiment
+from vlarl.model.start import configured, given_backbone, given_model, with_embodiment
 from vlarl.policy import Policy
 from vlarl.rewards import load_reward
 from vlarl.types import EnvSpec
@@ -59,9 +59,11 @@ class RolloutWorker:
         self._version = 0
         for client in access.clients:
             model.contract.check(client.spec)
-        check_execute_steps(config, model.contract.horizon, config.model.checkpoint or "(none)")
-        self._policy = Policy(model, config.sampling)
         self.spec = access.clients[0].spec
+        place = model.contract.place_of(self.spec.embodiment)
+        horizon = model.contract.horizons[place]
+        check_execute_steps(config, horizon, config.model.checkpoint or "(none)")
+        self._policy = Policy(model, config.sampling, place)
         _check_tasks(config, self.spec)
         streams = sum(client.num_envs for client in access.clients)
         self._collector = RolloutCollector(
@@ -134,7 +136,7 @@ def _threads(count: int) -> Iterator[None]:
 
 def trains_backbone(config: RunConfig) -> bool:
     """Whether the learner recomputes the backbone, so that its inputs must be kept."""
-    return bool({"vision", "language"} & config.ppo.optimizer.learning_rates.keys())
+    return bool({"vision", "language", "lora"} & config.ppo.optimizer.learning_rates.keys())
 
 
 def _check_tasks(config: RunConfig, spec: EnvSpec) -> None:
@@ -155,7 +157,8 @@ def load_model(config: RunConfig, spec: EnvSpec, checkpoint: Path | None = None)
 
     Raises:
         CheckpointError: for a checkpoint that is missing or damaged.
-        ConfigError: for an embodiment that cannot be read.
+        ConfigError: for an embodiment that cannot be read, or settings of the model that it or this
+            machine cannot follow.
     """
     model = given_model(config.model, checkpoint)
     if model is not None:
@@ -175,7 +178,8 @@ def load_model(config: RunConfig, spec: EnvSpec, checkpoint: Path | None = None)
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return build(config.model.preset, contract, channel_bounds_codec(contract), pretrained)
+        codec = channel_bounds_codec(contract)
+        return configured(build(config.model.preset, contract, codec, pretrained), config.model)
 
 
 def _for_robot(model: QwenVLA, spec: EnvSpec) -> QwenVLA:
@@ -187,7 +191,8 @@ def _for_robot(model: QwenVLA, spec: EnvSpec) -> QwenVLA:
         CheckpointError: if the environments' channels are the checkpoint's, but not the robot's.
     """
     ours = model.contract.embodiment
-    if spec.embodiment == UNNAMED or embodiment_name(spec.embodiment) == ours.name:
+    names = [embodiment.name for embodiment in model.contract.embodiments]
+    if spec.embodiment == UNNAMED or embodiment_name(spec.embodiment) in names:
         return model
     robot = load_embodiment(spec.embodiment)
     if robot.layout != ours.layout:

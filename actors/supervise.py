@@ -39,10 +39,11 @@ from vlarl.data.samples import ChunkDataset, ChunkSource
 from vlarl.errors import ConfigError, UserError
 from vlarl.model.presets import build, channel_bounds_codec, robot_contract
 from vlarl.model.qwen_vla import QwenVLA
-from vlarl.model.start import given_backbone, given_model
+from vlarl.model.start import configured, given_backbone, given_model
 from vlarl.policy import Policy
 from vlarl.progress import Progress
 from vlarl.runs import RunFolder
+from vlarl.state import fit_state_codec
 
 DEMONSTRATIONS, TRAINING_STATE = "demonstrations", "training_state.pt"
 _SCENES_AT_ONCE = 32
@@ -71,6 +72,8 @@ def supervise(config: RunConfig) -> dict[str, Any]:
             reader = _opened(_demonstrations(config, run, interrupt), model.contract)
         if is_new:
             model.codec = _fitted(model.contract, reader, hands)
+            if model.contract.shows_state:
+                model.processor.state = fit_state_codec(reader.states())
         dataset: ChunkSource = ChunkDataset.read(
             reader, model.contract.horizon, model.contract.past_frames
         )
@@ -238,12 +241,27 @@ def _model(config: RunConfig, resumed: Path | None) -> tuple[QwenVLA, bool]:
             ROBOTS.get(config.env.suite, ROBOTS["tabletop"]),
             config.env.image_size,
             pretrained,
+            _state(config),
             config.model.history,
             config.model.history_hz,
         )
     torch.manual_seed(config.seed)
     codec = channel_bounds_codec(contract)
-    return build(config.model.preset, contract, codec, pretrained), True
+    built = build(config.model.preset, contract, codec, pretrained)
+    return configured(built, config.model), True
+
+
+def _state(config: RunConfig) -> tuple[str, int]:
+    """Mode and dimension of a new model's state: the dataset's, or that of who will make it."""
+    mode, path = config.model.state, config.supervised.data.path
+    if mode == "none":
+        return mode, 0
+    if path:
+        return mode, LeRobotReader(path).state_dim
+    suite = make_demonstrated(config.env.suite, 1)
+    dimension = suite.spec.state_dim
+    suite.close()
+    return mode, dimension
 
 
 def _fitted(contract: Contract, reader: LeRobotReader, hands: HandChunks | None) -> ActionCodec:
@@ -287,6 +305,8 @@ def _check_views(contract: Contract, reader: LeRobotReader) -> None:
         words = f"cameras: lacks {lacking}"
     elif reader.fps != contract.embodiment.control_hz:
         words = f"fps: {reader.fps}, expected {contract.embodiment.control_hz}"
+    elif contract.shows_state and reader.state_dim != contract.state_dim:
+        words = f"state: {reader.state_dim} numbers, expected {contract.state_dim}"
     else:
         return
     raise UserError(f"dataset {reader.path} does not fit the model: {words}")
@@ -322,8 +342,9 @@ def _evaluation(config: RunConfig, model: QwenVLA) -> Iterator[Callable[[int], M
     host = None if config.env.mode == "inprocess" else EnvHost(config.env)
     try:
         access = EnvAccess(config.env, host)
-        model.contract.check(access.clients[0].spec)
-        policy = Policy(model, config.sampling)
+        spec = access.clients[0].spec
+        model.contract.check(spec)
+        policy = Policy(model, config.sampling, model.contract.place_of(spec.embodiment))
 
         def judge(step: int) -> Metrics:
             played = evaluate(

@@ -162,7 +162,10 @@ class BindingTrainer:
         """
         images = {name: each[indices] for name, each in self._scenes.images.items()}
         words = [self._sentences[index] for index in sentences]
-        context = self._model.encode(self._model.processor(Observations(images, words)))
+        processor = self._model.processor
+        # Scenes come without the robot's state: the middle of every range stands in.
+        state = None if processor.state is None else processor.state.middle(len(words))
+        context = self._model.encode(processor(Observations(images, words, state=state)))
         weight = context["mask"].unsqueeze(-1).float()
         mean = (context["hidden"] * weight).sum(dim=1) / weight.sum(dim=1)
         numbers = self._head(mean)

@@ -132,7 +132,8 @@ class LocalizationTrainer:
     ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """What the heads of the views say, and what the shared one says."""
         count = len(next(iter(images.values())))
-        views = self._model.view_tokens(self._model.processor.pixels(images, count))
+        pixels = self._model.processor.pixels(images, count)
+        views = [tokens.float() for tokens in self._model.view_tokens(pixels)]
         by_view = [head(tokens.flatten(1)) for head, tokens in zip(self._heads, views, strict=True)]
         shared = self._shared_head(torch.cat(views, dim=1).mean(dim=1))
         return _places_of(torch.stack(by_view, dim=1)), _places_of(

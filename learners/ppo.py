@@ -27,7 +27,7 @@ from vlarl.sampler import score
 
 Progress = Callable[[int, int], None]
 """Called with (minibatches done, minibatches in all)."""
-_BACKBONE = ("vision", "language")
+_BACKBONE = ("vision", "language", "lora")
 
 
 @dataclass
@@ -106,6 +106,8 @@ class PPOLearner:
             FloatingPointError: if a gradient is not finite; the step is not taken.
         """
         config = self._config
+        # Layers keep their inputs alone in this mode, if so configured; nothing else differs.
+        self._model.train()
         work = self._prepare(batch)
         training_policy = self.version >= config.value_warmup_iterations
         if training_policy and self._below_float32():

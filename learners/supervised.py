@@ -9,7 +9,7 @@ caller hands in.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,7 +28,7 @@ from vlarl.model.qwen_vla import QwenVLA
 from vlarl.progress import Progress
 
 Metrics = dict[str, float]
-_BACKBONE = ("vision", "language")
+_BACKBONE = ("vision", "language", "lora")
 _ACTION_STREAM, _QUESTION_STREAM = 0, 1
 
 
@@ -40,13 +40,24 @@ class MetricLog(Protocol):
         ...
 
 
-def encode_chunks(codec: ActionCodec, batch: ChunkBatch) -> tuple[Tensor, Tensor]:
+def encode_chunks(codecs: Sequence[ActionCodec], batch: ChunkBatch) -> tuple[Tensor, Tensor]:
     """Normalized chunks `y0` [B, H, K], zero where padded, and their mask [B, H, K] bool.
+
+    Each row by the codec of its embodiment: of its own channels and steps, the rest is ignored.
 
     The steps beyond an episode's end count like any other. Masked, they would tell the expert how
     far the episode has come, which no mask tells it when it acts.
     """
-    clean, mask = codec.encode(batch.actions)
+    which = batch.observations.embodiment
+    if which is None:
+        clean, mask = codecs[0].encode(batch.actions)
+    else:
+        mask = codecs[0].mask(len(which), 0)
+        clean = torch.zeros(mask.shape)
+        for place in np.unique(which):
+            rows, codec = np.flatnonzero(which == place), codecs[place]
+            own = batch.actions[rows, : codec.horizon, : len(codec.stats.low)]
+            clean[rows], mask[rows] = codec.encode(own)
     if batch.channels is not None:
         mask[..., : batch.channels.shape[1]] &= torch.from_numpy(batch.channels)[:, None]
     return clean.masked_fill(~mask, 0.0), mask
@@ -178,7 +189,8 @@ class SupervisedTrainer:
     def _action_loss(self, dataset: ChunkSource) -> Tensor:
         frames = self._frames.indices(self.step)
         batch = dataset.chunks(frames)
-        clean, mask = encode_chunks(self.model.codec, batch)
+        codecs = (self.model.codec, *self.model.further_codecs)
+        clean, mask = encode_chunks(codecs, batch)
         opened = self.step >= self.config.expert_only_steps
         if self._contexts is not None:
             context = self._contexts[torch.from_numpy(frames)]

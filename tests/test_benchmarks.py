@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks import bench_envs, bench_gradient, bench_load
+from benchmarks import bench_compile, bench_envs, bench_gradient, bench_load, bench_state
 from benchmarks.bench_rl import COLUMNS, run, table
 
 SMALL = (
@@ -77,3 +77,24 @@ def test_speedups_are_those_over_the_better_peer() -> None:
 def test_a_contender_that_ends_is_named() -> None:
     with pytest.raises(RuntimeError, match="nobody"):
         bench_envs.run(seconds=0.1, repeats=1, num_envs=2, contenders=("nobody",))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_compiled_modules_give_the_same_numbers() -> None:
+    (rows,) = bench_compile.run(quick=True)["sizes"].values()
+    assert set(rows) == {"expert, rollout", "expert, gradient", "backbone, rollout"}
+    assert all(row["difference"] < 1e-4 for row in rows.values())
+
+
+@pytest.mark.slow
+def test_state_benchmark_trains_and_evaluates_each_mode_and_keeps_what_is_there(tmp_path) -> None:
+    modes = ("none", "dit")
+    result = bench_state.run(tmp_path, modes, overrides=bench_state.QUICK)
+    assert [row["mode"] for row in result["runs"]] == list(modes)
+    assert all(row["episodes"] == 4 for row in result["runs"])
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")}
+    assert bench_state.run(tmp_path, modes, overrides=bench_state.QUICK) == result
+    again = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")}
+    assert again == made
+    assert "dit" in bench_state.table(result)

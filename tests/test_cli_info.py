@@ -38,7 +38,7 @@ def test_the_largest_preset_is_counted_without_its_memory(capsys):
     ("words", "message"),
     [
         (["model", "qwen_vla_4"], "Did you mean qwen_vla_4b"),
-        (["model", "ppo.epochs=2"], "only model"),
+        (["model", "ppo.epochs=2"], "only embodiments, model, projection"),
         (["suites", "model=tiny"], "no settings"),
     ],
 )
@@ -94,6 +94,7 @@ def test_doctor_reports_each_thing_once(capsys):
     names = [finding["name"] for finding in found["findings"]]
     assert len(set(names)) == len(names)
     assert {"python", "torch", "ray", "mujoco", "opengl", "disk", "memory"} <= set(names)
+    assert {"gpu kernels", "peft"} <= set(names)
     assert found["ok"] == all(finding["ok"] for finding in found["findings"])
 
 

@@ -122,7 +122,7 @@ def test_what_stands_where_a_hand_is_unseen_changes_nothing(tmp_path: Path) -> N
         reader = LeRobotReader(write(tmp_path / str(number), tracks))
         dataset = HandSource(ChunkDataset.read(reader, HORIZON), hands)
         codec = ActionCodec(hands.stats(), HORIZON)
-        clean, mask = encode_chunks(codec, dataset.chunks(np.arange(len(dataset))))
+        clean, mask = encode_chunks([codec], dataset.chunks(np.arange(len(dataset))))
         found.append((clean, mask, hands.stats().high))
     (clean, mask, high), (other, other_mask, other_high) = found
     assert torch.equal(clean, other)

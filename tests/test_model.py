@@ -13,7 +13,8 @@ from torch import Tensor
 from transformers import Qwen3_5ForConditionalGeneration
 
 from vlarl.model.backbone import hidden_states, vision_layout
-from vlarl.model.dit import ActionExpert, ExpertConfig
+from vlarl.model.dit import ActionExpert
+from vlarl.model.expert_config import ExpertConfig
 from vlarl.model.presets import build, channel_bounds_codec, load_preset, tabletop_contract
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.value_head import ValueConfig, ValueHead

@@ -31,6 +31,7 @@ CONFIG = SupervisedConfig(
 def make_dataset(frames: int = 8, seed: int = 0, steady: bool = False) -> ChunkDataset:
     """Two episodes with random images and actions; `steady` ones repeat one action."""
     random = np.random.default_rng(seed)
+    bounds = np.float32([channel.high for channel in tabletop_contract().embodiment.channels])
     episodes = [
         Episode(
             images={
@@ -38,7 +39,8 @@ def make_dataset(frames: int = 8, seed: int = 0, steady: bool = False) -> ChunkD
                 for name in ("ego", "cam_right_wrist")
             },
             state=np.zeros((frames // 2, 1), np.float32),
-            action=np.repeat(
+            action=bounds
+            * np.repeat(
                 random.uniform(-1, 1, (1 if steady else frames // 2, 5)).astype(np.float32),
                 frames // 2 if steady else 1,
                 axis=0,
@@ -188,7 +190,7 @@ def test_resumed_run_takes_the_very_same_steps(tmp_path):
 def gradient(model: QwenVLA, batch: ChunkBatch, scribble: float) -> tuple[float, torch.Tensor]:
     """Loss and expert gradient, with `scribble` written into everything that is padding."""
     model.zero_grad()
-    clean, mask = encode_chunks(model.codec, batch)
+    clean, mask = encode_chunks([model.codec], batch)
     clean = clean.masked_fill(~mask, scribble)
     context = model.encode(model.processor(batch.observations))
     generator = torch.Generator().manual_seed(0)
@@ -211,7 +213,7 @@ def test_training_masks_what_acting_masks():
     """A mask that knew where the episode ends would tell the expert what acting cannot know."""
     dataset = make_dataset()
     model = make_model(dataset)
-    _, mask = encode_chunks(model.codec, dataset.chunks(np.arange(len(dataset))))
+    _, mask = encode_chunks([model.codec], dataset.chunks(np.arange(len(dataset))))
     assert torch.equal(mask, model.codec.mask(len(dataset)))
 
 
@@ -219,7 +221,7 @@ def test_repeats_are_separate_draws_on_the_same_context():
     dataset = make_dataset()
     model = make_model(dataset, awake=True)
     batch = dataset.chunks(np.array([0, 5]))
-    clean, mask = encode_chunks(model.codec, batch)
+    clean, mask = encode_chunks([model.codec], batch)
     with torch.no_grad():
         context = model.encode(model.processor(batch.observations))
 

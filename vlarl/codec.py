@@ -99,14 +99,14 @@ class ActionCodec:
         self._bounds = tuple(bounds)
 
     @staticmethod
-    def of(contract: Contract, stats: ActionStats) -> ActionCodec:
-        """The codec of a checkpoint, for one dataset's statistics."""
+    def of(contract: Contract, stats: ActionStats, place: int = 0) -> ActionCodec:
+        """The codec of a checkpoint, for one dataset's statistics; `place` is the embodiment's."""
         return ActionCodec(
             stats,
-            contract.horizon,
+            contract.horizons[place],
             contract.tensor_channels,
             contract.tensor_horizon,
-            contract.embodiment.channels,
+            contract.embodiments[place].channels,
         )
 
     def mask(self, batch: int, steps: int | None = None) -> Tensor:

@@ -15,6 +15,8 @@ from vlarl.history import PastFrames
 from vlarl.prompt import PROMPT_VERSION
 from vlarl.types import CameraSpec, EnvSpec
 
+STATE_MODES = ("none", "vlm_prompt", "dit")
+
 
 @dataclass(frozen=True)
 class Contract:
@@ -30,9 +32,15 @@ class Contract:
     tensor_channels: int = MAX_CHANNELS
     """`K`"""
     state_mode: str = "none"
+    """How the state is shown: `none`, `vlm_prompt` (as bins in the prompt) or `dit` (as one token
+    of the action expert); paper section 5.2.4."""
     prompt_version: str = PROMPT_VERSION
     prompt_tokens: int = 72
     """`L`: context tokens; shorter prompts are padded on the right."""
+    state_dim: int = 0
+    """`d`: numbers of a state that is shown; 0 with `state_mode` none."""
+    further_embodiments: tuple[Embodiment, ...] = ()
+    """What the model drives beside `embodiment`: with the same cameras and a horizon of its own."""
     history: int = 0
     """Frames of the first camera before the present one, shown as a video."""
     history_hz: float = 2.0
@@ -43,19 +51,30 @@ class Contract:
             raise ValueError("a contract needs at least one camera")
         if not 1 <= self.horizon <= self.tensor_horizon:
             raise ValueError(f"horizon {self.horizon} is not within 1..{self.tensor_horizon}")
-        if len(self.embodiment.channels) > self.tensor_channels:
+        for embodiment in self.embodiments:
+            count = len(embodiment.channels)
+            if count > self.tensor_channels:
+                raise ValueError(f"{count} action channels exceed {self.tensor_channels}")
+        self._check_further()
+        if self.state_mode not in STATE_MODES:
             raise ValueError(
-                f"{len(self.embodiment.channels)} action channels exceed {self.tensor_channels}"
+                f"state_mode {self.state_mode!r} is unknown; allowed: {', '.join(STATE_MODES)}"
             )
-        if self.state_mode != "none":
-            raise ValueError(f"state_mode {self.state_mode!r} is unknown; allowed: none")
+        if (self.state_dim > 0) != self.shows_state or self.state_dim < 0:
+            raise ValueError(
+                f"state_dim {self.state_dim} does not go with state_mode {self.state_mode!r}: it "
+                "is 0 with none, above 0 else"
+            )
         if self.history < 0:
             raise ValueError(f"history {self.history} must be at least 0")
-        if self.history and not 0 < self.history_hz <= self.embodiment.control_hz:
-            raise ValueError(
-                f"history_hz {self.history_hz:g} must be above 0 and at most the control frequency,"
-                f" {self.embodiment.control_hz:g} Hz: no frames come faster"
-            )
+        for embodiment in self.embodiments if self.history else ():
+            if not 0 < self.history_hz <= embodiment.control_hz:
+                raise ValueError(
+                    f"history_hz {self.history_hz:g} must be above 0 and at most the control "
+                    f"frequency, {embodiment.control_hz:g} Hz: no frames come faster"
+                )
+            if embodiment.control_hz != self.embodiment.control_hz:
+                raise ValueError("a history needs embodiments of one control frequency")
 
     @property
     def past_frames(self) -> PastFrames | None:
@@ -64,6 +83,50 @@ class Contract:
             return None
         control_hz = self.embodiment.control_hz
         return PastFrames.at(self.cameras[0].name, self.history, self.history_hz, control_hz)
+
+    def _check_further(self) -> None:
+        for embodiment in self.further_embodiments:
+            if not 1 <= embodiment.horizon <= self.tensor_horizon:
+                raise ValueError(
+                    f"embodiment {embodiment.name!r}: horizon {embodiment.horizon} is not within "
+                    f"1..{self.tensor_horizon}"
+                )
+        names = [embodiment.name for embodiment in self.embodiments]
+        if len(set(names)) < len(names):
+            raise ValueError(f"embodiments {names}: each must have a name of its own")
+        if self.further_embodiments and self.shows_state:
+            raise ValueError(
+                f"state_mode {self.state_mode!r} needs a single embodiment, not {len(names)}: "
+                "their states are different numbers"
+            )
+
+    @property
+    def embodiments(self) -> tuple[Embodiment, ...]:
+        """All of them; their numbers in a batch are their places here."""
+        return (self.embodiment, *self.further_embodiments)
+
+    @property
+    def horizons(self) -> tuple[int, ...]:
+        """`H_task` of each embodiment."""
+        return (self.horizon, *(embodiment.horizon for embodiment in self.further_embodiments))
+
+    def place_of(self, reference: str) -> int:
+        """The number of an embodiment that is given by name or by path, as in an `EnvSpec`.
+
+        Raises:
+            CheckpointError: if the model does not drive it.
+        """
+        names = [embodiment.name for embodiment in self.embodiments]
+        if embodiment_name(reference) not in names:
+            raise CheckpointError(
+                f"the checkpoint drives {', '.join(names)}, not {reference!r}; name another"
+            )
+        return names.index(embodiment_name(reference))
+
+    @property
+    def shows_state(self) -> bool:
+        """Whether an observation must come with its state."""
+        return self.state_mode != "none"
 
     def check(self, spec: EnvSpec) -> None:
         """Hold the contract against what a server simulates; further cameras there do no harm.
@@ -79,15 +142,20 @@ class Contract:
             )
 
     def _problems(self, spec: EnvSpec) -> list[str]:
-        problems = [*self._camera_problems(spec), *self._channel_problems(spec)]
-        if embodiment_name(spec.embodiment) != self.embodiment.name:
+        named = [e for e in self.embodiments if e.name == embodiment_name(spec.embodiment)]
+        ours = named[0] if named else self.embodiment
+        problems = [*self._camera_problems(spec), *_channel_problems(ours, spec)]
+        if not named:
+            names = " or ".join(repr(embodiment.name) for embodiment in self.embodiments)
+            problems.append(f"embodiment: checkpoint {names}, environment {spec.embodiment!r}")
+        if spec.control_hz != ours.control_hz:
             problems.append(
-                f"embodiment: checkpoint {self.embodiment.name!r}, environment {spec.embodiment!r}"
-            )
-        if spec.control_hz != self.embodiment.control_hz:
-            problems.append(
-                f"control frequency: checkpoint {self.embodiment.control_hz:g} Hz, "
+                f"control frequency: checkpoint {ours.control_hz:g} Hz, "
                 f"environment {spec.control_hz:g} Hz"
+            )
+        if self.shows_state and spec.state_dim != self.state_dim:
+            problems.append(
+                f"state: checkpoint {self.state_dim} numbers, environment {spec.state_dim}"
             )
         return problems
 
@@ -118,19 +186,6 @@ class Contract:
                 )
         return problems
 
-    def _channel_problems(self, spec: EnvSpec) -> list[str]:
-        expected, offered = self.embodiment.channels, spec.channels
-        if len(expected) != len(offered):
-            return [
-                f"action channels: checkpoint {[channel.name for channel in expected]}, "
-                f"environment {[channel.name for channel in offered]}"
-            ]
-        return [
-            f"action channel {index}: checkpoint {ours}, environment {theirs}"
-            for index, (ours, theirs) in enumerate(zip(expected, offered, strict=True))
-            if ours != theirs
-        ]
-
     def to_dict(self) -> dict[str, Any]:
         """Plain values only, as JSON holds them."""
         return asdict(self)
@@ -145,8 +200,24 @@ class Contract:
         try:
             cameras = tuple(CameraSpec(**camera) for camera in values["cameras"])
             embodiment = Embodiment.from_dict(values["embodiment"])
-            return Contract(**{**values, "cameras": cameras, "embodiment": embodiment})
+            further = tuple(map(Embodiment.from_dict, values.get("further_embodiments", ())))
+            parsed = {"cameras": cameras, "embodiment": embodiment, "further_embodiments": further}
+            return Contract(**{**values, **parsed})
         except KeyError as error:
             raise ValueError(f"contract: {error.args[0]} is missing") from error
         except TypeError as error:
             raise ValueError(f"contract: {error}") from error
+
+
+def _channel_problems(ours: Embodiment, spec: EnvSpec) -> list[str]:
+    expected, offered = ours.channels, spec.channels
+    if len(expected) != len(offered):
+        return [
+            f"action channels: checkpoint {[channel.name for channel in expected]}, "
+            f"environment {[channel.name for channel in offered]}"
+        ]
+    return [
+        f"action channel {index}: checkpoint {channel}, environment {theirs}"
+        for index, (channel, theirs) in enumerate(zip(expected, offered, strict=True))
+        if channel != theirs
+    ]

@@ -21,6 +21,10 @@ class Observations:
     """[n] task sentences."""
     elapsed: NDArray[np.float32] | None = None
     """[n] shares of the episodes that have passed, for the value; None: unknown, 0."""
+    state: NDArray[np.float32] | None = None
+    """[n, d] proprioception, SI units; unused by a model that is shown none."""
+    embodiment: NDArray[np.int64] | None = None
+    """[n] places in `Contract.embodiments`; None: all are of the first."""
     history: NDArray[np.uint8] | None = None
     """[n, frames, height, width, 3] past frames of the first camera, oldest first, for a model that
     is shown any; None: the episodes have just begun, so that there are none."""
@@ -34,4 +38,6 @@ class Observations:
     ) -> Observations:
         """Of environments whose episodes have `max_steps` control steps."""
         elapsed = seen.step.astype(np.float32) / np.float32(max_steps)
-        return Observations(seen.images, seen.instruction, elapsed, history=history)
+        return Observations(
+            seen.images, seen.instruction, elapsed, state=seen.state, history=history
+        )

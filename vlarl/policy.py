@@ -6,6 +6,7 @@ learning live elsewhere.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -28,6 +29,7 @@ class PolicyModel(Protocol):
 
     codec: ActionCodec
     contract: Contract
+    further_codecs: tuple[ActionCodec, ...]
     processor: Any
     exploration_log_std: nn.Parameter
 
@@ -55,6 +57,10 @@ class PolicyModel(Protocol):
         """Switch to evaluation mode."""
         ...
 
+    def train(self) -> Any:
+        """Switch to training mode."""
+        ...
+
 
 @dataclass(frozen=True)
 class Decisions:
@@ -75,9 +81,11 @@ class Decisions:
 class Policy:
     """Acts with whatever weights `model` holds at the time."""
 
-    def __init__(self, model: PolicyModel, sampling: SamplingConfig) -> None:
+    def __init__(self, model: PolicyModel, sampling: SamplingConfig, embodiment: int = 0) -> None:
+        """`embodiment`: which of the contract's it drives (`Contract.place_of`)."""
         self._model = model
         self._sampling = sampling
+        self._embodiment = embodiment
 
     @property
     def noise_shape(self) -> tuple[int, int]:
@@ -110,7 +118,7 @@ class Policy:
         """
         assert keep in ("context", "inputs"), keep
         self._model.eval()
-        sampling, codec = self._sampling, self._model.codec
+        sampling, codec = self._sampling, self._codec
         inputs = self._inputs(observations)
         context = self._model.encode(inputs)
         prepared = self._model.prepare(context)
@@ -137,6 +145,11 @@ class Policy:
             context=context if explore and keep == "context" else None,
             inputs=inputs if explore and keep == "inputs" else None,
         )
+
+    @property
+    def _codec(self) -> ActionCodec:
+        model, place = self._model, self._embodiment
+        return model.further_codecs[place - 1] if place else model.codec
 
     def _explore(
         self,
@@ -168,6 +181,9 @@ class Policy:
         return self._model.value(self._model.encode(self._inputs(observations)))
 
     def _inputs(self, observations: Observations) -> TensorDict:
+        if self._embodiment:
+            own = np.full(len(observations), self._embodiment)
+            observations = dataclasses.replace(observations, embodiment=own)
         inputs = self._model.processor(observations)
         elapsed = observations.elapsed
         unknown = torch.zeros(len(observations))

@@ -6,18 +6,24 @@ The same string serves training, rollout, evaluation and serving. A change of wo
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from vlarl.embodiment import Embodiment
 
 PROMPT_VERSION = "1"
 
 
-def prompt(embodiment: Embodiment, instruction: str, horizon: int) -> str:
+def prompt(
+    embodiment: Embodiment, instruction: str, horizon: int, state: Iterable[int] | None = None
+) -> str:
     """The text that tells the model which robot it drives and what to do.
 
     Args:
         embodiment: the robot and its control frequency.
         instruction: the task's sentence; a final period is dropped, for the template brings one.
         horizon: `H_task`, control steps (or waypoints) of the predicted chunk.
+        state: bins of the robot's state, said before the instruction as in the example of section
+            5.2.4; None: not said.
 
     Raises:
         ValueError: if the instruction is empty or no text.
@@ -27,6 +33,8 @@ def prompt(embodiment: Embodiment, instruction: str, horizon: int) -> str:
     task = instruction.strip().removesuffix(".")
     if not task:
         raise ValueError("the instruction is empty: say what the robot should do")
+    if state is not None:
+        task = f"state: [{', '.join(map(str, state))}] {task}"
     if embodiment.is_navigation:
         return _navigation_prompt(embodiment, task, horizon)
     arms = "dual arms" if embodiment.dual_arm else "single arm"

@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors.commands.command import Command, Invocation, hint
+from actors.commands.memory import SETTINGS, memory
 from vlarl.errors import UserError
 
 if TYPE_CHECKING:
     from vlarl.embodiment import Embodiment
+
+
+_PROJECTION_SETTINGS = {"projection", "embodiments"}
 
 
 def run(invocation: Invocation) -> dict[str, Any]:
@@ -20,7 +24,7 @@ def run(invocation: Invocation) -> dict[str, Any]:
     topic, *rest = invocation.arguments
     if topic not in TOPICS:
         raise UserError(f"info: {topic}: no such topic. {hint(topic, TOPICS)}")
-    if topic not in ("config", "model"):
+    if topic not in ("config", "model", "memory"):
         _only(invocation, topic, set())
     return TOPICS[topic](rest[0] if rest else "", invocation)
 
@@ -32,10 +36,12 @@ def _model(name: str, invocation: Invocation) -> dict[str, Any]:
     from vlarl.model.qwen_vla import QwenVLA
     from vlarl.runs import checkpoint_of
 
-    _only(invocation, "model", {"model"})
+    _only(invocation, "model", {"model", *_PROJECTION_SETTINGS})
     name = name or invocation.settings.get("model", "") or "tiny"
     found: dict[str, Any] = {"model": name, "presets": preset_names()}
-    if name in preset_names() or name.endswith((".yaml", ".yml")):
+    if _PROJECTION_SETTINGS & invocation.settings.keys():
+        groups, found["projections"] = _projections(name, invocation)
+    elif name in preset_names() or name.endswith((".yaml", ".yml")):
         groups = breakdown(*modules_of(load_preset(name)))
     else:
         close = difflib.get_close_matches(name, preset_names(), n=1)
@@ -47,6 +53,11 @@ def _model(name: str, invocation: Invocation) -> dict[str, Any]:
         cameras = ", ".join(f"{c.name} {c.width}x{c.height}" for c in model.contract.cameras)
         channels = len(model.contract.embodiment.channels)
         print(f"cameras: {cameras}")
+        if model.contract.further_embodiments:
+            names = ", ".join(embodiment.name for embodiment in model.contract.embodiments)
+            print(f"embodiments: {names}")
+        if model.contract.shows_state:
+            print(f"state: {model.contract.state_dim} numbers, {model.contract.state_mode}")
         print(f"chunks: {model.contract.horizon} control steps of {channels} channels")
     for group, lines in groups.items():
         for line, count in lines.items():
@@ -55,6 +66,55 @@ def _model(name: str, invocation: Invocation) -> dict[str, Any]:
             print(f"{group:<12} {'in all':<28} {sum(lines.values()):>13,}")
     print(f"{'parameters':<41} {total(groups):>13,}")
     return found | {"parts": groups, "parameters": total(groups)}
+
+
+def _projections(name: str, invocation: Invocation) -> tuple[dict[str, Any], list[Any]]:
+    """Print how the designs of section 5.2.2 compare; the parts of a model with the chosen one."""
+    from vlarl.config.embodiments import load_embodiment
+    from vlarl.model.expert_config import PROJECTIONS, ExpertConfig
+    from vlarl.model.parameters import boundary, boundary_formula, breakdown
+    from vlarl.model.presets import load_preset, modules_of
+
+    chosen = invocation.settings.get("projection", PROJECTIONS[0])
+    if chosen not in PROJECTIONS:
+        raise UserError(f"info model: projection = {chosen}. {hint(chosen, PROJECTIONS)}")
+    words = invocation.settings.get("embodiments", "").strip("[]").split(",")
+    robots = [load_embodiment(word.strip()) for word in words if word.strip()]
+    if not robots:
+        raise UserError("info model: projection needs embodiments, such as embodiments=[a,b]")
+    counts = tuple(len(robot.channels) for robot in robots)
+    named = ", ".join(f"{robot.name} {count}" for robot, count in zip(robots, counts, strict=True))
+    print(f"channels: {named}")
+    preset = load_preset(name)
+    rows: list[dict[str, Any]] = []
+    groups: dict[str, Any] = {}
+    for design in PROJECTIONS:
+        several = () if design == "zero_pad" else counts
+        own = {"projection": design, "channels": max(counts), "embodiments": several}
+        config = ExpertConfig(**{**preset.expert, **own})
+        modules = modules_of(preset, config)
+        parts = breakdown(*modules)
+        groups = parts if design == chosen else groups
+        rows.append(
+            {
+                "projection": design,
+                "formula": boundary_formula(config)[0],
+                "expected": boundary_formula(config)[1],
+                "boundary": boundary(modules.expert),
+                "action projections": parts["expert"]["action projections"],
+                "expert": sum(parts["expert"].values()),
+            }
+        )
+    heads = tuple(rows[0])
+    cells = ((f"{v:,}" if isinstance(v, int) else v for v in row.values()) for row in rows)
+    _print_table([heads, *(tuple(row) for row in cells)])
+    print(f"\nwith {chosen}:")
+    return groups, rows
+
+
+def _memory(name: str, invocation: Invocation) -> dict[str, Any]:
+    _only(invocation, "memory", set(SETTINGS))
+    return memory(name, invocation)
 
 
 def _only(invocation: Invocation, topic: str, allowed: set[str]) -> None:
@@ -170,6 +230,7 @@ def _print_rows(rows: list[tuple[str, str]]) -> None:
 
 TOPICS: dict[str, Callable[[str, Invocation], dict[str, Any]]] = {
     "model": _model,
+    "memory": _memory,
     "suites": _suites,
     "rewards": _rewards,
     "embodiments": _embodiments,
@@ -181,7 +242,12 @@ COMMAND = Command(
     arguments=("TOPIC",),
     optional=("NAME",),
     details=(
-        "  model [NAME]         parameters part by part, of a preset, a checkpoint or a run\n"
+        "  model [NAME]         parameters part by part, of a preset, a checkpoint or a run; of a\n"
+        "                       preset with embodiments=[a,b] projection=zero_pad (or multi_mlp,\n"
+        "                       concatenation) how they share the layers at their channels\n"
+        "  memory [NAME] [...]  bytes of a training step of each preset, computed: model, job\n"
+        "                       (sft, lora, rl), dtype, checkpoint_activations, batch, decisions,\n"
+        "                       image_size\n"
         "  suites [SUITE]       tasks, cameras, channels\n"
         "  rewards              reward functions\n"
         "  embodiments [NAME]   robots; of one (or of its file) all channels and the prompt\n"

@@ -93,7 +93,8 @@ class OptimizerConfig:
     """AdamW with a learning rate for each named part; rates decay by a cosine."""
 
     learning_rates: dict[str, float] = field(default_factory=dict)
-    """part -> peak rate; parts are `vision`, `language`, `expert`, `value`; absent means frozen.
+    """part -> peak rate; parts are `vision`, `language`, `lora` (adapters, if the model has any),
+    `expert`, `value`; absent means frozen.
 
     `expert_biases`, what the last layers of the expert add to every chunk whatever they see, is
     trained with `expert` or, given a rate of its own, without it. A few episodes say much about
@@ -267,8 +268,22 @@ class InitConfig:
 
 
 @dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters on linear layers of the backbone; in a checkpoint's `config.json` too."""
+
+    rank: int = 0
+    """0: no adapters, but for those that the checkpoint has."""
+    alpha: int = 16
+    """What an adapter adds is scaled by `alpha / rank`."""
+    targets: tuple[str, ...] = ("language_model.layers.*",)
+    """Patterns (`*`, `?`, `[...]`) of names within the backbone; every linear layer that one fits
+    gets an adapter. The default is all of the language model's: attention, linear attention, MLP.
+    `visual.blocks.*` is the vision tower's."""
+
+
+@dataclass(frozen=True)
 class ModelConfig:
-    """Which model, and where its weights start."""
+    """Which model, where its weights start, and how they are kept in memory."""
 
     preset: str = "tiny"
     checkpoint: str = ""
@@ -276,12 +291,27 @@ class ModelConfig:
     backbone: str = ""
     """Folder, or name on the hub, of a Qwen3.5 in transformers' format: the backbone's weights,
     tokenizer and image settings. Only the rest is random then."""
+    state: str = "none"
+    """How a new model is shown the robot's state (paper section 5.2.4): `none`, `vlm_prompt` (256
+    bins for each dimension, in the prompt) or `dit` (one token of the action expert)."""
     init: InitConfig = field(default_factory=InitConfig)
     history: int = 0
     """Past frames of the first camera that a new model is shown, as a video; an even number. A
     checkpoint has its own."""
     history_hz: float = 2.0
     """Their rate; navigation videos have 2 Hz (paper section 3.2.4)."""
+    dtype: str = "auto"
+    """Number format of the weights: `float32`, `bfloat16`, or `auto`: as the checkpoint has them,
+    new ones in float32."""
+    attention: str = "sdpa"
+    """Of the backbone: `sdpa`, `eager` or `flash_attention_2` (needs its library and a GPU)."""
+    checkpoint_activations: bool = False
+    """Compute activations a second time in the backward pass instead of keeping them: each layer of
+    the backbone and each block of the action expert keeps its input alone."""
+    compile: bool = False
+    """Compile backbone and action expert at their first call, which takes minutes; needs a C++
+    compiler. Acting and learning are compiled apart, so that ratios start near 1, not at it."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
 
 
 @dataclass(frozen=True)

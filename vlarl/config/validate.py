@@ -10,14 +10,17 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from vlarl.config.embodiments import load_embodiment
+from vlarl.config.lora_rules import lora_rules
 from vlarl.config.presets import preset_path
+from vlarl.config.problem import Problem
 from vlarl.config.schema import OptimizerConfig, RunConfig
+from vlarl.contract import STATE_MODES
 from vlarl.errors import ConfigError
 
-_BACKBONE = {"vision", "language"}
+_BACKBONE = {"vision", "language", "lora"}
 _UNUSED = {
     "rl": ("supervised",),
     "sft": ("reward", "ppo", "rollout"),
@@ -25,15 +28,7 @@ _UNUSED = {
 }
 """Stage -> sections of the config that do nothing there."""
 
-PARTS = ("vision", "language", "expert", "expert_biases", "value")
-
-
-class Problem(NamedTuple):
-    """One thing that cannot be run as configured."""
-
-    key: str
-    problem: str
-    remedy: str
+PARTS = ("vision", "language", "expert", "expert_biases", "value", "lora")
 
 
 def validate(
@@ -135,7 +130,7 @@ def _run(config: RunConfig) -> Iterator[Problem]:
     init = ["model.init.backbone", "model.init.expert"]
     history = ["model.history", "model.history_hz"]
     if config.model.checkpoint:
-        unused = ["model.preset", "model.backbone", *init, *history]
+        unused = ["model.preset", "model.backbone", "model.state", *init, *history]
         yield from _without_effect(config, unused, "model.checkpoint")
     if bool(config.model.init.backbone) != bool(config.model.init.expert):
         lacking = init[bool(config.model.init.backbone)]
@@ -143,6 +138,12 @@ def _run(config: RunConfig) -> Iterator[Problem]:
     if config.model.init.backbone:
         yield from _without_effect(config, ["model.backbone", *history], "model.init")
     yield from _history(config)
+    yield from _choice(config, "model.state", STATE_MODES)
+    if config.model.init.backbone or config.model.init.expert:
+        yield from _without_effect(config, ["model.state"], "model.init, which decides it")
+    if config.stage != "sft":
+        reason = f"stage={config.stage}: the checkpoint, made by `vlarl sft`, decides it"
+        yield from _without_effect(config, ["model.state"], reason)
     try:
         preset_path(config.model.preset)
     except ConfigError as error:
@@ -153,6 +154,10 @@ def _run(config: RunConfig) -> Iterator[Problem]:
         yield Problem("output", "is empty", "Name a folder, such as output=runs.")
     if config.resume == "auto" and not config.name:
         yield Problem("resume", "needs a run to continue", "Name it: name=NAME.")
+    yield from _choice(config, "model.dtype", ("auto", "float32", "bfloat16"))
+    yield from _choice(config, "model.attention", ("sdpa", "eager", "flash_attention_2"))
+    if config.model.attention == "flash_attention_2" and config.model.dtype != "bfloat16":
+        yield Problem("model.attention", "computes in bfloat16 alone", "Add model.dtype=bfloat16.")
     yield from _held_out(config)
     for section in _UNUSED.get(config.stage, ()):
         yield from _sections_without_effect(config, section, f"stage={config.stage}")
@@ -376,6 +381,7 @@ def _hands(config: RunConfig) -> Iterator[Problem]:
     if not stage.data.path:
         key = "supervised.data.eigengrasps"
         yield Problem(key, "needs recorded hands", "Name them: supervised.data.path=DATASET.")
+    yield from _without_effect(config, ["model.state"], "supervised.data.eigengrasps")
     for key in ("supervised.eval_every", "supervised.data.grounding_images"):
         if _value_at(config, key):
             yield Problem(key, "needs a suite, and none has human hands", f"Set {key}=0.")
@@ -402,6 +408,7 @@ def _rest(config: RunConfig) -> Iterator[Problem]:
 
 RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (
     _run,
+    lora_rules,
     _env,
     _sampling,
     _exploration,

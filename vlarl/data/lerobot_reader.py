@@ -54,6 +54,7 @@ class LeRobotReader:
         fps: control frequency, Hz.
         cameras: in the order of `info.json`.
         action_names: of the `c` channels.
+        state_dim: `d`, numbers of a state.
         state_names: of the state's numbers; empty where `info.json` has none.
         episodes: one row for each episode.
 
@@ -75,6 +76,7 @@ class LeRobotReader:
             if key not in features:
                 raise UserError(f"{self.path / INFO_PATH}: no feature {key!r}")
         self.action_names = tuple(features[ACTION].get("names") or ())
+        self.state_dim = int(features[STATE]["shape"][0])
         self.state_names = tuple(features[STATE].get("names") or ())
         self.episodes = self._episodes()
         self._open: dict[Path, tuple[pq.ParquetFile, NDArray[np.int64]]] = {}
@@ -113,9 +115,14 @@ class LeRobotReader:
 
     def actions(self) -> NDArray[np.float32]:
         """[M, c] every action of the dataset, in the order of episodes."""
-        return np.concatenate(
-            [_matrix(self._frames(row, [ACTION])[ACTION]) for row in self.episodes]
-        )
+        return self._all(ACTION)
+
+    def states(self) -> NDArray[np.float32]:
+        """[M, d] every state of the dataset, in the order of episodes."""
+        return self._all(STATE)
+
+    def _all(self, key: str) -> NDArray[np.float32]:
+        return np.concatenate([_matrix(self._frames(row, [key])[key]) for row in self.episodes])
 
     def _open_data(self, path: Path) -> tuple[pq.ParquetFile, NDArray[np.int64]]:
         """A data file, kept open, and the row at which each of its groups starts (and its end)."""

@@ -25,7 +25,8 @@ class ChunkBatch:
 
     observations: Observations
     actions: NDArray[np.float32]
-    """[B, H, c] simulator units; repeats the episode's last action beyond its end."""
+    """[B, H, c] simulator units; repeats the episode's last action beyond its end. Where rows are
+    of several embodiments, `H` and `c` are the largest; what is beyond a row's own is ignored."""
     channels: NDArray[np.bool_] | None = None
     """[B, c] those that count; None: all of them."""
 
@@ -51,6 +52,7 @@ class ChunkDataset:
     Attributes:
         images: camera -> [F, height, width, 3] uint8.
         actions: [F, c] float32, simulator units.
+        states: [F, d] float32, SI units.
         instructions: [F] index into `sentences`.
     """
 
@@ -73,6 +75,7 @@ class ChunkDataset:
             for name in kept[0].images
         }
         self.actions = np.concatenate([episode.action for episode in kept])
+        self.states = np.concatenate([episode.state for episode in kept])
         places = [self.sentences.index(episode.instruction) for episode in kept]
         self.instructions = np.repeat(places, lengths)
         self._end = np.repeat(lengths.cumsum(), lengths)
@@ -96,6 +99,7 @@ class ChunkDataset:
                 {name: images[frames] for name, images in self.images.items()},
                 tuple(self.sentences[i] for i in self.instructions[frames]),
                 history=self._history(frames),
+                state=self.states[frames],
             ),
             self.actions[np.minimum(steps, end - 1)],
         )

@@ -8,18 +8,23 @@ one batch instead of one image at a time, and patches are embedded by a matrix p
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from tensordict import TensorDict
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.qwen3_5.modeling_qwen3_5 import (
     Qwen3_5VisionAttention,
     Qwen3_5VisionPatchEmbed,
     apply_rotary_pos_emb_vision,
+    eager_attention_forward,
 )
 from transformers.vision_utils import (
     get_vision_cu_seqlens,
@@ -52,8 +57,16 @@ class EqualImageAttention(Qwen3_5VisionAttention):
             tensor.reshape(images, max_seqlen, self.num_heads, -1).transpose(1, 2)
             for tensor in (query, key, value)
         )
-        mixed = F.scaled_dot_product_attention(query, key, value, scale=self.scaling)
-        return self.proj(mixed.transpose(1, 2).reshape(patches, -1))
+        chosen = self.config._attn_implementation
+        if chosen == "sdpa":
+            mixed = F.scaled_dot_product_attention(query, key, value, scale=self.scaling)
+            mixed = mixed.transpose(1, 2)
+        else:
+            attention = ALL_ATTENTION_FUNCTIONS.get_interface(chosen, eager_attention_forward)
+            mixed, _ = attention(
+                self, query, key, value, None, scaling=self.scaling, dropout=0.0, is_causal=False
+            )
+        return self.proj(mixed.reshape(patches, -1))
 
 
 class LinearPatchEmbed(Qwen3_5VisionPatchEmbed):
@@ -79,6 +92,19 @@ def with_faster_layers(
     for block in visual.blocks:
         block.attn.__class__ = EqualImageAttention
     return backbone
+
+
+def checkpoint_layers(backbone: Qwen3_5ForConditionalGeneration) -> None:
+    """From now on each layer keeps its input alone, and runs again in the backward pass.
+
+    Transformers' layers do so in training mode only, which the learners switch to.
+    """
+    # Nothing in a layer is random, so that no generator's state need be kept.
+    again = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+    for module in backbone.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            module.gradient_checkpointing = True
+            module._gradient_checkpointing_func = again
 
 
 def vision_layout(backbone: Qwen3_5ForConditionalGeneration, grids: Tensor) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """Reading and writing the checkpoint folder. One format for every stage; no training state.
 
-    config.json  model.safetensors  action_stats.json  contract.json
+    config.json  model.safetensors  action_stats.json  contract.json  [state_stats.json]
     tokenizer.json  tokenizer_config.json  preprocessor_config.json
 
-Above 5 GB the tensors are in shards with an index; read, they take their own size in memory.
+Above 5 GB the tensors are in shards with an index; read, they take their own size in memory. If the
+backbone has adapters, they are in `adapters.safetensors`, and `lora` in `config.json` describes
+them; `model.safetensors` is the same as without.
 
 A folder is written beside its final place and renamed. Whatever does not match exactly is a
 `CheckpointError`, with one exception: a missing value head starts at zero, with one notice.
@@ -23,24 +25,30 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import Qwen3_5Config
 from transformers.models.qwen3_5.tokenization_qwen3_5 import Qwen3_5Tokenizer
 
 from vlarl.codec import ActionCodec, ActionStats
+from vlarl.config.schema import LoraConfig
 from vlarl.contract import Contract
 from vlarl.errors import CheckpointError
-from vlarl.model.dit import ExpertConfig
 from vlarl.model.empty import assign, empty_weights, still_empty
+from vlarl.model.expert_config import ExpertConfig
+from vlarl.model.lora import add_adapters, is_adapter, plain_name
+from vlarl.model.precision import format_of
 from vlarl.model.processor import PatchLayout, Processor
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.shards import SHARD_BYTES, TensorFiles, write_tensors
 from vlarl.model.value_head import ValueConfig, ValueHead
+from vlarl.state import StateCodec
 
 PACKAGED = Path(__file__).resolve().parents[1] / "checkpoints"
 MODEL_TYPE = "qwen_vla"
 _TIED_HEAD = "backbone.lm_head.weight"
 _VALUE_HEAD = "value_head."
+ADAPTERS = "adapters.safetensors"
 _SECTIONS = ("backbone", "expert", "value")
 _UNUSABLE = (TypeError, ValueError, KeyError, RuntimeError, StrictDataclassError)
 """What numbers and types that make no sense raise, here and in the libraries, once JSON is read."""
@@ -57,10 +65,16 @@ def save(model: QwenVLA, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
     partial.mkdir()
     _write_json(partial / "config.json", _config(model))
     _write_json(partial / "contract.json", model.contract.to_dict())
-    _write_json(partial / "action_stats.json", model.codec.stats.to_dict())
+    _write_json(partial / "action_stats.json", _action_stats(model))
+    if model.processor.state is not None:
+        _write_json(partial / "state_stats.json", model.processor.state.stats.to_dict())
     _write_json(partial / "preprocessor_config.json", asdict(model.processor.layout))
     model.processor.tokenizer.save_pretrained(partial)
-    write_tensors(saved_tensors(model), partial, shard_bytes)
+    tensors = saved_tensors(model)
+    adapters = {name: tensors.pop(name) for name in list(tensors) if is_adapter(name)}
+    write_tensors(tensors, partial, shard_bytes)
+    if adapters:
+        save_file(adapters, partial / ADAPTERS, metadata={"format": "pt"})
     replaced = folder.with_name(f".{folder.name}.replaced-{os.getpid()}")
     if folder.exists():
         folder.rename(replaced)
@@ -68,8 +82,12 @@ def save(model: QwenVLA, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def load(folder_or_name: str | Path) -> QwenVLA:
+def load(folder_or_name: str | Path, dtype: torch.dtype | None = None) -> QwenVLA:
     """Read a checkpoint folder, or a packaged one by name.
+
+    Args:
+        folder_or_name: what to read.
+        dtype: number format to convert to, tensor by tensor; None: each as it is.
 
     Raises:
         CheckpointError: if it is missing, truncated, or does not match its own config.
@@ -79,12 +97,11 @@ def load(folder_or_name: str | Path) -> QwenVLA:
     with _blaming(folder / "contract.json") as file:
         contract = Contract.from_dict(_read_json(file))
     with _blaming(folder / "config.json: expert"):
-        expert = ExpertConfig(**config["expert"])
+        counts = tuple(config["expert"].get("embodiments", ()))
+        expert = ExpertConfig(**{**config["expert"], "embodiments": counts})
     _check_sizes(folder, contract, expert)
     with _blaming(folder / "action_stats.json") as file:
-        stats = ActionStats.from_dict(_read_json(file))
-        _check_channels(stats, contract)
-        codec = ActionCodec.of(contract, stats)
+        codec, *further = _read_codecs(_read_json(file), contract)
     with _blaming(folder / "preprocessor_config.json") as file:
         layout = _layout(_read_json(file))
         layout.tokens(contract.cameras[0].height, contract.cameras[0].width)
@@ -92,12 +109,17 @@ def load(folder_or_name: str | Path) -> QwenVLA:
         tokenizer = _tokenizer(folder)
     with _blaming(folder / "contract.json"):
         processor = Processor(tokenizer, contract, layout)
+    if contract.shows_state:
+        processor.state = _read_state(folder / "state_stats.json", contract)
     with _blaming(folder / "config.json: value"):
         value = ValueConfig(**config["value"])
     with _blaming(folder / "config.json"), empty_weights():
         backbone = Qwen3_5Config.from_dict(config["backbone"])
-        model = QwenVLA(backbone, expert, contract, codec, processor, value)
-    _restore(model, TensorFiles(folder), str(folder))
+        model = QwenVLA(backbone, expert, contract, codec, processor, value, further)
+        if config.get("lora") is not None:
+            model.lora = LoraConfig(**{**config["lora"], "targets": (*config["lora"]["targets"],)})
+            add_adapters(model.backbone, model.lora, empty=True)
+    _restore(model, _files(folder, model), str(folder), dtype)
     return model
 
 
@@ -116,13 +138,18 @@ def resolve(folder_or_name: str | Path) -> Path:
 def saved_tensors(model: QwenVLA) -> dict[str, Tensor]:
     """Every tensor that a checkpoint holds, by name; a tied language head only once."""
     state = model.state_dict().items()
-    tensors = {name: tensor.detach().contiguous() for name, tensor in state}
+    tensors = {plain_name(name): tensor.detach().contiguous() for name, tensor in state}
     if model.config.tie_word_embeddings:
         del tensors[_TIED_HEAD]
     return tensors
 
 
-def _restore(model: QwenVLA, tensors: TensorFiles, origin: str) -> None:
+def _files(folder: Path, model: QwenVLA) -> TensorFiles:
+    """The folder's tensors, those of adapters included."""
+    return TensorFiles(folder, (ADAPTERS,) if model.lora is not None else ())
+
+
+def _restore(model: QwenVLA, tensors: TensorFiles, origin: str, dtype: torch.dtype | None) -> None:
     """Give `model`, built empty, its weights.
 
     Raises:
@@ -147,8 +174,12 @@ def _restore(model: QwenVLA, tensors: TensorFiles, origin: str) -> None:
     ]
     if problems:
         raise CheckpointError(f"{origin} does not match its config:\n  " + "\n  ".join(problems))
+    inner = {plain_name(name): name for name in model.state_dict()}
     for name in expected:
-        assign(model, name, tensors[name])
+        tensor = tensors[name]
+        if dtype is not None:
+            tensor = tensor.to(format_of(name, dtype))
+        assign(model, inner[name], tensor)
     if model.config.tie_word_embeddings:
         model.backbone.lm_head.weight = model.backbone.get_input_embeddings().weight
     assert not still_empty(model)
@@ -194,14 +225,44 @@ def _check_sizes(folder: Path, contract: Contract, expert: ExpertConfig) -> None
                 f"expert.{key} = {made_for}. Set tensor_{key} to {made_for} again, or name another "
                 "checkpoint"
             )
-
-
-def _check_channels(stats: ActionStats, contract: Contract) -> None:
-    expected = len(contract.embodiment.channels)
-    if len(stats.low) != expected:
-        raise ValueError(
-            f"low and high are of {len(stats.low)} channels, contract.json has {expected}"
+    shown = contract.state_dim if contract.state_mode == "dit" else 0
+    if shown != expert.state_dim:
+        raise CheckpointError(
+            f"{folder / 'contract.json'}: state_mode {contract.state_mode} gives the expert "
+            f"{shown} numbers, config.json says expert.state_dim = {expert.state_dim}. Name "
+            "another checkpoint"
         )
+
+
+def _action_stats(model: QwenVLA) -> dict[str, Any]:
+    """Of the first embodiment; `further` by name, if there are any."""
+    first, *others = ((name, codec.stats.to_dict()) for name, codec in model.codecs.items())
+    return {**first[1], "further": dict(others)} if others else first[1]
+
+
+def _read_codecs(values: dict[str, Any], contract: Contract) -> list[ActionCodec]:
+    """One for each embodiment of the contract."""
+    codecs = []
+    for place, embodiment in enumerate(contract.embodiments):
+        stats = ActionStats.from_dict(values["further"][embodiment.name] if place else values)
+        expected = len(embodiment.channels)
+        if len(stats.low) != expected:
+            raise ValueError(
+                f"low and high are of {len(stats.low)} channels, contract.json has {expected}"
+            )
+        codecs.append(ActionCodec.of(contract, stats, place))
+    return codecs
+
+
+def _read_state(path: Path, contract: Contract) -> StateCodec:
+    with _blaming(path) as file:
+        stats = ActionStats.from_dict(_read_json(file))
+        if len(stats.low) != contract.state_dim:
+            raise ValueError(
+                f"low and high are of {len(stats.low)} numbers, contract.json has state_dim "
+                f"{contract.state_dim}"
+            )
+        return StateCodec(stats)
 
 
 def _config(model: QwenVLA) -> dict[str, Any]:
@@ -211,6 +272,7 @@ def _config(model: QwenVLA) -> dict[str, Any]:
         "backbone": model.config.to_dict(),
         "expert": asdict(model.expert_config),
         "value": asdict(model.value_head.config),
+        **({} if model.lora is None else {"lora": asdict(model.lora)}),
     }
 
 

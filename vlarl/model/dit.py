@@ -7,49 +7,24 @@ documentation of the model. Sampling, losses and normalization live elsewhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 from transformers.models.qwen3_5.modeling_qwen3_5 import (
     Qwen3_5TextRotaryEmbedding,
     apply_rotary_pos_emb,
 )
 
+from vlarl.model.expert_config import ExpertConfig
+from vlarl.model.projection import decoded, encoded, last_layers, make_decoder, make_encoder
+
 TIMESTEP_FEATURES = 256
 _NORM_EPSILON = 1e-6
-
-
-@dataclass(frozen=True)
-class ExpertConfig:
-    """Sizes of the action expert; saved in the checkpoint's `config.json`."""
-
-    width: int
-    """`W`"""
-    blocks: int
-    heads: int
-    head_dim: int
-    """Must equal the backbone's, whose rotary embedding is reused."""
-    mlp_ratio: int = 4
-    channels: int = 64
-    """`K`"""
-    horizon: int = 16
-    """`H`"""
-    prefix: bool = False
-    """Context tokens are neither modulated nor see the actions, so that their keys and values are
-    shared by all denoising steps and by all draws on one context."""
-    pooled: bool = False
-    """Needs `prefix`. The mean hidden state joins the flow time in every modulation, and context
-    tokens stay as they come instead of passing through the blocks: a small expert learns what to do
-    from one summary without learning to attend first, and a long context costs little."""
-
-    def __post_init__(self) -> None:
-        if self.pooled and not self.prefix:
-            raise ValueError("pooled needs prefix: only shared context tokens can stay as they are")
 
 
 def timestep_features(tau: Tensor) -> Tensor:
@@ -194,12 +169,17 @@ class ActionExpert(nn.Module):
                 "the expert reuses its rotary embedding"
             )
         self.config = config
+        self.checkpoint_blocks = False
+        """Whether each block keeps its input alone, and runs again in the backward pass."""
         width = config.width
         self.rotary = Qwen3_5TextRotaryEmbedding(text)
         self.context_in = nn.Linear(text.hidden_size, width)
-        self.action_in = nn.Sequential(
-            nn.Linear(config.channels, width), nn.SiLU(), nn.Linear(width, width)
+        self.state_in = (
+            nn.Sequential(nn.Linear(config.state_dim, width), nn.SiLU(), nn.Linear(width, width))
+            if config.state_dim
+            else None
         )
+        self.action_in = make_encoder(config)
         self.timestep = nn.Sequential(
             nn.Linear(TIMESTEP_FEATURES, width), nn.SiLU(), nn.Linear(width, width)
         )
@@ -214,9 +194,7 @@ class ActionExpert(nn.Module):
         )
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
         self.modulation = nn.Linear(width, 2 * width)
-        self.action_out = nn.Sequential(
-            nn.Linear(width, width), nn.SiLU(), nn.Linear(width, config.channels)
-        )
+        self.action_out = make_decoder(config)
         self.reset()
 
     def reset(self) -> None:
@@ -226,19 +204,25 @@ class ActionExpert(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        last = self.action_out[-1]
-        assert isinstance(last, nn.Linear)
-        for layer in (*(block.modulation for block in self._stack()), self.modulation, last):
+        gates = [block.modulation for block in self._stack()]
+        for layer in (*gates, self.modulation, *last_layers(self.action_out)):
             nn.init.zeros_(layer.weight)
 
     def last_biases(self) -> list[nn.Parameter]:
         """What the last layers add to every chunk, whatever the expert sees."""
-        block, last = self._stack()[-1], self.action_out[-1]
-        assert isinstance(last, nn.Linear)
-        return [block.attention_out.bias, block.mlp_out.bias, last.bias]
+        block = self._stack()[-1]
+        last = [layer.bias for layer in last_layers(self.action_out)]
+        return [block.attention_out.bias, block.mlp_out.bias, *last]
 
     def _stack(self) -> list[Block]:
         return cast("list[Block]", list(self.blocks))
+
+    def _run(self, step: Callable[..., Any], *inputs: Any) -> Any:
+        """`step(*inputs)`, a block or one of its methods, checkpointed if so wished."""
+        if self.checkpoint_blocks and torch.is_grad_enabled():
+            # Nothing in a block is random, so that no generator's state need be kept.
+            return checkpoint(step, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return step(*inputs)
 
     def forward(
         self,
@@ -248,6 +232,8 @@ class ActionExpert(nn.Module):
         actions: Tensor,
         tau: Tensor,
         shared: Tensor | None = None,
+        state: Tensor | None = None,
+        embodiment: Tensor | None = None,
     ) -> Tensor:
         """Velocity field (paper section 2.5).
 
@@ -259,6 +245,8 @@ class ActionExpert(nn.Module):
                 share context b.
             tau: [B * R] flow times.
             shared: of `shared_states`, to save the work of a context that comes again.
+            state: [B, d] in [-1, 1], where the expert has a token for it.
+            embodiment: [B] which embodiment each context is of; None: the first.
 
         Returns:
             [B * R, H, K] float32.
@@ -270,34 +258,61 @@ class ActionExpert(nn.Module):
             weight = mask.unsqueeze(-1).to(hidden.dtype)
             mean = (hidden * weight).sum(dim=1) / weight.sum(dim=1)
             condition = condition + self.summary_in(mean).repeat_interleave(repeats, dim=0)
-        tokens = self.action_in(actions.to(hidden.dtype))
+        which = None if embodiment is None else embodiment.repeat_interleave(repeats)
+        tokens = encoded(self.action_in, self.config, actions.to(hidden.dtype), which)
         rotary = self._rotary(mask, positions, tokens.shape[1])
-        if self.config.prefix:
-            states = self._walk(hidden, mask, rotary) if shared is None else shared.unbind(1)
-            tokens = self._prefixed(states, tokens, condition, rotary, mask, repeats)
+        seen = self._seen(mask)
+        if shared is not None:
+            tokens = self._prefixed(shared.unbind(1), tokens, condition, rotary, seen, repeats)
+        elif self.config.prefix:
+            states = self._walk(self._context(hidden, state), seen, rotary)
+            tokens = self._prefixed(states, tokens, condition, rotary, seen, repeats)
         else:
-            tokens = self._joint(hidden, tokens, condition, rotary, mask, repeats)
+            context = self._context(hidden, state)
+            tokens = self._joint(context, tokens, condition, rotary, seen, repeats)
         shift, scale = self.modulation(F.silu(condition)).unsqueeze(1).chunk(2, dim=-1)
-        return self.action_out(modulate(tokens, shift, scale)).float()
+        # In the format of the last layers, which are float32 where the blocks are not.
+        last = next(self.action_out.parameters()).dtype
+        tokens = modulate(tokens.to(last), shift.to(last), scale.to(last))
+        return decoded(self.action_out, self.config, tokens, which).float()
 
-    def shared_states(self, hidden: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+    def shared_states(
+        self, hidden: Tensor, mask: Tensor, positions: Tensor, state: Tensor | None = None
+    ) -> Tensor:
         """Prefix variant: keys and values of the context, [B, blocks, 2, heads, L, head_dim]."""
         assert self.config.prefix
         rotary = self._rotary(mask, positions, 0)
-        return torch.stack([torch.stack(pair, 1) for pair in self._walk(hidden, mask, rotary)], 1)
+        states = self._walk(self._context(hidden, state), self._seen(mask), rotary)
+        return torch.stack([torch.stack(pair, 1) for pair in states], 1)
+
+    def _context(self, hidden: Tensor, state: Tensor | None) -> Tensor:
+        """Context tokens [B, L, W]; the state, if there is one, is the last of L + 1."""
+        assert (state is None) == (self.state_in is None)
+        context = self.context_in(hidden)
+        if self.state_in is None or state is None:
+            return context
+        return torch.cat([context, self.state_in(state.to(hidden.dtype)).unsqueeze(1)], dim=1)
+
+    def _seen(self, mask: Tensor) -> Tensor:
+        """Which tokens of `_context` count."""
+        return mask if self.state_in is None else F.pad(mask, (0, 1), value=True)
 
     def _rotary(self, mask: Tensor, positions: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
-        """Cosines and sines [B, L + horizon, rotary_dim] of context and action positions."""
+        """Cosines and sines [B, L + horizon, rotary_dim] of context and action positions.
+
+        With a state there is one more, between the two.
+        """
         valid = positions.masked_fill(~mask.unsqueeze(1), -1)
         start = valid.amax(dim=(1, 2)) + 1
-        steps = start[:, None] + torch.arange(horizon, device=start.device)
+        following = horizon + (self.state_in is not None)
+        steps = start[:, None] + torch.arange(following, device=start.device)
         joint = torch.cat([positions, steps.unsqueeze(1).expand(-1, 3, -1)], dim=2)
         cosine, sine = self.rotary(self.context_in.weight, joint.transpose(0, 1))
         return cosine, sine
 
     def _joint(
         self,
-        hidden: Tensor,
+        context: Tensor,
         tokens: Tensor,
         condition: Tensor,
         rotary: tuple[Tensor, Tensor],
@@ -305,7 +320,6 @@ class ActionExpert(nn.Module):
         repeats: int,
     ) -> Tensor:
         """The paper's single stream, every token modulated."""
-        context = self.context_in(hidden)
         stream = torch.cat([context.repeat_interleave(repeats, dim=0), tokens], dim=1)
         cosine, sine = (part.repeat_interleave(repeats, dim=0) for part in rotary)
         visible = F.pad(mask, (0, tokens.shape[1]), value=True)
@@ -313,24 +327,25 @@ class ActionExpert(nn.Module):
         last = len(self.blocks) - 1
         for index, block in enumerate(self._stack()):
             outputs = tokens.shape[1] if index == last else stream.shape[1]
-            stream = block(stream, block.modulations(condition), (cosine, sine), visible, outputs)
+            modulations = block.modulations(condition)
+            stream = self._run(block, stream, modulations, (cosine, sine), visible, outputs)
         return stream
 
     def _walk(
-        self, hidden: Tensor, mask: Tensor, rotary: tuple[Tensor, Tensor]
+        self, context: Tensor, mask: Tensor, rotary: tuple[Tensor, Tensor]
     ) -> list[tuple[Tensor, Tensor]]:
         """Prefix variant: keys and values [B, heads, L, head_dim] of the context, by block."""
-        context, length, visible = self.context_in(hidden), hidden.shape[1], mask[:, None, None, :]
+        length, visible = context.shape[1], mask[:, None, None, :]
         before = (rotary[0][:, :length], rotary[1][:, :length])
         if self.config.pooled:
-            return [block.offered(context, before) for block in self._stack()]
+            return [self._run(block.offered, context, before) for block in self._stack()]
         states = []
         for block in self._stack():
-            query, key, value = block.prefix(context, before)
+            query, key, value = self._run(block.prefix, context, before)
             states.append((key, value))
             # Nobody reads the context after the last block.
             if len(states) < len(self._stack()):
-                context = block.advance(context, (query, key, value), visible)
+                context = self._run(block.advance, context, (query, key, value), visible)
         return states
 
     def _prefixed(
@@ -354,7 +369,6 @@ class ActionExpert(nn.Module):
         visible = torch.cat([seen_context, same_chunk], dim=2).unsqueeze(1)
         for block, state in zip(self._stack(), states, strict=True):
             key, value = state if isinstance(state, tuple) else state.unbind(1)
-            tokens = block.suffix(
-                tokens, block.modulations(condition), after, visible, (key, value)
-            )
+            modulations = block.modulations(condition)
+            tokens = self._run(block.suffix, tokens, modulations, after, visible, (key, value))
         return tokens

@@ -9,6 +9,9 @@ from torch import nn
 from transformers import Qwen3_5ForConditionalGeneration
 
 from vlarl.model.dit import ActionExpert, Block
+from vlarl.model.expert_config import ExpertConfig
+from vlarl.model.lora import adapters_of
+from vlarl.model.projection import first_layers, last_layers
 
 
 def count(parameters: Iterable[nn.Parameter]) -> int:
@@ -23,7 +26,8 @@ def breakdown(
 
     Works on any device, the meta device included.
     """
-    vision = count(backbone.model.visual.parameters())
+    adapters = adapters_of(backbone)
+    vision = count(backbone.model.visual.parameters()) - count(adapters_of(backbone.model.visual))
     blocks = cast("list[Block]", list(expert.blocks))
     lines = {
         f"blocks ({len(blocks)} x {count(blocks[0].parameters()):,})": count(
@@ -36,16 +40,36 @@ def breakdown(
         "timestep embedding": count(expert.timestep.parameters()),
         "output modulation": count(expert.modulation.parameters()),
     }
+    if expert.state_in is not None:
+        lines["state token"] = count(expert.state_in.parameters())
     if expert.summary_in is not None:
         lines["context summary"] = count(expert.summary_in.parameters())
+    parts = {
+        "vision tower": vision,
+        "language model": count(backbone.parameters()) - vision - count(adapters),
+    }
     return {
-        "backbone": {
-            "vision tower": vision,
-            "language model": count(backbone.parameters()) - vision,
-        },
+        "backbone": parts | ({"adapters": count(adapters)} if adapters else {}),
         "expert": lines,
         "value head": {"value head": count(value_head.parameters())},
     }
+
+
+def boundary(expert: ActionExpert) -> int:
+    """Weights of the layers at the channels: the first ones and the last ones, without biases.
+
+    What the formulas of section 5.2.2 count. The action projections have more: biases, and beside
+    each of these layers one of width times width.
+    """
+    layers = [*first_layers(expert.action_in), *last_layers(expert.action_out)]
+    return sum(layer.weight.numel() for layer in layers)
+
+
+def boundary_formula(config: ExpertConfig) -> tuple[str, int]:
+    """The formula of section 5.2.2 for this projection, and what it comes to."""
+    if config.projection == "zero_pad":
+        return "2 h d_max", 2 * config.width * config.channels
+    return "2 h sum(d_i)", 2 * config.width * sum(config.counts)
 
 
 def total(groups: dict[str, dict[str, int]]) -> int:

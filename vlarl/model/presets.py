@@ -18,13 +18,15 @@ from vlarl.contract import Contract
 from vlarl.embodiment import Embodiment
 from vlarl.errors import ConfigError
 from vlarl.model.backbone import build_backbone
-from vlarl.model.dit import ActionExpert, ExpertConfig
+from vlarl.model.dit import ActionExpert
+from vlarl.model.expert_config import ExpertConfig
 from vlarl.model.pretrained import Pretrained
 from vlarl.model.processor import PatchLayout, Processor
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.tokenizer import load_tiny_tokenizer
 from vlarl.model.value_head import ValueConfig, ValueHead
 from vlarl.prompt import prompt
+from vlarl.state import BINS
 from vlarl.types import CameraSpec
 
 _TOKENIZERS = ("tiny", "backbone")
@@ -32,8 +34,10 @@ TEXT_TOKENS = 64
 """Room for the chat template, view tags and the sentence about robot and task, at least."""
 INSTRUCTION_TOKENS = {"tiny": 11, "backbone": 32}
 """tokenizer -> room for the task's own words. Every token costs time on a CPU."""
-_EXPERT_KEYS = {field.name for field in fields(ExpertConfig)} - {"channels", "horizon"}
-"""Channels and horizon are the contract's."""
+_EXPERT_KEYS = {field.name for field in fields(ExpertConfig)} - {
+    "channels", "horizon", "state_dim", "embodiments",
+}  # fmt: skip
+"""The others are the contract's."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,13 @@ class Preset:
     def expert_config(self, contract: Contract) -> ExpertConfig:
         """Sizes of the action expert, for this contract's action tensor."""
         return ExpertConfig(
-            channels=contract.tensor_channels, horizon=contract.tensor_horizon, **self.expert
+            channels=contract.tensor_channels,
+            horizon=contract.tensor_horizon,
+            state_dim=contract.state_dim if contract.state_mode == "dit" else 0,
+            embodiments=()
+            if self.expert.get("projection", "zero_pad") == "zero_pad"
+            else tuple(len(embodiment.channels) for embodiment in contract.embodiments),
+            **self.expert,
         )
 
 
@@ -91,15 +101,20 @@ def load_preset(name: str) -> Preset:
 
 
 def build(
-    preset: str, contract: Contract, codec: ActionCodec, pretrained: Pretrained | None = None
+    preset: str,
+    contract: Contract,
+    codec: ActionCodec,
+    pretrained: Pretrained | None = None,
+    further_codecs: Sequence[ActionCodec] = (),
 ) -> QwenVLA:
     """A model with random weights, drawn from torch's global generator.
 
     Args:
         preset: its sizes.
         contract: what it will see and do.
-        codec: of its actions.
+        codec: of the actions of its first embodiment.
         pretrained: a backbone that has its weights already; the preset then brings the rest.
+        further_codecs: of the contract's further embodiments.
 
     Raises:
         ConfigError: for an unknown preset, one whose tokenizer comes with a backbone that is not
@@ -115,7 +130,9 @@ def build(
                 "another model.preset, or a YAML file of your own"
             )
         processor = Processor(pretrained.tokenizer, contract, pretrained.layout)
-        return QwenVLA(pretrained.backbone, expert, contract, codec, processor, sizes.value)
+        return QwenVLA(
+            pretrained.backbone, expert, contract, codec, processor, sizes.value, further_codecs
+        )
     if sizes.tokenizer != "tiny":
         raise ConfigError(
             f"model preset {preset}: its tokenizer comes with the backbone's weights. Name their "
@@ -123,7 +140,7 @@ def build(
         )
     layout = PatchLayout(patch_size=config.vision_config.patch_size)
     processor = Processor(load_tiny_tokenizer(), contract, layout)
-    return QwenVLA(config, expert, contract, codec, processor, sizes.value)
+    return QwenVLA(config, expert, contract, codec, processor, sizes.value, further_codecs)
 
 
 class Modules(NamedTuple):
@@ -134,13 +151,16 @@ class Modules(NamedTuple):
     value_head: ValueHead
 
 
-def modules_of(preset: Preset) -> Modules:
-    """A model of this size on the meta device: shapes without memory."""
+def modules_of(preset: Preset, expert: ExpertConfig | None = None) -> Modules:
+    """A model of this size on the meta device: shapes without memory.
+
+    `expert` replaces the preset's.
+    """
     config = preset.backbone_config()
     with torch.device("meta"):
         return Modules(
             build_backbone(config),
-            ActionExpert(ExpertConfig(**preset.expert), config.text_config),
+            ActionExpert(expert or ExpertConfig(**preset.expert), config.text_config),
             ValueHead(preset.value, config.text_config.hidden_size),
         )
 
@@ -151,26 +171,32 @@ def new_contract(
     pretrained: Pretrained | None = None,
     tensor_horizon: int | None = None,
     instructions: Sequence[str] = (),
+    state: tuple[str, int] = ("none", 0),
+    further_embodiments: Sequence[Embodiment] = (),
     history: int = 0,
     history_hz: float = 2.0,
 ) -> Contract:
     """What a new model for these cameras and this robot expects, with room for its prompt.
 
-    `instructions` are some that it must have room for; without any, room for a short sentence. A
-    `history` of so many frames makes the prompt longer: by the tokens of an image, and those of a
-    timestamp, for every two frames.
+    `instructions` are some that it must have room for; without any, room for a short sentence.
+    `state` is the contract's mode and dimension. A `history` of so many frames makes the prompt
+    longer: by the tokens of an image, and those of a timestamp, for every two frames.
 
     Raises:
         ConfigError: for a camera without view tags, a size without a patch grid, or a history that
             the camera or the patches are too slow for.
     """
+    robots = (embodiment, *further_embodiments)
     origin = "tiny" if pretrained is None else "backbone"
     try:
         contract = Contract(
             cameras=cameras,
             horizon=embodiment.horizon,
             embodiment=embodiment,
-            tensor_horizon=tensor_horizon or max(16, embodiment.horizon),
+            further_embodiments=robots[1:],
+            tensor_horizon=tensor_horizon or max(16, *(robot.horizon for robot in robots)),
+            state_mode=state[0],
+            state_dim=state[1],
             history=history,
             history_hz=history_hz,
         )
@@ -183,22 +209,43 @@ def new_contract(
         if "history" in str(error):
             remedy = "model.history=0"
         raise ConfigError(f"cameras: {error}. Try {remedy}") from error
-    images, text = processor.tokens_of(prompt(embodiment, "go", embodiment.horizon))
-    room = max(TEXT_TOKENS, text + INSTRUCTION_TOKENS[origin])
-    for sentence in instructions:
-        room = max(room, processor.tokens_of(prompt(embodiment, sentence, embodiment.horizon))[1])
+    room = TEXT_TOKENS
+    for robot in robots:
+        images, text = processor.tokens_of(prompt(robot, "go", robot.horizon))
+        room = max(room, text + INSTRUCTION_TOKENS[origin])
+        for sentence in instructions:
+            room = max(room, processor.tokens_of(prompt(robot, sentence, robot.horizon))[1])
+    room += state_tokens(processor)
     return dataclasses.replace(contract, prompt_tokens=images + room)
 
 
-def tabletop_contract(image_size: int = 64, pretrained: Pretrained | None = None) -> Contract:
+def state_tokens(processor: Processor) -> int:
+    """Tokens that the longest state adds to a prompt; 0 where the prompt shows none."""
+    contract = processor.contract
+    if contract.state_mode != "vlm_prompt":
+        return 0
+
+    def length(state: list[int] | None) -> int:
+        said = prompt(contract.embodiment, "go", contract.horizon, state)
+        return processor.tokens_of(said)[1]
+
+    return max(length([bin] * contract.state_dim) for bin in range(BINS)) - length(None)
+
+
+def tabletop_contract(
+    image_size: int = 64,
+    pretrained: Pretrained | None = None,
+    state: tuple[str, int] = ("none", 0),
+) -> Contract:
     """What a policy for the `tabletop` suite expects: two cameras and the `tabletop_arm`."""
-    return robot_contract("tabletop_arm", image_size, pretrained)
+    return robot_contract("tabletop_arm", image_size, pretrained, state)
 
 
 def robot_contract(
     robot: str,
     image_size: int,
     pretrained: Pretrained | None = None,
+    state: tuple[str, int] = ("none", 0),
     history: int = 0,
     history_hz: float = 2.0,
 ) -> Contract:
@@ -207,18 +254,24 @@ def robot_contract(
     cameras = tuple(CameraSpec(name, image_size, image_size) for name in embodiment.cameras)
     horizon = embodiment.horizon
     return new_contract(
-        cameras, embodiment, pretrained, horizon, history=history, history_hz=history_hz
+        cameras,
+        embodiment,
+        pretrained,
+        horizon,
+        state=state,
+        history=history,
+        history_hz=history_hz,
     )
 
 
-def channel_bounds_codec(contract: Contract) -> ActionCodec:
-    """A codec from the embodiment's bounds, for when no dataset has been seen yet."""
-    channels = contract.embodiment.channels
+def channel_bounds_codec(contract: Contract, place: int = 0) -> ActionCodec:
+    """A codec from an embodiment's bounds, for when no dataset has been seen yet."""
+    channels = contract.embodiments[place].channels
     stats = ActionStats(
         np.asarray([channel.low for channel in channels], np.float32),
         np.asarray([channel.high for channel in channels], np.float32),
     )
-    return ActionCodec.of(contract, stats)
+    return ActionCodec.of(contract, stats, place)
 
 
 def _check_backbone(preset: Preset, where: str) -> None:

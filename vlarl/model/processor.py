@@ -25,6 +25,7 @@ from vlarl.contract import Contract
 from vlarl.model.tokenizer import CONTROL_TOKENS, token_id
 from vlarl.observations import Observations
 from vlarl.prompt import prompt
+from vlarl.state import BINS, StateCodec
 from vlarl.types import VIEWS
 
 IGNORED_LABEL = -100
@@ -115,7 +116,11 @@ class _Row:
 
 
 class Processor:
-    """Builds the inputs of `QwenVLA` for one contract."""
+    """Builds the inputs of `QwenVLA` for one contract.
+
+    Attributes:
+        state: what states are mapped by, if the contract shows them; its ranges are a dataset's.
+    """
 
     def __init__(
         self, tokenizer: Qwen3_5Tokenizer, contract: Contract, layout: PatchLayout | None = None
@@ -131,6 +136,7 @@ class Processor:
         self.tokenizer = tokenizer
         self.contract = contract
         self.layout = layout or PatchLayout()
+        self.state = StateCodec.of_unit_range(contract.state_dim) if contract.shows_state else None
         self.grids = [self.layout.grid(camera.height, camera.width) for camera in contract.cameras]
         if contract.history % self.layout.temporal_patch_size:
             raise ValueError(
@@ -188,11 +194,13 @@ class Processor:
             TensorDict of batch size [B]: `input_ids`, `attention_mask`, `mm_token_type_ids` [B, L],
             `position_ids` [B, 3, L], `pixel_values` [B, P, patch_dim] over all cameras,
             `image_grid_thw` [B, I, 3]; of a history `pixel_values_videos` [B, P', patch_dim] and
-            `video_grid_thw` [B, 1, 3].
+            `video_grid_thw` [B, 1, 3]; `state` [B, d] in [-1, 1] where the action expert sees it;
+            `embodiment` [B] where there are several.
 
         Raises:
-            ValueError: for a missing camera, a wrong shape or type, an instruction that is empty
-                or no text, or one that is too long.
+            ValueError: for a missing camera or state, a wrong shape or type, NaN in the state, an
+                unknown embodiment, an instruction that is empty or no text, or one that is too
+                long.
         """
         if isinstance(observations.instructions, str):
             raise ValueError(
@@ -201,14 +209,41 @@ class Processor:
             )
         if not len(observations):
             raise ValueError("no observations: give at least one image and one instruction")
-        robot, horizon = self.contract.embodiment, self.contract.horizon
-        texts = [prompt(robot, sentence, horizon) for sentence in observations.instructions]
-        inputs = self._assemble(observations.images, [(text, None, True) for text in texts])
+        robots, horizons = self.contract.embodiments, self.contract.horizons
+        which = self._embodiments_of(observations)
+        # A text with a state in it hardly comes again: remembering it would push out the others.
+        row, said = self._row, [None] * len(observations)
+        if self.state is not None and self.contract.state_mode == "vlm_prompt":
+            row, said = self._tokenize, self.state.bins(_state_of(observations)).tolist()
+        texts = [
+            prompt(robots[index], sentence, horizons[index], state)
+            for index, sentence, state in zip(
+                which.tolist(), observations.instructions, said, strict=True
+            )
+        ]
+        inputs = self._assemble(observations.images, [row(text, None, True) for text in texts])
         if self.contract.history:
             inputs["pixel_values_videos"] = self._past_pixels(observations)
             grid = torch.tensor([self.video_grid])
             inputs["video_grid_thw"] = grid.expand(len(texts), -1, -1).clone()
+        if len(robots) > 1:
+            inputs["embodiment"] = torch.from_numpy(which)
+        if self.state is not None and self.contract.state_mode == "dit":
+            unit = self.state.normalize(_state_of(observations))
+            inputs["state"] = torch.from_numpy(unit)
         return inputs
+
+    def _embodiments_of(self, observations: Observations) -> NDArray[np.int64]:
+        count, known = len(observations), len(self.contract.embodiments)
+        if observations.embodiment is None:
+            return np.zeros(count, np.int64)
+        which = observations.embodiment
+        if which.shape != (count,) or not ((which >= 0) & (which < known)).all():
+            raise ValueError(
+                f"Observations.embodiment is {which.tolist()}: expected {count} places in the "
+                f"contract's {known} embodiments, 0 to {known - 1}"
+            )
+        return which
 
     def check_instruction(self, instruction: str) -> None:
         """Find out what `__call__` would say of it, without images.
@@ -216,7 +251,9 @@ class Processor:
         Raises:
             ValueError: if it is empty, no text, or too long.
         """
-        text = prompt(self.contract.embodiment, instruction, self.contract.horizon)
+        contract = self.contract
+        longest = [BINS - 1] * contract.state_dim if contract.state_mode == "vlm_prompt" else None
+        text = prompt(contract.embodiment, instruction, contract.horizon, longest)
         self._row(text, None, with_history=True)
 
     def question(
@@ -233,15 +270,13 @@ class Processor:
         answers: Sequence[str | None] = [None] * len(question) if answer is None else answer
         if len(answers) != len(question):
             raise ValueError(f"{len(question)} questions but {len(answers)} answers")
-        texts = [(text, said, False) for text, said in zip(question, answers, strict=True)]
-        inputs = self._assemble(images, texts)
-        inputs["labels"] = torch.stack([self._row(*text).labels for text in texts])
+        texts = zip(question, answers, strict=True)
+        rows = [self._row(text, said, with_history=False) for text, said in texts]
+        inputs = self._assemble(images, rows)
+        inputs["labels"] = torch.stack([row.labels for row in rows])
         return inputs
 
-    def _assemble(
-        self, images: Mapping[str, NDArray[np.uint8]], texts: list[tuple[str, str | None, bool]]
-    ) -> TensorDict:
-        rows = [self._row(*text) for text in texts]
+    def _assemble(self, images: Mapping[str, NDArray[np.uint8]], rows: list[_Row]) -> TensorDict:
         batch = len(rows)
         return TensorDict(
             {
@@ -348,3 +383,14 @@ class Processor:
             positions[2, span] = position + tokens % columns
             place, position = place + rows * columns, position + max(rows, columns)
         return positions
+
+
+def _state_of(observations: Observations) -> NDArray[np.float32]:
+    if observations.state is None:
+        raise ValueError(
+            "the model is shown the robot's state, but the observations have none: give "
+            "Observations.state"
+        )
+    if len(observations.state) != len(observations):
+        raise ValueError(f"{len(observations.state)} states but {len(observations)} observations")
+    return observations.state

@@ -5,6 +5,7 @@ Sampling and losses are functions elsewhere; reading and writing checkpoints is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
 
 from vlarl.codec import ActionCodec
+from vlarl.config.schema import LoraConfig
 from vlarl.contract import Contract
 from vlarl.model.backbone import (
     build_backbone,
@@ -21,7 +23,9 @@ from vlarl.model.backbone import (
     view_tokens,
     with_faster_layers,
 )
-from vlarl.model.dit import ActionExpert, ExpertConfig
+from vlarl.model.dit import ActionExpert
+from vlarl.model.expert_config import ExpertConfig
+from vlarl.model.lora import adapters_of
 from vlarl.model.processor import Processor
 from vlarl.model.shards import SHARD_BYTES
 from vlarl.model.value_head import ValueConfig, ValueHead
@@ -41,20 +45,18 @@ class QwenVLA(nn.Module):
         codec: ActionCodec,
         processor: Processor,
         value: ValueConfig | None = None,
+        further_codecs: Sequence[ActionCodec] = (),
     ) -> None:
         """Random weights, but for a `backbone` that has its own; the value head starts at zero.
 
+        `codec` is of the contract's first embodiment, `further_codecs` are of the others in order.
+
         Raises:
-            ValueError: if expert, contract and codec disagree about the action tensor.
+            ValueError: if expert, contract and codecs disagree about the action tensor, the state
+                or the embodiments.
         """
         super().__init__()
-        shape = (contract.tensor_horizon, contract.tensor_channels)
-        for name, other in (
-            ("expert", (expert.horizon, expert.channels)),
-            ("codec", (codec.tensor_horizon, codec.channels)),
-        ):
-            if other != shape:
-                raise ValueError(f"{name} has action tensors {other}, the contract {shape}")
+        _check_sizes(expert, contract, (codec, *further_codecs))
         if isinstance(backbone, Qwen3_5Config):
             backbone = build_backbone(backbone)
         self.backbone = with_faster_layers(backbone)
@@ -63,30 +65,45 @@ class QwenVLA(nn.Module):
         self.expert_config = expert
         self.contract = contract
         self.codec = codec
+        self.further_codecs = tuple(further_codecs)
         self.processor = processor
         self.expert = ActionExpert(expert, text)
         self.value_head = ValueHead(value or ValueConfig(), text.hidden_size)
+        self.lora: LoraConfig | None = None
+        """Of the backbone's adapters, if it has any (`vlarl.model.lora`)."""
         self.exploration_log_std = nn.Parameter(torch.full((expert.channels,), _INITIAL_LOG_STD))
+
+    @property
+    def codecs(self) -> dict[str, ActionCodec]:
+        """Name of each embodiment -> its action codec, in the order of the contract."""
+        names = [embodiment.name for embodiment in self.contract.embodiments]
+        return dict(zip(names, (self.codec, *self.further_codecs), strict=True))
 
     def encode(self, inputs: TensorDict) -> TensorDict:
         """Run the backbone once; what comes back serves all denoising steps and the value.
 
         Args:
-            inputs: of the processor, batch size [B]; `elapsed` [B], if there, is passed on.
+            inputs: of the processor, batch size [B]; `elapsed` [B], `state` [B, d] and `embodiment`
+                [B], if there, are passed on.
 
         Returns:
-            The context: `hidden` [B, L, D] float32, zero where padded, `mask` [B, L] bool,
-            `position_ids` [B, 3, L], `elapsed` [B] share of the episode that has passed.
+            The context: `hidden` [B, L, D] in the backbone's number format, zero where padded,
+            `mask` [B, L] bool, `position_ids` [B, 3, L], `elapsed` [B] share of the episode that
+            has passed, `state` and `embodiment` where there are any.
         """
-        return TensorDict(
+        context = TensorDict(
             {
-                "hidden": hidden_states(self.backbone, inputs).float(),
+                "hidden": hidden_states(self.backbone, inputs),
                 "mask": inputs["attention_mask"].bool(),
                 "position_ids": inputs["position_ids"],
                 "elapsed": inputs.get("elapsed", torch.zeros(len(inputs))),
             },
             batch_size=inputs.batch_size,
         )
+        for key in ("state", "embodiment"):
+            if key in inputs:
+                context[key] = inputs[key].to(context["hidden"].device)
+        return context
 
     def prepare(self, context: TensorDict) -> TensorDict:
         """The same context, ready for many calls of `velocity`, as denoising makes them.
@@ -97,7 +114,10 @@ class QwenVLA(nn.Module):
         if not self.expert_config.prefix:
             return context
         states = self.expert.shared_states(
-            context["hidden"].to(self.expert_dtype), context["mask"], context["position_ids"]
+            context["hidden"].to(self.expert_dtype),
+            context["mask"],
+            context["position_ids"],
+            context.get("state"),
         )
         return context.copy().set("shared", states)
 
@@ -121,6 +141,8 @@ class QwenVLA(nn.Module):
             y.masked_fill(~action_mask, 0.0),
             tau,
             context.get("shared"),
+            context.get("state"),
+            context.get("embodiment"),
         )
         return velocity.masked_fill(~action_mask, 0.0)
 
@@ -155,14 +177,16 @@ class QwenVLA(nn.Module):
         )
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
-        """Parameters by part; each is in exactly one."""
-        vision = list(self.backbone.model.visual.parameters())
-        in_vision = {id(parameter) for parameter in vision}
+        """Parameters by part; each is in exactly one. `lora` only if the backbone has adapters."""
+        adapters = adapters_of(self.backbone)
+        in_adapters = {id(parameter) for parameter in adapters}
+        vision = [p for p in self.backbone.model.visual.parameters() if id(p) not in in_adapters]
+        elsewhere = in_adapters | {id(parameter) for parameter in vision}
         biases = self.expert.last_biases()
         in_biases = {id(parameter) for parameter in biases}
-        return {
+        found = {
             "vision": vision,
-            "language": [p for p in self.backbone.parameters() if id(p) not in in_vision],
+            "language": [p for p in self.backbone.parameters() if id(p) not in elsewhere],
             "expert": [
                 *(p for p in self.expert.parameters() if id(p) not in in_biases),
                 self.exploration_log_std,
@@ -170,6 +194,7 @@ class QwenVLA(nn.Module):
             "expert_biases": biases,
             "value": list(self.value_head.parameters()),
         }
+        return found | {"lora": adapters} if adapters else found
 
     def save_pretrained(self, folder: str | Path, shard_bytes: int = SHARD_BYTES) -> None:
         """Write the checkpoint folder; a half-written one is never seen under this name.
@@ -192,3 +217,21 @@ class QwenVLA(nn.Module):
         from vlarl.model.checkpoint import load
 
         return load(folder_or_name)
+
+
+def _check_sizes(expert: ExpertConfig, contract: Contract, codecs: Sequence[ActionCodec]) -> None:
+    shape = (contract.tensor_horizon, contract.tensor_channels)
+    for name, other in (
+        ("expert", (expert.horizon, expert.channels)),
+        *(("codec", (codec.tensor_horizon, codec.channels)) for codec in codecs),
+    ):
+        if other != shape:
+            raise ValueError(f"{name} has action tensors {other}, the contract {shape}")
+    shown = contract.state_dim if contract.state_mode == "dit" else 0
+    if expert.state_dim != shown:
+        raise ValueError(f"expert has a state of {expert.state_dim}, the contract of {shown}")
+    counts = tuple(len(embodiment.channels) for embodiment in contract.embodiments)
+    if tuple(len(codec.stats.low) for codec in codecs) != counts:
+        raise ValueError(f"codecs are not of the {counts} channels of the contract's embodiments")
+    if expert.projection != "zero_pad" and expert.embodiments != counts:
+        raise ValueError(f"expert has embodiments {expert.embodiments}, the contract {counts}")

@@ -16,21 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.episodes import HELD_OUT
-from envservers.registry import make_suite
-from envservers.tabletop.expert import Expert, ExpertNoise
+from actors.experts import Expert, expert_of, make_demonstrated
+from envservers.tabletop import expert as tabletop
 from envservers.tabletop.scene import FINGER_HALF, OBJECTS
 from envservers.tabletop.suite import TabletopSuite
 from vlarl.config.schema import CollectConfig
 from vlarl.data.episode import Episode
 from vlarl.data.grounding import GroundingSet
 from vlarl.data.lerobot_writer import LeRobotWriter
+from vlarl.env_protocol import Suite
 from vlarl.errors import UserError
 from vlarl.types import EpisodeStart, TimeStep
 
 MAX_ATTEMPTS = 20
 """Attempts for each wanted episode after which collecting gives up."""
-_SUITES = ("tabletop",)
-_CLUMSY = ExpertNoise(waypoint_std=0.02, action_std=0.3)
+_CLUMSY = tabletop.ExpertNoise(waypoint_std=0.02, action_std=0.3)
 """Of the expert along whose episodes grounding scenes are taken."""
 HAND_POINTS = ("gripper", "spot below the gripper", "left finger", "right finger")
 """Without the fingers a policy cannot tell an open hand from a closed one, and grasps for ever."""
@@ -122,33 +122,6 @@ class EpisodeQuota:
         self._open[task] += 1
 
 
-def make_tabletop(
-    suite_name: str,
-    num_envs: int,
-    tasks: Sequence[str] = (),
-    image_size: int = 64,
-    max_steps: int = 0,
-    threads: int = 1,
-) -> TabletopSuite:
-    """A suite that has an expert.
-
-    Raises:
-        UserError: for a suite without one, an unknown task, or more environments than memory.
-    """
-    if suite_name not in _SUITES:
-        raise UserError(
-            f"suite {suite_name!r} has no scripted expert; suites that have: {', '.join(_SUITES)}"
-        )
-    options: dict[str, Any] = {"image_size": image_size, "threads": threads}
-    if tasks:
-        options["tasks"] = list(tasks)
-    if max_steps:
-        options["max_steps"] = max_steps
-    suite = make_suite(suite_name, num_envs, **options)
-    assert isinstance(suite, TabletopSuite)
-    return suite
-
-
 def collect(
     suite_name: str,
     out: str | Path,
@@ -162,12 +135,12 @@ def collect(
     """Run the expert and write its episodes to `out` as a LeRobot v3.0 dataset.
 
     Args:
-        suite_name: only `tabletop` has an expert.
+        suite_name: one that has an expert.
         out: folder that does not exist yet.
         config: how many episodes, how noisy.
         tasks: task names; empty means all.
         num_envs: episodes that run at once.
-        image_size: of both cameras, in pixels.
+        image_size: of all cameras, in pixels.
         threads: of physics and renderer.
         progress: called with episodes kept and wanted.
 
@@ -176,14 +149,8 @@ def collect(
             folder that exists, or an expert that fails.
     """
     slots = min(num_envs, config.episodes)
-    suite = make_tabletop(suite_name, slots, tasks, image_size, config.max_steps, threads=threads)
-    noise = ExpertNoise(
-        waypoint_std=config.waypoint_noise,
-        action_std=config.action_noise,
-        slowest_pace=config.slowest_pace,
-        clumsy_steps=config.clumsy_steps,
-    )
-    expert = Expert(suite, noise, config.seed)
+    suite = make_demonstrated(suite_name, slots, tasks, image_size, config.max_steps, threads)
+    expert = expert_of(suite, config)
     quota = EpisodeQuota(suite.spec.tasks, config.episodes, config.seed)
     kept = frames = successes = 0
     with LeRobotWriter(
@@ -208,7 +175,7 @@ def collect(
 
 
 def _expert_episodes(
-    suite: TabletopSuite, expert: Expert, quota: EpisodeQuota
+    suite: Suite, expert: Expert, quota: EpisodeQuota
 ) -> Iterator[tuple[Episode, bool]]:
     """Episodes as they end, with their success; refills slots until the quota gives none."""
     running: dict[int, _Recording] = {}
@@ -336,7 +303,7 @@ def _photograph_expert(
     ids = np.arange(suite.num_envs)
     starts = _random_starts(suite, random)
     suite.reset(ids, starts)
-    expert = Expert(suite, _CLUMSY, int(random.integers(HELD_OUT)))
+    expert = tabletop.Expert(suite, _CLUMSY, int(random.integers(HELD_OUT)))
     expert.reset(ids, starts)
     for step in range(EXPERT_STEPS):
         now = suite.step(ids, expert.act(ids)[:, None])

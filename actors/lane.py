@@ -20,6 +20,7 @@ from actors.episodes import EpisodeSource
 from vlarl import wire
 from vlarl.env_protocol import EnvClient
 from vlarl.errors import EnvServerDied, EnvServerError
+from vlarl.history import FrameMemory, PastFrames
 from vlarl.types import TimeStep
 
 
@@ -51,10 +52,16 @@ class Lane:
         source: where the next episodes come from.
         seed: of the exploration noise: a generator of its own keeps the noise independent of the
             order in which lanes are served.
+        past: past frames that the policy is shown; None: none.
     """
 
     def __init__(
-        self, client: EnvClient, streams: NDArray[np.int64], source: EpisodeSource, seed: list[int]
+        self,
+        client: EnvClient,
+        streams: NDArray[np.int64],
+        source: EpisodeSource,
+        seed: list[int],
+        past: PastFrames | None = None,
     ) -> None:
         self.client = client
         self.streams = streams
@@ -67,6 +74,7 @@ class Lane:
         self.finished: list[FinishedEpisode] = []
         self.control_steps = 0
         self._source = source
+        self._memory = None if past is None else FrameMemory(past, client.num_envs)
         self._observation: TimeStep | None = None
         self._actions: NDArray[np.float32] | None = None
 
@@ -75,6 +83,10 @@ class Lane:
         """What all slots show, in the order of their numbers."""
         assert self._observation is not None
         return self._observation
+
+    def history(self) -> NDArray[np.uint8] | None:
+        """Past frames of all slots, before what was answered last; None if nobody wants them."""
+        return None if self._memory is None else self._memory.frames()
 
     def begin_window(self) -> None:
         """Forget the last window's decisions; running episodes go on."""
@@ -92,7 +104,8 @@ class Lane:
         """Have every slot execute its chunk of `actions` [n, h, c]."""
         assert self.phase is Phase.READY
         self._actions = actions
-        self.client.submit_step(np.arange(self.client.num_envs), actions)
+        record = self._memory is not None
+        self.client.submit_step(np.arange(self.client.num_envs), actions, record)
         self.phase = Phase.STEPPING
 
     def receive(self) -> tuple[TimeStep, NDArray[np.float32], TimeStep] | None:
@@ -107,6 +120,10 @@ class Lane:
             return None
         assert self.phase is Phase.STEPPING
         assert self._actions is not None
+        if self._memory is not None:
+            assert answer.frames is not None
+            self._memory.advance(answer.env_ids, answer.frames)
+            answer = dataclasses.replace(answer, frames=None)
         before, actions = self.observation, self._actions
         self._observation, self._actions = answer, None
         self.control_steps += int(answer.executed.sum())
@@ -135,6 +152,7 @@ class Lane:
             "restarts": self.restarts,
             "environments": torch.empty(0, dtype=torch.uint8),
             "observation": [],
+            "memory": torch.empty(0, dtype=torch.uint8),
         }
         self.settle()
         blob = b"" if self.phase is Phase.IDLE else _snapshot(self.client)
@@ -142,6 +160,8 @@ class Lane:
             frames = wire.encode(wire.time_step_to_body(self.observation))
             state["environments"] = _as_tensor(blob)
             state["observation"] = [_as_tensor(bytes(frame)) for frame in frames]
+            if self._memory is not None:
+                state["memory"] = torch.from_numpy(self._memory.state())
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -153,6 +173,8 @@ class Lane:
             self.client.restore(state["environments"].numpy().tobytes())  # type: ignore[attr-defined]
             frames = [frame.numpy().tobytes() for frame in state["observation"]]
             self._observation = wire.time_step_from_body(wire.decode(frames))
+            if self._memory is not None:
+                self._memory.load_state(state["memory"].numpy())
             self.phase = Phase.READY
 
     def _submit_reset(self, slots: NDArray[np.int64]) -> None:
@@ -161,6 +183,8 @@ class Lane:
         self.phase = Phase.RESETTING
 
     def _take_reset(self, answer: TimeStep) -> None:
+        if self._memory is not None:
+            self._memory.reset(answer.env_ids, answer.images[self._memory.past.camera])
         whole = len(answer) == self.client.num_envs
         self._observation = answer if whole else replace_rows(self.observation, answer)
         self.phase = Phase.READY

@@ -21,6 +21,7 @@ from actors.rollout import Restart
 from envservers.client import wait_ready
 from vlarl.env_protocol import EnvClient
 from vlarl.errors import EnvServerError
+from vlarl.history import FrameMemory, PastFrames
 from vlarl.observations import Observations
 from vlarl.policy import Policy
 from vlarl.types import EpisodeStart, TimeStep
@@ -74,7 +75,11 @@ def play(
     for index, client in enumerate(clients):
         slots = range(first, first + client.num_envs)
         queues = [list(range(slot, len(starts), total)) for slot in slots]
-        players.append(_Player(index, client, queues, starts, record, restart, max_restarts))
+        players.append(
+            _Player(
+                index, client, queues, starts, record, restart, max_restarts, policy.past_frames
+            )
+        )
         first += client.num_envs
     for player in players:
         player.guarded(player.begin)
@@ -118,6 +123,7 @@ class _Player:
         record: int,
         restart: Restart | None,
         max_restarts: int,
+        past: PastFrames | None,
     ) -> None:
         self.client = client
         self._index = index
@@ -129,6 +135,7 @@ class _Player:
         self._starts = starts
         self._record = record
         self._playing: list[_Playing | None] = [None] * len(queues)
+        self._memory = None if past is None else FrameMemory(past, len(queues))
         self._observation: TimeStep | None = None
 
     @property
@@ -179,11 +186,13 @@ class _Player:
             noise[slot] = _noise(
                 self._starts[episode.index].seed, episode.decisions, policy.noise_shape
             )
-        seen = Observations.of(self._observation, self.client.spec.max_steps)
+        history = None if self._memory is None else self._memory.frames()
+        seen = Observations.of(self._observation, self.client.spec.max_steps, history)
         decisions = policy.act(seen, None, explore=False, noise=noise)
         slots = np.array([slot for slot, _ in playing])
         film = any(episode.index < self._record for _, episode in playing)
-        self.client.submit_step(slots, decisions.actions[slots], film)
+        record = film or self._memory is not None
+        self.client.submit_step(slots, decisions.actions[slots], record)
         self.phase = Phase.STEPPING
 
     def receive(self) -> None:
@@ -196,6 +205,7 @@ class _Player:
         else:
             self._observation = replace_rows(self._observation, answer)
         was_step, self.phase = self.phase is Phase.STEPPING, Phase.READY
+        self._remember(answer, was_step)
         if not was_step:
             return
         for row in range(len(answer)):
@@ -210,6 +220,16 @@ class _Player:
         """Leave no request unanswered."""
         while self.waiting:
             self.receive()
+
+    def _remember(self, answer: TimeStep, was_step: bool) -> None:
+        """Take the answer's frames into the history, if there is one."""
+        if self._memory is None:
+            return
+        if was_step:
+            assert answer.frames is not None
+            self._memory.advance(answer.env_ids, answer.frames)
+        else:
+            self._memory.reset(answer.env_ids, answer.images[self._memory.past.camera])
 
     def _take(self, answer: TimeStep, row: int) -> None:
         """What one slot's chunk came to."""

@@ -138,7 +138,7 @@ class RolloutCollector:
         first = 0
         for client in clients:
             streams = np.arange(first, first + client.num_envs)
-            self._lanes.append(Lane(client, streams, source, [*seed, first]))
+            self._lanes.append(Lane(client, streams, source, [*seed, first], policy.past_frames))
             first += client.num_envs
         self._policy = policy
         self._reward = reward
@@ -236,7 +236,10 @@ class RolloutCollector:
         started = time.perf_counter()
         seen = lane.observation
         decisions = self._policy.act(
-            Observations.of(seen, self._max_steps), lane.generator, explore=True, keep=self._keep
+            Observations.of(seen, self._max_steps, lane.history()),
+            lane.generator,
+            explore=True,
+            keep=self._keep,
         )
         self._tally.policy += time.perf_counter() - started
         n, time_index = len(seen), len(lane.window)
@@ -281,7 +284,8 @@ class RolloutCollector:
         next_value = torch.zeros(n)
         if last or (self._bootstrap_time_limit and after.truncated.any()):
             started = time.perf_counter()
-            values = self._policy.value(Observations.of(after, self._max_steps))
+            seen = Observations.of(after, self._max_steps, lane.history())
+            values = self._policy.value(seen)
             next_value = torch.as_tensor(values, dtype=torch.float32)
             self._tally.policy += time.perf_counter() - started
         row["reward"] = torch.from_numpy(self._rewards(before, actions, after))

@@ -184,7 +184,12 @@ def load_model(config: RunConfig, spec: EnvSpec, checkpoint: Path | None = None)
     # Environments that do not say what to do are told their own name.
     said = str(config.env.options.get("instruction") or spec.tasks[0])
     contract = new_contract(
-        spec.cameras, embodiment, pretrained, instructions=[said] if unnamed else ()
+        spec.cameras,
+        embodiment,
+        pretrained,
+        instructions=[said] if unnamed else (),
+        history=config.model.history,
+        history_hz=config.model.history_hz,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

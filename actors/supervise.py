@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from actors.collect import collect, make_grounding, make_tabletop
+from actors.collect import collect, make_grounding
 from actors.controller import Interrupt, last_checkpoint
 from actors.env_host import EnvAccess, EnvHost
 from actors.evaluation import EvaluationRequest, evaluate
+from actors.experts import ROBOTS, make_demonstrated, make_tabletop
 from actors.hand_demonstrations import hand_contract, open_hands
 from actors.rollout_worker import policy_of
 from envservers.registry import config_options, find_suite, make_suite
@@ -40,7 +41,7 @@ from vlarl.data.skipped import SkippedEpisodes, readable_actions, readable_state
 from vlarl.data.streaming import open_chunks
 from vlarl.errors import ConfigError, UserError
 from vlarl.model.device import resolved
-from vlarl.model.presets import build, channel_bounds_codec, tabletop_contract
+from vlarl.model.presets import build, channel_bounds_codec, robot_contract
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.start import configured, given_backbone, given_model
 from vlarl.progress import Progress
@@ -79,7 +80,7 @@ def supervise(config: RunConfig) -> dict[str, Any]:
             if model.contract.shows_state:
                 states = readable_states(data.reader, data.skipped)
                 model.processor.state = fit_state_codec(states)
-        dataset, hands = _chunks(config, data, model.contract.horizon), data.hands
+        dataset, hands = _chunks(config, data, model.contract), data.hands
         scenes = _grounding(config, interrupt)
         sees_now = checkpoint is None and config.supervised.localization.steps > 0
         if config.resume == "auto":
@@ -253,7 +254,14 @@ def _model(config: RunConfig, resumed: Path | None) -> tuple[QwenVLA, bool]:
     if config.supervised.data.eigengrasps:
         contract = hand_contract(config.supervised.data.path, pretrained)
     else:
-        contract = tabletop_contract(config.env.image_size, pretrained, _state(config))
+        contract = robot_contract(
+            ROBOTS.get(config.env.suite, ROBOTS["tabletop"]),
+            config.env.image_size,
+            pretrained,
+            _state(config),
+            config.model.history,
+            config.model.history_hz,
+        )
     torch.manual_seed(config.seed)
     codec = channel_bounds_codec(contract)
     built = build(config.model.preset, contract, codec, pretrained)
@@ -267,7 +275,7 @@ def _state(config: RunConfig) -> tuple[str, int]:
         return mode, 0
     if path:
         return mode, LeRobotReader(path).state_dim
-    suite = make_tabletop(config.env.suite, 1)
+    suite = make_demonstrated(config.env.suite, 1)
     dimension = suite.spec.state_dim
     suite.close()
     return mode, dimension
@@ -277,9 +285,9 @@ def _skipped(config: RunConfig, reader: LeRobotReader) -> SkippedEpisodes:
     return SkippedEpisodes(reader.path, len(reader), config.supervised.data.skip_limit)
 
 
-def _chunks(config: RunConfig, data: _Data, horizon: int) -> ChunkSource:
+def _chunks(config: RunConfig, data: _Data, contract: Contract) -> ChunkSource:
     memory = int(1e9 * config.supervised.data.memory_gigabytes)
-    seen = open_chunks(data.reader, horizon, memory, data.skipped)
+    seen = open_chunks(data.reader, contract.horizon, memory, data.skipped, contract.past_frames)
     return seen if data.hands is None else HandSource(seen, data.hands)
 
 
@@ -294,7 +302,8 @@ def _check_suite(config: RunConfig, contract: Contract) -> None:
     find_suite(config.env.suite)
     settings, env = config.supervised, config.env
     if not settings.data.path or settings.data.grounding_images:
-        make_tabletop(env.suite, 1).close()
+        make = make_tabletop if settings.data.grounding_images else make_demonstrated
+        make(env.suite, 1).close()
     elif not settings.eval_every or env.mode == "connect":
         return
     suite = make_suite(env.suite, 1, **config_options(env))

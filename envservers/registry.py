@@ -47,6 +47,9 @@ SUITES = {
     "tabletop": SuiteEntry(
         "envservers.tabletop.suite", "TabletopSuite", 60 * _MEBIBYTE, 64 * _KIBIBYTE, 160
     ),
+    "navigation": SuiteEntry(
+        "envservers.navigation.suite", "NavigationSuite", 60 * _MEBIBYTE, 64 * _KIBIBYTE, 160
+    ),
     "counting": SuiteEntry(
         "envservers.counting", "CountingSuite", 30 * _MEBIBYTE, 16 * _KIBIBYTE, 64
     ),
@@ -55,7 +58,7 @@ SUITES = {
 
 
 def find_suite(name: str) -> SuiteEntry:
-    """The table's entry of `tabletop`, `counting` or `gym:ID`.
+    """The table's entry of `tabletop`, `navigation`, `counting` or `gym:ID`.
 
     Raises:
         UserError: for any other name.
@@ -74,7 +77,7 @@ def make_suite(name: str, num_envs: int, /, **options: Any) -> Suite:
     """Build a suite of `num_envs` environments.
 
     Args:
-        name: `tabletop`, `counting` or `gym:ID` (any registered Gymnasium environment).
+        name: of the table, or `gym:ID` (any registered Gymnasium environment).
         num_envs: environments, at least 1.
         **options: keyword arguments of the suite's constructor; `threads` is dropped for a suite
             that does not take it, any other unknown one is an error.

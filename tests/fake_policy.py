@@ -14,6 +14,7 @@ class FakePolicy:
     """Acts on the counting suite; `calls` records what it was shown, one entry a call."""
 
     noise_shape = (8, 4)
+    past_frames = None
 
     def __init__(self):
         self.calls = []

@@ -7,7 +7,7 @@ from envservers.client import spawn_server
 from vlarl.types import EpisodeStart
 
 
-@pytest.mark.parametrize("suite", ["counting", "tabletop"])
+@pytest.mark.parametrize("suite", ["counting", "tabletop", "navigation"])
 def test_no_heavy_module_in_a_running_server(suite):
     client = spawn_server(suite, 2)
     try:

@@ -26,7 +26,8 @@ FORBIDDEN = {
 }
 LIGHT = {
     "vlarl", "vlarl.types", "vlarl.env_protocol", "vlarl.errors", "vlarl.wire", "vlarl.prompt",
-    "vlarl.embodiment", "vlarl.action_space", "vlarl.config", "vlarl.config.schema",
+    "vlarl.embodiment", "vlarl.action_space", "vlarl.waypoints", "vlarl.config",
+    "vlarl.config.schema",
 }  # fmt: skip
 """What `envservers` may import of `vlarl`: numpy and nothing heavier."""
 

@@ -13,19 +13,20 @@ from vlarl.data.samples import BatchSampler, ChunkDataset
 from vlarl.data.skipped import SkippedEpisodes, readable_actions
 from vlarl.data.streaming import StreamingChunks, as_is
 from vlarl.errors import UserError
+from vlarl.history import PastFrames
 
 HORIZON = 4
 DATA = "data/chunk-000/file-000.parquet"
 
 
-def in_memory(path, limit=0.0):
+def in_memory(path, limit=0.0, past=None):
     reader = LeRobotReader(path)
-    return ChunkDataset.read(reader, HORIZON, SkippedEpisodes(path, len(reader), limit))
+    return ChunkDataset.read(reader, HORIZON, past, SkippedEpisodes(path, len(reader), limit))
 
 
-def streaming(path, cache_bytes=10**6, limit=0.0):
+def streaming(path, cache_bytes=10**6, limit=0.0, past=None):
     reader = LeRobotReader(path, cache_bytes)
-    return StreamingChunks(reader, HORIZON, SkippedEpisodes(path, len(reader), limit))
+    return StreamingChunks(reader, HORIZON, SkippedEpisodes(path, len(reader), limit), past)
 
 
 def assert_same(one, other):
@@ -57,6 +58,20 @@ def test_batches_are_those_of_memory(tmp_path, write, settings):
     for step in (0, 5, 1):
         frames = sampler.indices(step)
         assert_same(one.chunks(frames), other.chunks(frames))
+
+
+@pytest.mark.parametrize("settings", [{}, {"video": "h264"}])
+def test_histories_are_those_of_memory_and_end_at_the_first_frame(tmp_path, settings):
+    path = write_v30(tmp_path / "data", make_episodes(), **settings)
+    past = PastFrames(LeRobotReader(path).cameras[0].name, (4, 2))
+    one, other = in_memory(path, past=past), streaming(path, past=past)
+    frames = np.array([14, 5, 12, 0, 56])
+    expected, found = (each.chunks(frames).observations.history for each in (one, other))
+    assert found.shape[:2] == (5, 2)
+    assert np.array_equal(found, expected)
+    images = other.chunks(np.arange(len(other))).observations.images[past.camera]
+    # Episodes begin at frames 0, 12, 21, 36 and 46.
+    assert np.array_equal(found, images[[[12, 12], [1, 3], [12, 12], [0, 0], [52, 54]]])
 
 
 def test_padding_is_what_lies_beyond_the_end(tmp_path):

@@ -11,6 +11,7 @@ from typing import Any
 
 from vlarl.embodiment import MAX_CHANNELS, Embodiment, embodiment_name
 from vlarl.errors import CheckpointError
+from vlarl.history import PastFrames
 from vlarl.prompt import PROMPT_VERSION
 from vlarl.types import CameraSpec, EnvSpec
 
@@ -40,6 +41,10 @@ class Contract:
     """`d`: numbers of a state that is shown; 0 with `state_mode` none."""
     further_embodiments: tuple[Embodiment, ...] = ()
     """What the model drives beside `embodiment`: with the same cameras and a horizon of its own."""
+    history: int = 0
+    """Frames of the first camera before the present one, shown as a video."""
+    history_hz: float = 2.0
+    """Their rate; that of navigation videos in section 3.2.4."""
 
     def __post_init__(self) -> None:
         if not self.cameras:
@@ -60,6 +65,24 @@ class Contract:
                 f"state_dim {self.state_dim} does not go with state_mode {self.state_mode!r}: it "
                 "is 0 with none, above 0 else"
             )
+        if self.history < 0:
+            raise ValueError(f"history {self.history} must be at least 0")
+        for embodiment in self.embodiments if self.history else ():
+            if not 0 < self.history_hz <= embodiment.control_hz:
+                raise ValueError(
+                    f"history_hz {self.history_hz:g} must be above 0 and at most the control "
+                    f"frequency, {embodiment.control_hz:g} Hz: no frames come faster"
+                )
+            if embodiment.control_hz != self.embodiment.control_hz:
+                raise ValueError("a history needs embodiments of one control frequency")
+
+    @property
+    def past_frames(self) -> PastFrames | None:
+        """Which past frames an observation comes with; None: none."""
+        if not self.history:
+            return None
+        control_hz = self.embodiment.control_hz
+        return PastFrames.at(self.cameras[0].name, self.history, self.history_hz, control_hz)
 
     def _check_further(self) -> None:
         for embodiment in self.further_embodiments:
@@ -147,6 +170,11 @@ class Contract:
     def _camera_problems(self, spec: EnvSpec) -> list[str]:
         offered = {camera.name: camera for camera in spec.cameras}
         problems = []
+        if self.history and spec.cameras[0].name != self.cameras[0].name:
+            problems.append(
+                f"history: the checkpoint is shown past frames of camera {self.cameras[0].name!r}, "
+                f"the environment returns those of {spec.cameras[0].name!r}"
+            )
         for camera in self.cameras:
             found = offered.get(camera.name)
             if found is None:

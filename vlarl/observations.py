@@ -25,12 +25,19 @@ class Observations:
     """[n, d] proprioception, SI units; unused by a model that is shown none."""
     embodiment: NDArray[np.int64] | None = None
     """[n] places in `Contract.embodiments`; None: all are of the first."""
+    history: NDArray[np.uint8] | None = None
+    """[n, frames, height, width, 3] past frames of the first camera, oldest first, for a model that
+    is shown any; None: the episodes have just begun, so that there are none."""
 
     def __len__(self) -> int:
         return len(self.instructions)
 
     @staticmethod
-    def of(seen: TimeStep, max_steps: int) -> Observations:
+    def of(
+        seen: TimeStep, max_steps: int, history: NDArray[np.uint8] | None = None
+    ) -> Observations:
         """Of environments whose episodes have `max_steps` control steps."""
         elapsed = seen.step.astype(np.float32) / np.float32(max_steps)
-        return Observations(seen.images, seen.instruction, elapsed, state=seen.state)
+        return Observations(
+            seen.images, seen.instruction, elapsed, state=seen.state, history=history
+        )

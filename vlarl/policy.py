@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from vlarl.codec import ActionCodec
 from vlarl.config.schema import SamplingConfig
+from vlarl.contract import Contract
+from vlarl.history import PastFrames
 from vlarl.model.device import CPU, on
 from vlarl.model.graphs import VelocityGraphs
 from vlarl.observations import Observations
@@ -28,6 +30,7 @@ class PolicyModel(Protocol):
     """What acting and learning need of a model; `QwenVLA` is one."""
 
     codec: ActionCodec
+    contract: Contract
     further_codecs: tuple[ActionCodec, ...]
     processor: Any
     exploration_log_std: nn.Parameter
@@ -100,6 +103,11 @@ class Policy:
     def noise_shape(self) -> tuple[int, int]:
         """`H, K` of one action tensor."""
         return self._model.codec.tensor_horizon, self._model.codec.channels
+
+    @property
+    def past_frames(self) -> PastFrames | None:
+        """Which past frames observations must come with; None: none."""
+        return self._model.contract.past_frames
 
     @torch.no_grad()
     def act(

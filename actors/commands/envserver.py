@@ -65,7 +65,8 @@ COMMAND = Command(
     arguments=("SUITE",),
     settings=SETTINGS,
     details=(
-        "Serves environments of SUITE (tabletop, counting or gym:ID) until it is interrupted.\n"
+        "Serves environments of SUITE (tabletop, navigation, counting or gym:ID) until it is\n"
+        "interrupted.\n"
         "There is no authentication: bind to a private network."
     ),
     example="vlarl envserver tabletop num_envs=32 bind=tcp://10.0.0.5:5555",

@@ -16,8 +16,9 @@ import numpy as np
 from mujoco.batch import Batch
 from numpy.typing import NDArray
 
+from envservers.raycaster import project
 from envservers.tabletop.control import ACTION_HIGH, ACTION_LOW, ArmControl, yaw_of
-from envservers.tabletop.renderer import CAMERAS, FIELD_OF_VIEW, Renderer, project
+from envservers.tabletop.renderer import CAMERAS, FIELD_OF_VIEW, Renderer
 from envservers.tabletop.sampling import geom_color_keys, sample_scene
 from envservers.tabletop.scene import (
     FINGER_OPEN,
@@ -252,7 +253,7 @@ class TabletopSuite:
     def point_pixels(
         self, points: NDArray[np.float64], env_ids: NDArray[np.int64], camera: str
     ) -> NDArray[np.float64]:
-        """[n, k, 2] image coordinates of world points [n, k, 3]; see `renderer.project`."""
+        """[n, k, 2] image coordinates of world points [n, k, 3]; see `raycaster.project`."""
         pose = self.renderer.camera_pose(np.asarray(env_ids), camera)
         return project(points, pose, FIELD_OF_VIEW[camera])
 

@@ -16,7 +16,7 @@ class EnvConfig:
     """Where episodes come from."""
 
     suite: str = "tabletop"
-    """`tabletop`, `counting`, or `gym:ID` for any Gymnasium environment with images."""
+    """`tabletop`, `navigation`, `counting`, or `gym:ID`: any Gymnasium environment with images."""
     tasks: tuple[str, ...] = ()
     """Task names; empty means every task of the suite."""
     servers: int = 2
@@ -76,7 +76,9 @@ class SamplingConfig:
 
     denoising_steps: int = 4
     execute_steps: int = 8
-    """`H_exec`: control steps executed of each chunk before the next observation."""
+    """`H_exec`: control steps executed of each chunk before the next observation. Fewer than are
+    predicted make a sliding window: the rest of the chunk is predicted anew from what is seen then.
+    So are waypoints executed (paper section 5.1.3)."""
     rollout_temperature: float = 1.0
     """Of the exploration noise, and of the noise that denoising starts from."""
     rollout_start_temperature: float | None = None
@@ -303,6 +305,11 @@ class ModelConfig:
     """How a new model is shown the robot's state (paper section 5.2.4): `none`, `vlm_prompt` (256
     bins for each dimension, in the prompt) or `dit` (one token of the action expert)."""
     init: InitConfig = field(default_factory=InitConfig)
+    history: int = 0
+    """Past frames of the first camera that a new model is shown, as a video; an even number. A
+    checkpoint has its own."""
+    history_hz: float = 2.0
+    """Their rate; navigation videos have 2 Hz (paper section 3.2.4)."""
     dtype: str = "auto"
     """Number format of the weights: `float32`, `bfloat16`, or `auto`: as the checkpoint has them,
     new ones in float32."""

@@ -128,16 +128,18 @@ def _run(config: RunConfig) -> Iterator[Problem]:
     yield from _at_least(config, 0, ["seed"])
     yield from _at_least(config, 1, ["checkpoint_every", "keep_checkpoints"])
     init = ["model.init.backbone", "model.init.expert"]
+    history = ["model.history", "model.history_hz"]
     if config.model.checkpoint:
-        unused = ["model.preset", "model.backbone", "model.state", *init]
+        unused = ["model.preset", "model.backbone", "model.state", *init, *history]
         yield from _without_effect(config, unused, "model.checkpoint")
     if config.model.init.expert and not config.model.init.backbone:
         remedy = f"Name a checkpoint: {init[0]}=..."
         yield Problem(init[0], "is missing beside model.init.expert", remedy)
     if config.model.init.backbone:
-        yield from _without_effect(config, ["model.backbone"], "model.init")
+        yield from _without_effect(config, ["model.backbone", *history], "model.init")
     if config.model.init.expert:
         yield from _without_effect(config, ["model.preset"], "model.init.expert")
+    yield from _history(config)
     yield from _choice(config, "model.state", STATE_MODES)
     if config.model.init.backbone or config.model.init.expert:
         yield from _without_effect(config, ["model.state"], "model.init, which decides it")
@@ -161,6 +163,17 @@ def _run(config: RunConfig) -> Iterator[Problem]:
     yield from _held_out(config)
     for section in _UNUSED.get(config.stage, ()):
         yield from _sections_without_effect(config, section, f"stage={config.stage}")
+
+
+def _history(config: RunConfig) -> Iterator[Problem]:
+    """Past frames: a video's patches hold two of them."""
+    yield from _at_least(config, 0, ["model.history"])
+    yield from _above_zero(config, ["model.history_hz"])
+    frames = config.model.history
+    if frames % 2:
+        yield Problem("model.history", "is odd: frames go in pairs", f"Use {frames + 1}.")
+    if not frames:
+        yield from _without_effect(config, ["model.history_hz"], "model.history=0")
 
 
 def _held_out(config: RunConfig) -> Iterator[Problem]:

@@ -117,22 +117,24 @@ class LeRobotReader:
         Raises:
             UserError: as `episode`.
         """
-        row, images = self.episodes[index], {}
-        for camera in self.cameras:
-            pixels = self.pixels(row, camera, row.length)
-            found = np.empty((len(frames), camera.height, camera.width, 3), np.uint8)
-            for place, frame in enumerate(frames):
-                try:
-                    found[place] = pixels(frame)
-                except UserError:
-                    raise
-                except ValueError as error:
-                    raise UserError(
-                        f"{self.file_of(row, camera)}: episode {row.index}, image {frame} of "
-                        f"{camera.name} {error}"
-                    ) from error
-            images[camera.name] = found
-        return images
+        return {camera.name: self.view(index, camera, frames) for camera in self.cameras}
+
+    def view(self, index: int, camera: CameraSpec, frames: Sequence[int]) -> NDArray[np.uint8]:
+        """[n, height, width, 3] what one camera saw, as `images`."""
+        row = self.episodes[index]
+        pixels = self.pixels(row, camera, row.length)
+        found = np.empty((len(frames), camera.height, camera.width, 3), np.uint8)
+        for place, frame in enumerate(frames):
+            try:
+                found[place] = pixels(frame)
+            except UserError:
+                raise
+            except ValueError as error:
+                raise UserError(
+                    f"{self.file_of(row, camera)}: episode {row.index}, image {frame} of "
+                    f"{camera.name} {error}"
+                ) from error
+        return found
 
     def states(self) -> NDArray[np.float32]:
         """[M, d] every state of the dataset, in the order of episodes.

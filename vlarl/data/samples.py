@@ -17,6 +17,7 @@ from vlarl.data.episode import Episode
 from vlarl.data.lerobot_reader import LeRobotReader
 from vlarl.data.skipped import SkippedEpisodes
 from vlarl.errors import UserError
+from vlarl.history import PastFrames
 from vlarl.observations import Observations
 
 
@@ -59,8 +60,10 @@ class ChunkDataset:
         instructions: [F] index into `sentences`.
     """
 
-    def __init__(self, episodes: Iterable[Episode], horizon: int) -> None:
-        """Take in `episodes` one by one; `horizon` is `H`.
+    def __init__(
+        self, episodes: Iterable[Episode], horizon: int, past: PastFrames | None = None
+    ) -> None:
+        """Take in `episodes` one by one; `horizon` is `H`, `past` what observations come with.
 
         Raises:
             ValueError: if there are no episodes.
@@ -80,10 +83,15 @@ class ChunkDataset:
         places = [self.sentences.index(episode.instruction) for episode in kept]
         self.instructions = np.repeat(places, lengths)
         self._end = np.repeat(lengths.cumsum(), lengths)
+        self._first = self._end - np.repeat(lengths, lengths)
+        self._past = past
 
     @staticmethod
     def read(
-        reader: LeRobotReader, horizon: int, skipped: SkippedEpisodes | None = None
+        reader: LeRobotReader,
+        horizon: int,
+        past: PastFrames | None = None,
+        skipped: SkippedEpisodes | None = None,
     ) -> ChunkDataset:
         """All episodes of a dataset folder that can be read; the others are noted in `skipped`.
 
@@ -100,7 +108,7 @@ class ChunkDataset:
                         raise
                     skipped.add(row.index, error)
 
-        return ChunkDataset(readable(), horizon)
+        return ChunkDataset(readable(), horizon, past)
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -113,11 +121,19 @@ class ChunkDataset:
             Observations(
                 {name: images[frames] for name, images in self.images.items()},
                 tuple(self.sentences[i] for i in self.instructions[frames]),
+                history=self._history(frames),
                 state=self.states[frames],
             ),
             self.actions[np.minimum(steps, end - 1)],
             action_is_pad=steps >= end,
         )
+
+    def _history(self, frames: NDArray[np.int64]) -> NDArray[np.uint8] | None:
+        """[B, n, height, width, 3] past frames of the same episodes."""
+        past = self._past
+        if past is None:
+            return None
+        return self.images[past.camera][past.before(frames, self._first[frames])]
 
 
 def refuse_short(reader: LeRobotReader, horizon: int) -> None:

@@ -17,6 +17,7 @@ from vlarl.data.lerobot_reader import LeRobotReader
 from vlarl.data.samples import ChunkBatch, ChunkDataset, ChunkSource
 from vlarl.data.skipped import SkippedEpisodes
 from vlarl.errors import UserError
+from vlarl.history import PastFrames
 from vlarl.observations import Observations
 
 Batch = TypeVar("Batch")
@@ -37,9 +38,16 @@ class StreamingChunks:
         skipped: corrupt episodes met so far in this process.
     """
 
-    def __init__(self, reader: LeRobotReader, horizon: int, skipped: SkippedEpisodes) -> None:
-        """`horizon` is `H`; nothing is read yet."""
+    def __init__(
+        self,
+        reader: LeRobotReader,
+        horizon: int,
+        skipped: SkippedEpisodes,
+        past: PastFrames | None = None,
+    ) -> None:
+        """`horizon` is `H`, `past` the frames of a history; nothing is read yet."""
         self.reader, self.horizon, self.skipped = reader, horizon, skipped
+        self._past = past
         self.sentences = tuple(dict.fromkeys(row.instruction for row in reader.episodes))
         self._starts = np.cumsum([0, *(row.length for row in reader.episodes)])
 
@@ -89,14 +97,27 @@ class StreamingChunks:
                 self.reader.images(episode, offsets.tolist()),
                 (row.instruction,) * len(offsets),
                 state=numbers.state[offsets],
+                history=self._history(episode, offsets),
             ),
             numbers.action[np.minimum(steps, row.length - 1)],
             action_is_pad=steps >= row.length,
         )
 
+    def _history(self, episode: int, offsets: NDArray[np.int64]) -> NDArray[np.uint8] | None:
+        if self._past is None:
+            return None
+        wanted = self._past.before(offsets, np.zeros_like(offsets))
+        frames, places = np.unique(wanted, return_inverse=True)
+        (camera,) = (each for each in self.reader.cameras if each.name == self._past.camera)
+        return self.reader.view(episode, camera, frames.tolist())[places.reshape(wanted.shape)]
+
 
 def open_chunks(
-    reader: LeRobotReader, horizon: int, memory_bytes: int, skipped: SkippedEpisodes
+    reader: LeRobotReader,
+    horizon: int,
+    memory_bytes: int,
+    skipped: SkippedEpisodes,
+    past: PastFrames | None = None,
 ) -> ChunkSource:
     """All of a dataset decoded in memory if it fits there, else what reads it as it goes.
 
@@ -104,8 +125,8 @@ def open_chunks(
         UserError: if too many episodes are corrupt.
     """
     if reader.meta.decoded_bytes <= memory_bytes:
-        return ChunkDataset.read(reader, horizon, skipped)
-    return StreamingChunks(LeRobotReader(reader.path, memory_bytes), horizon, skipped)
+        return ChunkDataset.read(reader, horizon, past, skipped)
+    return StreamingChunks(LeRobotReader(reader.path, memory_bytes), horizon, skipped, past)
 
 
 def _joined(parts: Sequence[ChunkBatch], order: NDArray[np.int64]) -> ChunkBatch:
@@ -117,6 +138,9 @@ def _joined(parts: Sequence[ChunkBatch], order: NDArray[np.int64]) -> ChunkBatch
             {name: _rows([each.images[name] for each in seen], order) for name in names},
             tuple(sentences[place] for place in order),
             state=_rows([each.state for each in seen], order),
+            history=None
+            if seen[0].history is None
+            else _rows([each.history for each in seen], order),
         ),
         _rows([part.actions for part in parts], order),
         action_is_pad=_rows([part.action_is_pad for part in parts], order),

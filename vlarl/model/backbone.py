@@ -32,7 +32,7 @@ from transformers.vision_utils import (
     get_vision_position_ids,
 )
 
-_FED = ("input_ids", "attention_mask", "position_ids", "mm_token_type_ids", "pixel_values")
+_FED = ("input_ids", "attention_mask", "position_ids", "mm_token_type_ids")
 _REMEMBERED_LAYOUTS = 32
 """Each is a few numbers for every patch of a batch."""
 
@@ -180,6 +180,31 @@ def view_tokens(
     return list(tokens.split([t * h * w // merged for t, h, w in grids], dim=1))
 
 
+def pictures(inputs: TensorDict) -> tuple[Tensor, Tensor]:
+    """Patches and grids [pictures, 3] of all images, then of all videos, for one run of the tower.
+
+    A video counts as one picture for each of its temporal patches: the tower attends within these
+    alone, so that histories and images of one size make one batch.
+    """
+    pixels, grids = inputs["pixel_values"].flatten(0, 1), inputs["image_grid_thw"].flatten(0, 1)
+    if "video_grid_thw" not in inputs:
+        return pixels, grids
+    videos = inputs["video_grid_thw"].flatten(0, 1)
+    frames = videos.repeat_interleave(videos[:, 0], dim=0)
+    frames[:, 0] = 1
+    films = inputs["pixel_values_videos"].flatten(0, 1)
+    return torch.cat([pixels, films]), torch.cat([grids, frames])
+
+
+def _by_modality(tokens: Tensor, kinds: Tensor) -> dict[str, BaseModelOutputWithPooling]:
+    """The tower's `tokens` of `pictures`, apart as the language model takes them: by `kinds`."""
+    images, videos = tokens.split([int((kinds == kind).sum()) for kind in (1, 2)])
+    seen = {"image": BaseModelOutputWithPooling(pooler_output=(images,))}
+    if len(videos):
+        seen["video"] = BaseModelOutputWithPooling(pooler_output=(videos,))
+    return seen
+
+
 def hidden_states(backbone: Qwen3_5ForConditionalGeneration, inputs: TensorDict) -> Tensor:
     """[B, L, D] final-normed hidden states of the processor's `inputs`, zero where padded.
 
@@ -187,17 +212,19 @@ def hidden_states(backbone: Qwen3_5ForConditionalGeneration, inputs: TensorDict)
     model is called, so that no language head runs, and positions are always given: a cached rotary
     offset on the module would go stale.
     """
-    layout = vision_layout(backbone, inputs["image_grid_thw"].flatten(0, 1))
-    ids, seen, positions, kinds, pixels = (inputs[key].to(backbone.device) for key in _FED)
-    vision = backbone.model.visual(pixels.flatten(0, 1), **layout)
+    ids, seen, positions, kinds = (inputs[key].to(backbone.device) for key in _FED)
+    shown = None
+    if "pixel_values" in inputs:
+        pixels, grids = pictures(inputs)
+        layout = vision_layout(backbone, grids)
+        vision = backbone.model.visual(pixels.to(backbone.device), **layout)
+        shown = _by_modality(vision.pooler_output, inputs["mm_token_type_ids"])
     output = backbone.model(
         input_ids=ids,
         attention_mask=seen,
         position_ids=positions.transpose(0, 1),
         mm_token_type_ids=kinds,
-        mm_encoder_outputs={
-            "image": BaseModelOutputWithPooling(pooler_output=(vision.pooler_output,))
-        },
+        mm_encoder_outputs=shown,
         use_cache=False,
     )
     return output.last_hidden_state * seen.unsqueeze(-1).to(output.last_hidden_state.dtype)

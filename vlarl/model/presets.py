@@ -175,35 +175,42 @@ def new_contract(
     instructions: Sequence[str] = (),
     state: tuple[str, int] = ("none", 0),
     further_embodiments: Sequence[Embodiment] = (),
+    history: int = 0,
+    history_hz: float = 2.0,
 ) -> Contract:
     """What a new model for these cameras and this robot expects, with room for its prompt.
 
     `instructions` are some that it must have room for; without any, room for a short sentence.
-    `state` is the contract's mode and dimension.
+    `state` is the contract's mode and dimension. A `history` of so many frames makes the prompt
+    longer: by the tokens of an image, and those of a timestamp, for every two frames.
 
     Raises:
-        ConfigError: for a camera without view tags, or a size without a patch grid.
+        ConfigError: for a camera without view tags, a size without a patch grid, or a history that
+            the camera or the patches are too slow for.
     """
     robots = (embodiment, *further_embodiments)
-    contract = Contract(
-        cameras=cameras,
-        horizon=embodiment.horizon,
-        embodiment=embodiment,
-        further_embodiments=robots[1:],
-        tensor_horizon=tensor_horizon or max(16, *(robot.horizon for robot in robots)),
-        state_mode=state[0],
-        state_dim=state[1],
-    )
     origin = "tiny" if pretrained is None else "backbone"
     try:
+        contract = Contract(
+            cameras=cameras,
+            horizon=embodiment.horizon,
+            embodiment=embodiment,
+            further_embodiments=robots[1:],
+            tensor_horizon=tensor_horizon or max(16, *(robot.horizon for robot in robots)),
+            state_mode=state[0],
+            state_dim=state[1],
+            history=history,
+            history_hz=history_hz,
+        )
         if pretrained is None:
             processor = Processor(load_tiny_tokenizer(), contract)
         else:
             processor = Processor(pretrained.tokenizer, contract, pretrained.layout)
     except ValueError as error:
-        raise ConfigError(
-            f"cameras: {error}. Try env.image_size=64, or other images in the dataset"
-        ) from error
+        remedy = "env.image_size=64, or other images in the dataset"
+        if "history" in str(error):
+            remedy = "model.history=0"
+        raise ConfigError(f"cameras: {error}. Try {remedy}") from error
     room = TEXT_TOKENS
     for robot in robots:
         images, text = processor.tokens_of(prompt(robot, "go", robot.horizon))
@@ -233,9 +240,30 @@ def tabletop_contract(
     state: tuple[str, int] = ("none", 0),
 ) -> Contract:
     """What a policy for the `tabletop` suite expects: two cameras and the `tabletop_arm`."""
-    embodiment = load_embodiment("tabletop_arm")
+    return robot_contract("tabletop_arm", image_size, pretrained, state)
+
+
+def robot_contract(
+    robot: str,
+    image_size: int,
+    pretrained: Pretrained | None = None,
+    state: tuple[str, int] = ("none", 0),
+    history: int = 0,
+    history_hz: float = 2.0,
+) -> Contract:
+    """Of a new model for an embodiment, all of whose cameras have square images of this size."""
+    embodiment = load_embodiment(robot)
     cameras = tuple(CameraSpec(name, image_size, image_size) for name in embodiment.cameras)
-    return new_contract(cameras, embodiment, pretrained, embodiment.horizon, state=state)
+    horizon = embodiment.horizon
+    return new_contract(
+        cameras,
+        embodiment,
+        pretrained,
+        horizon,
+        state=state,
+        history=history,
+        history_hz=history_hz,
+    )
 
 
 def channel_bounds_codec(contract: Contract, place: int = 0) -> ActionCodec:

@@ -1,15 +1,18 @@
 """Images and sentences -> the backbone's input tensors. No weights, no randomness.
 
 One layout for training, rollout, evaluation and serving: the contract's cameras in their order,
-each in its view tags, then the prompt, in a minimal chat template. Batches have a fixed length
+each in its view tags, then the prompt, in a minimal chat template. A history is a video before the
+first camera's present image, laid out as transformers does for Qwen3.5: a timestamp before each
+pair of frames. Questions about images are asked without one. Batches have a fixed length
 (`contract.prompt_tokens`), padded on the right, so that any of them can be stacked. Images must
 have the contract's size; nothing is resized here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 import torch
@@ -26,6 +29,8 @@ from vlarl.state import BINS, StateCodec
 from vlarl.types import VIEWS
 
 IGNORED_LABEL = -100
+_TEXT, _IMAGE, _VIDEO = 0, 1, 2
+"""`mm_token_type_ids`, as transformers numbers them."""
 _REMEMBERED_PROMPTS = 4096
 
 
@@ -73,13 +78,36 @@ class PatchLayout:
             batch, rows // merge, merge, size, columns // merge, merge, size, 3
         ).permute(0, 1, 4, 2, 5, 7, 3, 6)
         shape = blocks.shape
-        mean, std = (
-            torch.tensor(each)[:, None, None] for each in (self.image_mean, self.image_std)
+        repeated = (
+            self._normal(blocks, 2)
+            .unsqueeze(6)
+            .expand(*shape[:6], self.temporal_patch_size, *shape[6:])
         )
-        # Moved about as single bytes, which is a quarter of the work.
-        blocks = blocks.contiguous().float().mul_(1.0 / (255.0 * std)).sub_(mean / std)
-        repeated = blocks.unsqueeze(6).expand(*shape[:6], self.temporal_patch_size, *shape[6:])
         return repeated.reshape(batch, rows * columns, -1)
+
+    def patchify_video(self, frames: Tensor) -> Tensor:
+        """uint8 [B, n, h, w, 3] -> float32 [B, t * rows * columns, patch_dim], `t` pairs of frames.
+
+        Pairs are `temporal_patch_size` consecutive frames, of which `n` must be a multiple. Equals
+        transformers' `Qwen3VLVideoProcessor`.
+        """
+        batch, count, height, width, _ = frames.shape
+        _, rows, columns = self.grid(height, width)
+        size, merge, together = self.patch_size, self.merge_size, self.temporal_patch_size
+        pairs = count // together
+        shape = (rows // merge, merge, size, columns // merge, merge, size, 3)
+        blocks = frames.view(batch, pairs, together, *shape)
+        ordered = self._normal(blocks.permute(0, 1, 3, 6, 4, 7, 9, 2, 5, 8), 3)
+        return ordered.reshape(batch, pairs * rows * columns, -1)
+
+    def _normal(self, blocks: Tensor, trailing: int) -> Tensor:
+        """uint8 -> float32 by the channels' mean and deviation, `trailing` dimensions after them.
+
+        Blocks come as they are to lie: moved about as single bytes, which is a quarter of the work.
+        """
+        shape = (3, *[1] * trailing)
+        mean, std = (torch.tensor(each).view(shape) for each in (self.image_mean, self.image_std))
+        return blocks.contiguous().float().mul_(1.0 / (255.0 * std)).sub_(mean / std)
 
 
 @dataclass(frozen=True)
@@ -103,7 +131,11 @@ class Processor:
     def __init__(
         self, tokenizer: Qwen3_5Tokenizer, contract: Contract, layout: PatchLayout | None = None
     ) -> None:
-        """Raises ValueError for a camera without view tags, or a size without a patch grid."""
+        """Raises ValueError for what cannot be shown.
+
+        That is a camera without view tags, a size without a patch grid, and a history that is no
+        multiple of the frames that share a patch.
+        """
         unknown = [camera.name for camera in contract.cameras if camera.name not in VIEWS]
         if unknown:
             raise ValueError(f"cameras {unknown} have no view tags; allowed: {', '.join(VIEWS)}")
@@ -112,25 +144,51 @@ class Processor:
         self.layout = layout or PatchLayout()
         self.state = StateCodec.of_unit_range(contract.state_dim) if contract.shows_state else None
         self.grids = [self.layout.grid(camera.height, camera.width) for camera in contract.cameras]
+        if contract.history % self.layout.temporal_patch_size:
+            raise ValueError(
+                f"history {contract.history} is not a multiple of the "
+                f"{self.layout.temporal_patch_size} frames that share a patch"
+            )
+        pairs = contract.history // self.layout.temporal_patch_size
+        self.video_grid = (pairs, *self.grids[0][1:])
         self.image_token = token_id(tokenizer, "<|image_pad|>")
-        self._views = "".join(self._view_text(index) for index in range(len(contract.cameras)))
+        self.video_token = token_id(tokenizer, "<|video_pad|>")
+        self._views = self._views_text(past="")
+        self._views_with_history = self._views_text(past=self._video_text())
         self._grid = torch.tensor(self.grids)
-        self._rows: dict[tuple[str, str | None], _Row] = {}
+        self._rows: dict[tuple[str, str | None, bool], _Row] = {}
 
-    def _view_text(self, index: int) -> str:
-        camera = self.contract.cameras[index]
-        pads = "<|image_pad|>" * self.layout.tokens(camera.height, camera.width)
-        return f"<|{camera.name}_start|><|vision_start|>{pads}<|vision_end|><|{camera.name}_end|>"
+    def _views_text(self, past: str) -> str:
+        """Every camera's image in its view tags; in the first's, `past` before it."""
+        views = []
+        for index, camera in enumerate(self.contract.cameras):
+            pads = "<|image_pad|>" * self.layout.tokens(camera.height, camera.width)
+            image = f"{past if index == 0 else ''}<|vision_start|>{pads}<|vision_end|>"
+            views.append(f"<|{camera.name}_start|>{image}<|{camera.name}_end|>")
+        return "".join(views)
+
+    def _video_text(self) -> str:
+        """The history: each pair of frames after the mean of their times, in seconds."""
+        together, rate = self.layout.temporal_patch_size, self.contract.history_hz
+        camera = self.contract.cameras[0]
+        pads = "<|video_pad|>" * self.layout.tokens(camera.height, camera.width)
+        views = []
+        for pair in range(self.video_grid[0]):
+            first, last = together * pair / rate, (together * (pair + 1) - 1) / rate
+            time = f"<{(first + last) / 2:.1f} seconds>"
+            views.append(f"{time}<|vision_start|>{pads}<|vision_end|>")
+        return "".join(views)
 
     def tokens_of(self, text: str) -> tuple[int, int]:
-        """How many tokens of `chat(text)` are images, and how many are not."""
+        """How many tokens of `chat(text)` are images or video, and how many are not."""
         ids = self.tokenizer.encode(self.chat(text), add_special_tokens=False)
-        images = ids.count(self.image_token)
-        return images, len(ids) - images
+        seen = ids.count(self.image_token) + ids.count(self.video_token)
+        return seen, len(ids) - seen
 
-    def chat(self, text: str) -> str:
+    def chat(self, text: str, with_history: bool = True) -> str:
         """The chat template around views and text, up to where the assistant speaks."""
-        return f"<|im_start|>user\n{self._views}{text}<|im_end|>\n<|im_start|>assistant\n"
+        views = self._views_with_history if with_history else self._views
+        return f"<|im_start|>user\n{views}{text}<|im_end|>\n<|im_start|>assistant\n"
 
     def __call__(self, observations: Observations) -> TensorDict:
         """Inputs that ask for actions.
@@ -141,7 +199,8 @@ class Processor:
         Returns:
             TensorDict of batch size [B]: `input_ids`, `attention_mask`, `mm_token_type_ids` [B, L],
             `position_ids` [B, 3, L], `pixel_values` [B, P, patch_dim] over all cameras,
-            `image_grid_thw` [B, I, 3]; `state` [B, d] in [-1, 1] where the action expert sees it;
+            `image_grid_thw` [B, I, 3]; of a history `pixel_values_videos` [B, P', patch_dim] and
+            `video_grid_thw` [B, 1, 3]; `state` [B, d] in [-1, 1] where the action expert sees it;
             `embodiment` [B] where there are several.
 
         Raises:
@@ -168,7 +227,11 @@ class Processor:
                 which.tolist(), observations.instructions, said, strict=True
             )
         ]
-        inputs = self._assemble(observations.images, [row(text, None) for text in texts])
+        inputs = self._assemble(observations.images, [row(text, None, True) for text in texts])
+        if self.contract.history:
+            inputs["pixel_values_videos"] = self._past_pixels(observations)
+            grid = torch.tensor([self.video_grid])
+            inputs["video_grid_thw"] = grid.expand(len(texts), -1, -1).clone()
         if len(robots) > 1:
             inputs["embodiment"] = torch.from_numpy(which)
         if self.state is not None and self.contract.state_mode == "dit":
@@ -196,7 +259,8 @@ class Processor:
         """
         contract = self.contract
         longest = [BINS - 1] * contract.state_dim if contract.state_mode == "vlm_prompt" else None
-        self._row(prompt(contract.embodiment, instruction, contract.horizon, longest), None)
+        text = prompt(contract.embodiment, instruction, contract.horizon, longest)
+        self._row(text, None, with_history=True)
 
     def question(
         self,
@@ -212,7 +276,8 @@ class Processor:
         answers: Sequence[str | None] = [None] * len(question) if answer is None else answer
         if len(answers) != len(question):
             raise ValueError(f"{len(question)} questions but {len(answers)} answers")
-        rows = [self._row(*text) for text in zip(question, answers, strict=True)]
+        texts = zip(question, answers, strict=True)
+        rows = [self._row(text, said, with_history=False) for text, said in texts]
         inputs = self._assemble(images, rows)
         inputs["labels"] = torch.stack([row.labels for row in rows])
         return inputs
@@ -251,20 +316,31 @@ class Processor:
             parts.append(self.layout.patchify(torch.tensor(image)))
         return torch.cat(parts, dim=1)
 
-    def _row(self, text: str, answer: str | None) -> _Row:
-        key = (text, answer)
+    def _past_pixels(self, observations: Observations) -> Tensor:
+        """[B, P', patch_dim] of the history; where there is none, the present frame is repeated."""
+        camera, frames = self.contract.cameras[0], self.contract.history
+        past = observations.history
+        if past is None:
+            past = np.repeat(observations.images[camera.name][:, None], frames, axis=1)
+        expected = (len(observations), frames, camera.height, camera.width, 3)
+        if past.shape != expected or past.dtype != np.uint8:
+            raise ValueError(f"history: expected uint8 {expected}, got {past.dtype} {past.shape}")
+        return self.layout.patchify_video(torch.tensor(past))
+
+    def _row(self, text: str, answer: str | None, with_history: bool) -> _Row:
+        key = (text, answer, with_history)
         if key not in self._rows:
             if len(self._rows) >= _REMEMBERED_PROMPTS:
                 self._rows.clear()
-            self._rows[key] = self._tokenize(text, answer)
+            self._rows[key] = self._tokenize(text, answer, with_history)
         return self._rows[key]
 
-    def _tokenize(self, text: str, answer: str | None) -> _Row:
+    def _tokenize(self, text: str, answer: str | None, with_history: bool) -> _Row:
         for token in CONTROL_TOKENS:
             # Otherwise a sentence from outside could close its turn or fake an image.
             if token in text or (answer is not None and token in answer):
                 raise ValueError(f"the text contains the control token {token!r}")
-        ids = self.tokenizer.encode(self.chat(text), add_special_tokens=False)
+        ids = self.tokenizer.encode(self.chat(text, with_history), add_special_tokens=False)
         supervised: list[int] = []
         if answer is not None:
             supervised = self.tokenizer.encode(f"{answer}<|im_end|>", add_special_tokens=False)
@@ -278,38 +354,40 @@ class Processor:
         input_ids = torch.tensor([*ids, *supervised, *[pad] * (length - total)])
         labels = torch.full((length,), IGNORED_LABEL)
         labels[len(ids) : total] = torch.tensor(supervised, dtype=torch.long)
-        is_image = (input_ids == self.image_token).long()
+        kinds = _IMAGE * (input_ids == self.image_token) + _VIDEO * (input_ids == self.video_token)
         return _Row(
             input_ids=input_ids,
             attention_mask=(torch.arange(length) < total).long(),
-            mm_token_type_ids=is_image,
-            position_ids=self._positions(is_image.tolist(), total),
+            mm_token_type_ids=kinds,
+            position_ids=self._positions(kinds.tolist(), total),
             labels=labels,
         )
 
-    def _positions(self, is_image: list[int], total: int) -> Tensor:
-        """[3, L] time, row and column of multi-section rotary embedding; 0 where padded."""
-        positions = torch.zeros(3, len(is_image), dtype=torch.long)
+    def _positions(self, kinds: list[int], total: int) -> Tensor:
+        """[3, L] time, row and column of multi-section rotary embedding; 0 where padded.
+
+        Each pair of a video's frames is laid out like an image: the text between them tells time.
+        """
+        positions = torch.zeros(3, len(kinds), dtype=torch.long)
         merge = self.layout.merge_size
-        image, place, position = 0, 0, 0
+        grids: dict[int, Iterator[tuple[int, int, int]]] = {
+            _IMAGE: iter(self.grids),
+            _VIDEO: repeat(self.grids[0]),
+        }
+        place, position = 0, 0
         while place < total:
-            if not is_image[place]:
+            if kinds[place] == _TEXT:
                 positions[:, place] = position
                 place, position = place + 1, position + 1
                 continue
-            _, rows, columns = (
-                self.grids[image][axis] // (merge if axis else 1) for axis in range(3)
-            )
+            _, rows, columns = next(grids[kinds[place]])
+            rows, columns = rows // merge, columns // merge
             tokens = torch.arange(rows * columns)
             span = slice(place, place + rows * columns)
             positions[0, span] = position
             positions[1, span] = position + tokens // columns
             positions[2, span] = position + tokens % columns
-            image, place, position = (
-                image + 1,
-                place + rows * columns,
-                position + max(rows, columns),
-            )
+            place, position = place + rows * columns, position + max(rows, columns)
         return positions
 
 

@@ -248,6 +248,9 @@ def test_contract_round_trip_and_refusals() -> None:
         replace(contract, history_hz=4.0)
     with pytest.raises(ValueError, match="at least 0"):
         replace(contract, history=-1)
+    other = replace(load_embodiment("vln_agent"), name="other", control_hz=4.0)
+    with pytest.raises(ValueError, match="one control frequency"):
+        replace(contract, further_embodiments=(other,))
     with pytest.raises(ConfigError, match=r"share a patch.*model\.history=0"):
         contract_of(3)
     spec = InprocessClient(CountingSuite(1)).spec

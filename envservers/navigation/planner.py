@@ -69,7 +69,7 @@ def distance_from(point: Floats, field: Floats) -> float:
 
 
 def way_from(point: Floats, field: Floats) -> Floats:
-    """[P, 2] cells from the best one near `point` down to where the field is smallest.
+    """[P, 2] cells from the best one near `point` to one that is within `REACH` of the goal.
 
     Raises:
         ValueError: if no way leads there.
@@ -91,7 +91,7 @@ def way_from(point: Floats, field: Floats) -> Floats:
             and np.isfinite(field[i + a, j] + field[i, j + b])
         ]
         best, following = min(steps, default=(math.inf, cell))
-        # Up to rounding, the field falls by just the length of a step along a shortest way.
+        # The field falls by just the length of a step, up to rounding, until the goal is in reach.
         if field[following] >= field[cell] or best > field[cell] + 1e-9:
             return np.array(way)
         cell = following

@@ -20,10 +20,11 @@ from actors.evaluation import EvaluationRequest, evaluate
 from envservers.registry import config_options, find_suite, make_suite
 from learners.binding import BindingTrainer
 from learners.localization import LocalizationTrainer
-from learners.supervised import Metrics, SupervisedTrainer
+from learners.supervised import Metrics, SupervisedTrainer, conversation_processor
 from vlarl.codec import ActionCodec, fit_action_stats
 from vlarl.config.schema import RunConfig
 from vlarl.contract import Contract
+from vlarl.data.conversations import ConversationSet
 from vlarl.data.grounding import GroundingSet
 from vlarl.data.lerobot_reader import LeRobotReader
 from vlarl.data.samples import ChunkDataset
@@ -54,6 +55,7 @@ def supervise(config: RunConfig) -> dict[str, Any]:
     RunFolder.refuse_taken(config)
     checkpoint, first = last_checkpoint(config)
     model, is_new, reader = _resolved(config, checkpoint)
+    conversations = _conversations(config, model)
     run = RunFolder.create(config)
     with Interrupt.watching() as interrupt:
         if reader is None:
@@ -67,7 +69,9 @@ def supervise(config: RunConfig) -> dict[str, Any]:
             run.forget_after(-1 if checkpoint is None else first)
         if sees_now:
             _learn_to_see(model, config, scenes, dataset.sentences, run, interrupt)
-        trainer = SupervisedTrainer(model, config.supervised, dataset, scenes, config.seed, run)
+        trainer = SupervisedTrainer(
+            model, config.supervised, dataset, scenes, config.seed, run, conversations
+        )
         if checkpoint is not None:
             trainer.load_state_dict(torch.load(checkpoint / TRAINING_STATE, weights_only=True))
 
@@ -196,6 +200,24 @@ def _grounding(config: RunConfig, interrupt: Interrupt) -> GroundingSet | None:
         grounding = make_grounding(suite, count, config.seed, _reached(progress, interrupt))
     suite.close()
     return grounding
+
+
+def _conversations(config: RunConfig, model: QwenVLA) -> ConversationSet | None:
+    """The configured set, every sample of it read once; None if not asked for.
+
+    Raises:
+        UserError: for the first sample that is broken, lacks an image, or is too long.
+    """
+    path = config.supervised.data.conversations
+    if not path:
+        return None
+    conversations = ConversationSet(path)
+    processor = conversation_processor(model, config.supervised)
+    with Progress("checking conversations", len(conversations), "samples") as progress:
+        for conversation in conversations:
+            processor.token_count(conversation)
+            progress.advance(1)
+    return conversations
 
 
 def _model(config: RunConfig, resumed: Path | None) -> tuple[QwenVLA, bool]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import actors.supervise
 from actors import cli
@@ -77,6 +78,40 @@ def test_mistakes_are_found_before_anything_is_written(tmp_path, capsys, overrid
     assert words in message
     assert "collecting" not in message
     assert not list(tmp_path.iterdir())
+
+
+def write_conversations(folder, *answers):
+    rows = []
+    for number, answer in enumerate(answers):
+        Image.new("RGB", (40 + 20 * number, 40)).save(folder / f"{number}.png")
+        shown = [{"type": "image", "image": f"{number}.png"}, {"type": "text", "text": "What?"}]
+        messages = [{"role": "user", "content": shown}, {"role": "assistant", "content": answer}]
+        rows.append(json.dumps({"id": f"s{number}", "messages": messages}))
+    path = folder / "set.jsonl"
+    path.write_text("\n".join(rows))
+    return path
+
+
+def test_conversations_train_beside_actions_and_grounding(tmp_path):
+    path = write_conversations(tmp_path, "a plate", "two spoons", "a towel")
+    data = f"supervised.data.conversations={path}"
+    result = train(tmp_path, "name=run", data, "supervised.conversation_batch_size=2")
+    rows = RunFolder(tmp_path / "run").metrics()
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    for loss in ("action_loss", "grounding_loss", "conversation_loss"):
+        assert all(row[loss] > 0 for row in rows)
+    assert result["conversation_loss"] < rows[0]["conversation_loss"]
+
+
+def test_a_broken_conversation_is_found_before_anything_is_written(tmp_path):
+    path = write_conversations(tmp_path, "a plate", "two spoons")
+    data = f"supervised.data.conversations={path}", "supervised.conversation_batch_size=2"
+    with pytest.raises(UserError, match=r"line 1, sample 's0': .* are allowed"):
+        train(tmp_path / "runs", *data, "supervised.data.conversation_tokens=8")
+    (tmp_path / "1.png").unlink()
+    with pytest.raises(UserError, match=r"line 2, sample 's1': image .* is missing"):
+        train(tmp_path / "runs", *data)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_taken_name_is_refused_before_demonstrations_are_collected(tmp_path):

@@ -136,20 +136,21 @@ def hidden_states(backbone: Qwen3_5ForConditionalGeneration, inputs: TensorDict)
     """[B, L, D] final-normed hidden states of the processor's `inputs`, zero where padded.
 
     The inner model is called, so that no language head runs, and positions are always given: a
-    cached rotary offset on the module would go stale.
+    cached rotary offset on the module would go stale. Inputs without images have no `pixel_values`.
     """
-    grids = inputs["image_grid_thw"].flatten(0, 1)
-    vision = backbone.model.visual(
-        inputs["pixel_values"].flatten(0, 1), grid_thw=grids, **vision_layout(backbone, grids)
-    )
+    seen = {}
+    if "pixel_values" in inputs:
+        grids = inputs["image_grid_thw"].flatten(0, 1)
+        vision = backbone.model.visual(
+            inputs["pixel_values"].flatten(0, 1), grid_thw=grids, **vision_layout(backbone, grids)
+        )
+        seen["image"] = BaseModelOutputWithPooling(pooler_output=(vision.pooler_output,))
     output = backbone.model(
         input_ids=inputs["input_ids"],
         attention_mask=inputs["attention_mask"],
         position_ids=inputs["position_ids"].transpose(0, 1),
         mm_token_type_ids=inputs["mm_token_type_ids"],
-        mm_encoder_outputs={
-            "image": BaseModelOutputWithPooling(pooler_output=(vision.pooler_output,))
-        },
+        mm_encoder_outputs=seen or None,
         use_cache=False,
     )
     return output.last_hidden_state * inputs["attention_mask"].unsqueeze(-1).to(

@@ -14,6 +14,7 @@ COMMANDS = {
     "generate": ("generate", "what a checkpoint says of images"),
     "envserver": ("envserver", "one env server by hand, for `env.mode=connect`"),
     "collect": ("collect", "demonstrations by scripted experts, as a LeRobot v3 dataset"),
+    "synth": ("synth", "data made from rules and simulators: conversations, motion programs"),
     "info": ("info", "what there is: model, suites, rewards, embodiments, config"),
     "report": ("report", "(re)build the report page of a run"),
     "bench": ("bench", "one benchmark, against a peer where there is one"),

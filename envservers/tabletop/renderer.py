@@ -71,7 +71,8 @@ class Renderer:
         self.colors[:, -1] = BACKGROUND
         self.light = np.zeros((batch.nsim, 5), np.float32)
         self.ego_jitter = np.zeros((batch.nsim, 6))
-        self._rays = {name: self._pixel_rays(FIELD_OF_VIEW[name]) for name in CAMERAS}
+        self.rays = {name: self._pixel_rays(FIELD_OF_VIEW[name]) for name in CAMERAS}
+        """camera -> [pixels, 3] unit directions in its own frame."""
 
     def _pixel_rays(self, field_of_view: float) -> NDArray[np.float64]:
         """[pixels, 3] unit directions in the camera's frame, row by row from the top left."""
@@ -109,7 +110,7 @@ class Renderer:
     ) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
         """Images as `render`, and the geom [n, size, size] that each pixel shows (-1: none)."""
         pose = self.camera_pose(ids, camera)
-        rays = self._rays[camera] @ pose.rotation.transpose(0, 2, 1)
+        rays = self.rays[camera] @ pose.rotation.transpose(0, 2, 1)
         _, geoms, normals = self._batch.ray(
             pose.position[:, None], rays, _VISIBLE_GROUPS, ids=ids, normal=True
         )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from actors.synthesis.seen import Seen
+from actors.synthesis.seen import APART, Seen
 from envservers.tabletop.facts import (
     ASIDE,
     DIRECTIONS,

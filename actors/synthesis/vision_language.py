@@ -46,6 +46,8 @@ def synthesize_conversations(
     """
     bench = Workbench(_SCENES_AT_ONCE, image_size)
     asker = _Asker()
+    asked: Counter[str] = Counter()
+    yes: Counter[str] = Counter()
     scenes, written, round_number = 0, 0, 0
     with new_folder(out) as folder, (folder / FILE).open("w", encoding="utf-8") as file:
         (folder / PICTURES).mkdir()
@@ -60,14 +62,16 @@ def synthesize_conversations(
                     sample = _sample(f"{scenes - 1:06d}-{written:06d}", row, names)
                     file.write(json.dumps(sample) + "\n")
                     written += 1
+                    asked.update(question.kind for question in row)
+                    yes.update(question.kind for question in row if question.answer == "yes")
             round_number += 1
             if progress is not None:
                 progress(written)
     return {
         "samples": written,
         "scenes": scenes,
-        "questions": dict(sorted(asker.asked.items())),
-        "yes": {kind: asker.yes[kind] / asker.asked[kind] for kind in sorted(asker.yes)},
+        "questions": dict(sorted(asked.items())),
+        "yes": {kind: yes[kind] / asked[kind] for kind in sorted(yes)},
     }
 
 
@@ -90,8 +94,8 @@ class _Asker:
     """Asks every kind of question as often as any other, and keeps books."""
 
     def __init__(self) -> None:
-        self.asked: Counter[str] = Counter()
-        self.yes: Counter[str] = Counter()
+        self._yes: Counter[str] = Counter()
+        self._no: Counter[str] = Counter()
         self._coming: list[int] = []
 
     def conversations(self, seen: Seen, random: np.random.Generator) -> list[list[Question]]:
@@ -118,20 +122,14 @@ class _Asker:
             self._coming = random.permutation(kinds).tolist()
         place = self._coming.pop()
         if place < len(OPEN):
-            question = OPEN[place](seen, random)
-        else:
-            ask = YES_NO[place - len(OPEN)]
-            kind = ask.__name__
-            said_yes, all_said = self.yes[kind], self.asked[kind]
-            # Whatever was said less often so far; by chance when both were.
-            wanted = 2 * said_yes < all_said or (
-                2 * said_yes == all_said and bool(random.integers(2))
-            )
-            question = ask(seen, random, wanted)
-            if question is not None:
-                self.yes[kind] += wanted
+            return OPEN[place](seen, random)
+        ask = YES_NO[place - len(OPEN)]
+        # Whatever was said less often so far; by chance when neither was.
+        lead = self._yes[ask.__name__] - self._no[ask.__name__]
+        wanted = lead < 0 or (lead == 0 and bool(random.integers(2)))
+        question = ask(seen, random, wanted)
         if question is not None:
-            self.asked[question.kind] += 1
+            (self._yes if wanted else self._no)[ask.__name__] += 1
         return question
 
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from actors.episodes import HELD_OUT
 from envservers.registry import make_suite
-from envservers.tabletop.expert import Expert, ExpertNoise
+from envservers.tabletop.expert import Expert
+from envservers.tabletop.pick_place import ExpertNoise
 from envservers.tabletop.scene import FINGER_HALF, OBJECTS
 from envservers.tabletop.suite import TabletopSuite
 from vlarl.config.schema import CollectConfig

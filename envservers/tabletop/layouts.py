@@ -121,18 +121,24 @@ class Layout:
         return HALF_HEIGHT[thing] * self.scale[thing]
 
 
-def sample_layout(random: np.random.Generator, stacks: int = 0, objects: int = 0) -> Layout:
+def sample_layout(
+    random: np.random.Generator, stacks: int = 0, objects: int = 0, alike: bool = False
+) -> Layout:
     """Draw a table.
 
     Args:
         random: draws everything.
         stacks: at most so many objects stand on or in others.
         objects: how many are on the table, at most 8; 0: three to eight.
+        alike: whether what can be carried shall share one color, as far as it can have any.
     """
     count = objects or int(random.integers(3, len(OBJECTS) + 1))
     chosen = set(random.choice(OBJECTS, count, replace=False).tolist())
     present = tuple(name for name in OBJECTS if name in chosen)
     colors = {name: _color_name(name, random) for name in present}
+    if alike:
+        shared = str(random.choice(list(PALETTE)))
+        colors |= {n: shared for n in present if n in MOVABLE and n not in NATURAL_COLOR}
     scale = {name: random.uniform(*_SCALE.get(name, _USUAL_SCALE)) for name in OBJECTS}
     if colors.get(BLOCKS[0]) == colors.get(BLOCKS[1], ""):
         # `small` and `large` must be true at a glance.

@@ -295,7 +295,7 @@ def _xy(facts: Facts, thing: str) -> tuple[float, float]:
 
 def _is_free(facts: Facts, spot: tuple[float, float], thing: str, but: set[str]) -> bool:
     """Whether there is room for a thing at a spot within reach, whatever becomes of `but`."""
-    if not ((PLACE_LOW <= spot) & (spot <= PLACE_HIGH)).all():
+    if not ((spot >= PLACE_LOW) & (spot <= PLACE_HIGH)).all():
         return False
     return all(
         np.linalg.norm(at[:2] - spot) > _radius(facts, thing) + _radius(facts, other)

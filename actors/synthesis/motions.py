@@ -74,7 +74,8 @@ class MotionStudio:
     def round(self) -> list[Recording]:
         """The successes on one batch of fresh tables."""
         ids = np.arange(self._bench.num_envs)
-        randoms = [np.random.default_rng([self._seed, 0x51A, self._rounds, i]) for i in ids]
+        seeds = [[self._seed, 0x51A, self._rounds, sim] for sim in range(len(ids))]
+        randoms = [np.random.default_rng(seed) for seed in seeds]
         self._rounds += 1
         self.tables += len(ids)
         defects = self._bench.lay(ids, [_table(random) for random in randoms])

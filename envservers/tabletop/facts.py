@@ -72,7 +72,7 @@ def rests_on(facts: Facts, thing: str, other: str) -> bool:
 
 
 def on_table(facts: Facts, thing: str) -> bool:
-    """Whether it lies on the table itself, not on the towel, which is thinner than the tolerance."""
+    """Whether it lies on the table itself, not on a towel, thinner than the tolerance as it is."""
     is_low = abs(facts.positions[thing][2] - facts.layout.half_height(thing)) < ON_TOP
     return bool(is_low and not any(rests_on(facts, thing, other) for other in facts.positions))
 

@@ -9,6 +9,7 @@ from actors.commands.command import Command, Invocation, hint
 from vlarl.errors import UserError
 
 SUBCOMMANDS = {
+    "drive": ("synth_drive", "driving-like trajectories of waypoints, with what the car sees"),
     "vl": ("synth_vl", "conversations about random tables: captions, boxes, relations, VQA"),
     "vla": ("synth_vla", "motion programs on random tables, whole and cut into subtasks"),
 }

@@ -5,6 +5,7 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,11 +15,15 @@ from actors import cli
 from actors.controller import Interrupt
 from actors.supervise import supervise
 from learners.supervised import SupervisedTrainer
+from vlarl.config.embodiments import load_embodiment
 from vlarl.config.load import load_config
+from vlarl.data.episode import Episode
 from vlarl.data.lerobot_reader import LeRobotReader
+from vlarl.data.lerobot_writer import LeRobotWriter
 from vlarl.errors import ConfigError, UserError
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.runs import RunFolder
+from vlarl.types import CameraSpec
 
 CONFIG = Path(__file__).parents[1] / "configs/sft/debug.yaml"
 
@@ -112,6 +117,23 @@ def test_a_broken_conversation_is_found_before_anything_is_written(tmp_path):
     with pytest.raises(UserError, match=r"line 2, sample 's1': image .* is missing"):
         train(tmp_path / "runs", *data)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_new_model_has_room_for_long_instructions_and_an_old_one_says_if_not(tmp_path):
+    images = np.zeros((4, 32, 32, 3), np.uint8)
+    sentence = "put the large red block on the small blue block, then " * 3 + "wait"
+    cameras = [CameraSpec(name, 32, 32) for name in ("ego", "cam_right_wrist")]
+    channels = [channel.name for channel in load_embodiment("tabletop_arm").channels]
+    with LeRobotWriter(tmp_path / "long", 5.0, cameras, channels, 1, "tabletop_arm") as writer:
+        action = np.random.default_rng(0).uniform(-0.04, 0.04, (4, 5)).astype(np.float32)
+        shown = {camera.name: images for camera in cameras}
+        writer.add(Episode(shown, np.zeros((4, 1), np.float32), action, sentence))
+    data = [f"supervised.data.path={tmp_path / 'long'}", "supervised.collect.episodes=400"]
+    result = train(tmp_path, "name=new", *data)
+    assert result["steps"] == 4
+    short = train(tmp_path, "name=short")["checkpoint"]
+    with pytest.raises(UserError, match=r"then wait' makes a prompt of 1.. tokens, .* has room for"):
+        train(tmp_path, "name=old", f"model.checkpoint={short}", *data)
 
 
 def test_a_taken_name_is_refused_before_demonstrations_are_collected(tmp_path):

@@ -75,7 +75,7 @@ def synthesize_drives(
 
 
 def _episode(road: Road, driven: Drive, view: RoadView) -> Episode:
-    """What is seen at each pose, and the waypoint that leads to the next; its state is the speed."""
+    """What is seen at each pose, and the waypoint to the next; the state is the speed."""
     view.show(road)
     return Episode(
         images={_CAMERA: np.stack([view.render(pose) for pose in driven.poses[:-1]])},

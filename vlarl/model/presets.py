@@ -180,11 +180,18 @@ def new_contract(
     return dataclasses.replace(contract, prompt_tokens=images + room)
 
 
-def tabletop_contract(image_size: int = 64, pretrained: Pretrained | None = None) -> Contract:
-    """What a policy for the `tabletop` suite expects: two cameras and the `tabletop_arm`."""
+def tabletop_contract(
+    image_size: int = 64,
+    pretrained: Pretrained | None = None,
+    instructions: Sequence[str] = (),
+) -> Contract:
+    """What a policy for the `tabletop` suite expects: two cameras and the `tabletop_arm`.
+
+    `instructions` are some that it must have room for.
+    """
     embodiment = load_embodiment("tabletop_arm")
     cameras = tuple(CameraSpec(name, image_size, image_size) for name in embodiment.cameras)
-    return new_contract(cameras, embodiment, pretrained, embodiment.horizon)
+    return new_contract(cameras, embodiment, pretrained, embodiment.horizon, instructions)
 
 
 def channel_bounds_codec(contract: Contract) -> ActionCodec:

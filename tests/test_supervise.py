@@ -132,7 +132,7 @@ def test_a_new_model_has_room_for_long_instructions_and_an_old_one_says_if_not(t
     result = train(tmp_path, "name=new", *data)
     assert result["steps"] == 4
     short = train(tmp_path, "name=short")["checkpoint"]
-    with pytest.raises(UserError, match=r"then wait' makes a prompt of 1.. tokens, .* has room for"):
+    with pytest.raises(UserError, match=r"then wait' makes a prompt of 1.. tokens"):
         train(tmp_path, "name=old", f"model.checkpoint={short}", *data)
 
 

@@ -132,7 +132,7 @@ def caption(recording: Recording) -> str:
         turn = ""
         if abs(degrees) > _TURNED:
             way = "counterclockwise" if degrees > 0 else "clockwise"
-            turn = f", the gripper turned {round(abs(degrees), -1):.0f} degrees {way}"
+            turn = f", the gripper turned {round(abs(degrees), -1):.0f} degrees {way} (from above)"
         thing = name(stage.carried)
         steps.append(f"Pick up the {thing} from the {region(before, stage.carried)}{turn}.")
         steps.append(f"Place it {stage.where}, at the {region(after, stage.carried)}.")

@@ -24,6 +24,8 @@ HAND_AWAY = 0.05
 """Meters from tool to object beyond which the object is let go of."""
 ON_TOP, LINE = 0.008, 0.022
 """Meters: error of a resting height, and of a place on a line or a spot."""
+_HEAPED = 0.065
+"""Meters over the basket's center up to which something is in it, be it on other things there."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def rests_on(facts: Facts, thing: str, other: str) -> bool:
     across = abs(np.cos(yaw) * y - np.sin(yaw) * x)
     if other == "basket":
         room = (BASKET_HALF - 2 * BASKET_WALL) * scale
-        return bool(along < room and across < room and z < 2.2 * facts.layout.half_height("basket"))
+        return bool(along < room and across < room and z < _HEAPED)
     resting = facts.layout.half_height(other) + facts.layout.half_height(thing)
     if abs(z - resting) > ON_TOP:
         return False

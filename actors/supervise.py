@@ -34,7 +34,6 @@ from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.start import given_backbone, given_model
 from vlarl.policy import Policy
 from vlarl.progress import Progress
-from vlarl.prompt import prompt
 from vlarl.runs import RunFolder
 
 DEMONSTRATIONS, TRAINING_STATE = "demonstrations", "training_state.pt"
@@ -114,25 +113,12 @@ def _resolved(
     model, is_new = _model(config, checkpoint)
     _check_suite(config, model.contract)
     path = config.supervised.data.path
-    for sentence in () if is_new else _instructions(path):
-        _check_length(model, sentence)
     return model, is_new, _opened(path, model.contract) if path else None
 
 
 def _instructions(path: str) -> list[str]:
     """The sentences of a dataset; none if there is no dataset yet."""
     return sorted({row.instruction for row in LeRobotReader(path).episodes}) if path else []
-
-
-def _check_length(model: QwenVLA, sentence: str) -> None:
-    """Raises UserError for a sentence that a checkpoint has no room for."""
-    contract = model.contract
-    needed = sum(model.processor.tokens_of(prompt(contract.embodiment, sentence, contract.horizon)))
-    if needed > contract.prompt_tokens:
-        raise UserError(
-            f"supervised.data.path: {sentence!r} makes a prompt of {needed} tokens, the checkpoint "
-            f"has room for {contract.prompt_tokens}: start from random weights or a backbone"
-        )
 
 
 def _shown(metrics: Metrics) -> Metrics:
@@ -245,9 +231,8 @@ def _model(config: RunConfig, resumed: Path | None) -> tuple[QwenVLA, bool]:
     if model is not None:
         return model, False
     pretrained = given_backbone(config.model)
-    contract = tabletop_contract(
-        config.env.image_size, pretrained, _instructions(config.supervised.data.path)
-    )
+    sentences = _instructions(config.supervised.data.path)
+    contract = tabletop_contract(config.env.image_size, pretrained, instructions=sentences)
     torch.manual_seed(config.seed)
     codec = channel_bounds_codec(contract)
     return build(config.model.preset, contract, codec, pretrained), True

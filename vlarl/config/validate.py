@@ -10,9 +10,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from vlarl.config.conversation_rules import conversation_rules
 from vlarl.config.presets import preset_path
+from vlarl.config.problem import Problem
 from vlarl.config.schema import OptimizerConfig, RunConfig
 from vlarl.errors import ConfigError
 
@@ -25,14 +27,6 @@ _UNUSED = {
 """Stage -> sections of the config that do nothing there."""
 
 PARTS = ("vision", "language", "expert", "expert_biases", "value")
-
-
-class Problem(NamedTuple):
-    """One thing that cannot be run as configured."""
-
-    key: str
-    problem: str
-    remedy: str
 
 
 def validate(
@@ -305,7 +299,6 @@ def _supervised(config: RunConfig) -> Iterator[Problem]:
     yield from _at_least(config, 1, [f"{prefix}.{key}" for key in counts])
     nonnegative = (
         "grounding_batch_size",
-        "conversation_batch_size",
         "expert_only_steps",
         "action_weight",
         "vision_language_weight",
@@ -333,7 +326,6 @@ def _supervised(config: RunConfig) -> Iterator[Problem]:
     if stage.data.grounding_images and not (stage.grounding_batch_size or stage.localization.steps):
         key = f"{prefix}.grounding_batch_size"
         yield Problem(key, "leaves data.grounding_images without effect", f"Try {key}=64.")
-    yield from _conversations(config)
     if stage.expert_only_steps >= stage.steps and config.stage == "sft":
         remedy = "Use fewer, or leave vision and language out of optimizer.learning_rates."
         yield Problem(f"{prefix}.expert_only_steps", "is not below steps", remedy)
@@ -346,20 +338,6 @@ def _supervised(config: RunConfig) -> Iterator[Problem]:
     if stage.optimizer.warmup_steps >= stage.steps and config.stage == "sft":
         yield Problem(f"{prefix}.optimizer.warmup_steps", "is not below steps", "Shorten it.")
     yield from _optimizer(config, f"{prefix}.optimizer")
-
-
-def _conversations(config: RunConfig) -> Iterator[Problem]:
-    prefix, stage = "supervised", config.supervised
-    if stage.conversation_batch_size and not stage.data.conversations:
-        key = f"{prefix}.data.conversations"
-        yield Problem(key, "is needed by conversation_batch_size", f"Name a file: {key}=FILE.jsonl")
-    if stage.data.conversations and not stage.conversation_batch_size:
-        key = f"{prefix}.conversation_batch_size"
-        yield Problem(key, "leaves data.conversations without effect", f"Try {key}=8.")
-    budgets = [f"{prefix}.data.{key}" for key in ("conversation_tokens", "image_tokens")]
-    yield from _at_least(config, 4, budgets)
-    if not stage.data.conversations:
-        yield from _without_effect(config, budgets, "no supervised.data.conversations")
 
 
 def _rest(config: RunConfig) -> Iterator[Problem]:
@@ -388,5 +366,6 @@ RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (
     _exploration,
     _ppo,
     _supervised,
+    conversation_rules,
     _rest,
 )

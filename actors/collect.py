@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from actors.episodes import HELD_OUT
 from actors.experts import Expert, expert_of, make_demonstrated
 from envservers.tabletop import expert as tabletop
+from envservers.tabletop.pick_place import ExpertNoise
 from envservers.tabletop.scene import FINGER_HALF, OBJECTS
 from envservers.tabletop.suite import TabletopSuite
 from vlarl.config.schema import CollectConfig
@@ -30,7 +31,7 @@ from vlarl.types import EpisodeStart, TimeStep
 
 MAX_ATTEMPTS = 20
 """Attempts for each wanted episode after which collecting gives up."""
-_CLUMSY = tabletop.ExpertNoise(waypoint_std=0.02, action_std=0.3)
+_CLUMSY = ExpertNoise(waypoint_std=0.02, action_std=0.3)
 """Of the expert along whose episodes grounding scenes are taken."""
 HAND_POINTS = ("gripper", "spot below the gripper", "left finger", "right finger")
 """Without the fingers a policy cannot tell an open hand from a closed one, and grasps for ever."""

@@ -27,11 +27,12 @@ from actors.rollout_worker import policy_of
 from envservers.registry import config_options, find_suite, make_suite
 from learners.binding import BindingTrainer
 from learners.localization import LocalizationTrainer
-from learners.supervised import Metrics, SupervisedTrainer
+from learners.supervised import Metrics, SupervisedTrainer, conversation_processor
 from vlarl.action_range import check_recorded
 from vlarl.codec import ActionCodec, fit_action_stats
 from vlarl.config.schema import RunConfig
 from vlarl.contract import Contract
+from vlarl.data.conversations import ConversationSet
 from vlarl.data.grounding import GroundingSet
 from vlarl.data.hand_fit import FIT, fit_file
 from vlarl.data.hand_samples import HandChunks, HandSource
@@ -70,6 +71,7 @@ def supervise(config: RunConfig) -> dict[str, Any]:
     RunFolder.refuse_taken(config)
     checkpoint, first = last_checkpoint(config)
     model, is_new, data = _resolved(config, checkpoint)
+    conversations = _conversations(config, model)
     run = RunFolder.create(config)
     with Interrupt.watching() as interrupt:
         if data is None:
@@ -87,7 +89,9 @@ def supervise(config: RunConfig) -> dict[str, Any]:
             run.forget_after(-1 if checkpoint is None else first)
         if sees_now:
             _learn_to_see(model, config, scenes, dataset.sentences, run, interrupt)
-        trainer = SupervisedTrainer(model, config.supervised, dataset, scenes, config.seed, run)
+        trainer = SupervisedTrainer(
+            model, config.supervised, dataset, scenes, config.seed, run, conversations
+        )
         if checkpoint is not None:
             state = torch.load(checkpoint / TRAINING_STATE, map_location="cpu", weights_only=True)
             trainer.load_state_dict(state)
@@ -156,6 +160,11 @@ def _resolved(config: RunConfig, checkpoint: Path | None) -> tuple[QwenVLA, bool
     skipped = _skipped(config, reader)
     _check_content(model, reader, skipped, (readable_actions(reader, skipped),))
     return model, is_new, _Data(reader, None, skipped)
+
+
+def _instructions(path: str) -> list[str]:
+    """The sentences of a dataset; none if there is no dataset yet."""
+    return sorted({row.instruction for row in LeRobotReader(path).episodes}) if path else []
 
 
 def _shown(metrics: Metrics) -> Metrics:
@@ -244,6 +253,24 @@ def _grounding(config: RunConfig, interrupt: Interrupt) -> GroundingSet | None:
     return grounding
 
 
+def _conversations(config: RunConfig, model: QwenVLA) -> ConversationSet | None:
+    """The configured set, every sample of it read once; None if not asked for.
+
+    Raises:
+        UserError: for the first sample that is broken, lacks an image, or is too long.
+    """
+    path = config.supervised.data.conversations
+    if not path:
+        return None
+    conversations = ConversationSet(path)
+    processor = conversation_processor(model, config.supervised)
+    with Progress("checking conversations", len(conversations), "samples") as progress:
+        for conversation in conversations:
+            processor.token_count(conversation)
+            progress.advance(1)
+    return conversations
+
+
 def _model(config: RunConfig, resumed: Path | None) -> tuple[QwenVLA, bool]:
     """The run's own last weights, the configured checkpoint's, or new ones: True."""
     device = resolved(config.runtime.device)
@@ -261,6 +288,7 @@ def _model(config: RunConfig, resumed: Path | None) -> tuple[QwenVLA, bool]:
             _state(config),
             config.model.history,
             config.model.history_hz,
+            _instructions(config.supervised.data.path),
         )
     torch.manual_seed(config.seed)
     codec = channel_bounds_codec(contract)

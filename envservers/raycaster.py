@@ -67,7 +67,8 @@ class RayCaster:
         self.colors[:, -1] = BACKGROUND
         self.light = np.zeros((batch.nsim, 5), np.float32)
         """[sims, 5]: direction towards the light, ambient and diffuse share."""
-        self._rays = {name: self._pixel_rays(angle) for name, angle in fields_of_view.items()}
+        self.rays = {name: self._pixel_rays(angle) for name, angle in fields_of_view.items()}
+        """camera -> [pixels, 3] unit directions in its own frame."""
 
     def _pixel_rays(self, field_of_view: float) -> NDArray[np.float64]:
         """[pixels, 3] unit directions in the camera's frame, row by row from the top left."""
@@ -87,7 +88,7 @@ class RayCaster:
             Images [n, size, size, 3], and the geom [n, size, size] that each pixel shows (-1:
             none).
         """
-        rays = self._rays[camera] @ pose.rotation.transpose(0, 2, 1)
+        rays = self.rays[camera] @ pose.rotation.transpose(0, 2, 1)
         _, geoms, normals = self._batch.ray(
             pose.position[:, None], rays, _VISIBLE_GROUPS, ids=ids, normal=True
         )

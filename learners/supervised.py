@@ -1,4 +1,4 @@
-"""The supervised trainer: flow matching on action chunks, next-token loss on grounding questions.
+"""The supervised trainer: flow matching on actions, next-token loss on questions and conversations.
 
 One trainer for every supervised stage; which parts train, with which losses, is
 `SupervisedConfig`. Everything random is drawn from `(seed, step)`, so that a resumed run takes the
@@ -20,10 +20,12 @@ from torch import Tensor
 from learners.optimizer import build_optimizer, clip_gradients
 from vlarl.codec import ActionCodec
 from vlarl.config.schema import FlowConfig, SupervisedConfig
+from vlarl.data.conversations import ConversationSet
 from vlarl.data.grounding import GroundingSet, grounding_batch
 from vlarl.data.samples import BatchSampler, ChunkBatch, ChunkSource
 from vlarl.errors import CheckpointError, ConfigError
 from vlarl.flow import flow_matching_loss, interpolate, sample_tau, target_velocity
+from vlarl.model.conversation_processor import ConversationProcessor
 from vlarl.model.device import CPU, on
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.progress import Progress
@@ -97,6 +99,14 @@ def action_loss(
     return flow_matching_loss(model.velocity(context, noisy, tau, mask), target, mask).mean()
 
 
+def conversation_processor(model: QwenVLA, config: SupervisedConfig) -> ConversationProcessor:
+    """What turns conversations into inputs of `model`, within the stage's budgets."""
+    own, data = model.processor, config.data
+    return ConversationProcessor(
+        own.tokenizer, own.layout, data.conversation_tokens, data.image_tokens
+    )
+
+
 class SupervisedTrainer:
     """Owns optimizer, schedule and step count; the model is the caller's.
 
@@ -112,6 +122,7 @@ class SupervisedTrainer:
         grounding: GroundingSet | None,
         seed: int,
         run: MetricLog | None = None,
+        conversations: ConversationSet | None = None,
     ) -> None:
         """Freeze the parts without a rate and build the optimizer.
 
@@ -122,12 +133,16 @@ class SupervisedTrainer:
         self.model, self.config, self.step = model, config, 0
         self._dataset = dataset if config.action_weight > 0 else None
         self._grounding = grounding if config.grounding_batch_size > 0 else None
+        self._conversations = conversations if config.conversation_batch_size > 0 else None
         self._seed, self._run = seed, run
         self._check(dataset, grounding)
         if self._dataset is not None:
             self._frames = BatchSampler(len(self._dataset), config.batch_size, seed)
         if self._grounding is not None:
             self._scenes = BatchSampler(len(self._grounding), config.grounding_batch_size, seed)
+        if self._conversations is not None:
+            batch = config.conversation_batch_size
+            self._talks = BatchSampler(len(self._conversations), batch, seed)
         self._parts = model.parts()
         self._frozen = not any(part in config.optimizer.learning_rates for part in _BACKBONE)
         self._contexts: TensorDict | None = None
@@ -144,27 +159,39 @@ class SupervisedTrainer:
                 f"supervised.grounding_batch_size is {config.grounding_batch_size} but there are "
                 "no grounding scenes: set supervised.data.grounding_images"
             )
-        if config.grounding_batch_size > 0 and not config.vision_language_weight > 0:
+        if config.conversation_batch_size > 0 and self._conversations is None:
             raise ConfigError(
-                "supervised.vision_language_weight must be positive with a grounding batch; "
-                "set supervised.grounding_batch_size to 0 to train without"
+                f"supervised.conversation_batch_size is {config.conversation_batch_size} but there "
+                "are no conversations: set supervised.data.conversations"
             )
-        if self._dataset is None and self._grounding is None:
+        speaks = self._grounding is not None or self._conversations is not None
+        if speaks and not config.vision_language_weight > 0:
             raise ConfigError(
-                "no loss to train on: give supervised.action_weight or grounding_batch_size"
+                "supervised.vision_language_weight must be positive with grounding or conversation "
+                "batches; set supervised.grounding_batch_size and conversation_batch_size to 0 to "
+                "train without"
+            )
+        if self._dataset is None and not speaks:
+            raise ConfigError(
+                "no loss to train on: give supervised.action_weight, grounding_batch_size or "
+                "conversation_batch_size"
             )
         if "value" in rates:
             raise ConfigError("supervised.optimizer: no supervised loss trains the value head")
         if self._dataset is None and {"expert", "expert_biases"} & rates.keys():
             raise ConfigError("supervised.optimizer: without action_weight the expert cannot train")
-        if self._grounding is not None and not any(part in rates for part in _BACKBONE):
-            raise ConfigError("supervised.optimizer: grounding needs a rate for vision or language")
+        if speaks and not any(part in rates for part in _BACKBONE):
+            raise ConfigError(
+                "supervised.optimizer: grounding and conversations need a rate for vision or "
+                "language"
+            )
 
     def train_step(self) -> Metrics:
         """One optimizer step.
 
         Returns:
-            `action_loss`, `grounding_loss` (where trained), `grad_norm/<part>` before clipping.
+            `action_loss`, `grounding_loss`, `conversation_loss` (where trained),
+            `grad_norm/<part>` before clipping.
 
         Raises:
             FloatingPointError: if the gradient is not finite; nothing was changed then.
@@ -179,6 +206,10 @@ class SupervisedTrainer:
             loss = self._grounding_loss(self._grounding)
             (self.config.vision_language_weight * loss).backward()
             metrics["grounding_loss"] = float(loss.detach())
+        if self._conversations is not None and self.step >= self.config.expert_only_steps:
+            loss = self._conversation_loss(self._conversations)
+            (self.config.vision_language_weight * loss).backward()
+            metrics["conversation_loss"] = float(loss.detach())
         norms = clip_gradients(self._parts, self.config.optimizer.max_grad_norm)
         if not np.isfinite(norms["total"]):
             raise FloatingPointError(
@@ -231,6 +262,11 @@ class SupervisedTrainer:
         batch = grounding_batch(grounding, indices, objects, random)
         inputs = self.model.processor.question(batch.images, batch.questions, batch.answers)
         return self.model.language_loss(inputs)
+
+    def _conversation_loss(self, conversations: ConversationSet) -> Tensor:
+        processor = conversation_processor(self.model, self.config)
+        samples = [conversations[int(index)] for index in self._talks.indices(self.step)]
+        return self.model.language_loss(processor(samples))
 
     def train(
         self,

@@ -243,6 +243,15 @@ IMPOSSIBLE_SFT = [
     (["data.skip_limit=1.5"], "data.skip_limit", "between 0 and 1"),
     (["grounding_batch_size=8"], "data.grounding_images", "20000"),
     (["data.grounding_images=8"], "grounding_batch_size", "without effect"),
+    (["conversation_batch_size=8"], "data.conversations", "FILE.jsonl"),
+    (["conversation_batch_size=-1"], "conversation_batch_size", "at least 0"),
+    (["data.conversations=x.jsonl"], "conversation_batch_size", "without effect"),
+    (["data.image_tokens=64"], "data.image_tokens", "no effect"),
+    (
+        ["data.conversations=x.jsonl", "conversation_batch_size=8", "data.conversation_tokens=2"],
+        "data.conversation_tokens",
+        "at least 4",
+    ),
     (["steps=100"], "optimizer.warmup_steps", "below steps"),
     (["optimizer.learning_rates={}"], "optimizer.learning_rates", "trains nothing"),
 ]

@@ -5,14 +5,17 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import actors.supervise
 from actors import cli
 from actors.controller import Interrupt
 from actors.supervise import supervise
 from learners.supervised import SupervisedTrainer
+from vlarl.config.embodiments import load_embodiment
 from vlarl.config.load import load_config
 from vlarl.data.episode import Episode
 from vlarl.data.lerobot_reader import LeRobotReader
@@ -20,6 +23,7 @@ from vlarl.data.lerobot_writer import LeRobotWriter
 from vlarl.errors import ConfigError, UserError
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.runs import RunFolder
+from vlarl.types import CameraSpec
 
 CONFIG = Path(__file__).parents[1] / "configs/sft/debug.yaml"
 
@@ -115,6 +119,56 @@ def test_mistakes_are_found_before_anything_is_written(tmp_path, capsys, overrid
     assert words in message
     assert "collecting" not in message
     assert not list(tmp_path.iterdir())
+
+
+def write_conversations(folder, *answers):
+    rows = []
+    for number, answer in enumerate(answers):
+        Image.new("RGB", (40 + 20 * number, 40)).save(folder / f"{number}.png")
+        shown = [{"type": "image", "image": f"{number}.png"}, {"type": "text", "text": "What?"}]
+        messages = [{"role": "user", "content": shown}, {"role": "assistant", "content": answer}]
+        rows.append(json.dumps({"id": f"s{number}", "messages": messages}))
+    path = folder / "set.jsonl"
+    path.write_text("\n".join(rows))
+    return path
+
+
+def test_conversations_train_beside_actions_and_grounding(tmp_path):
+    path = write_conversations(tmp_path, "a plate", "two spoons", "a towel")
+    data = f"supervised.data.conversations={path}"
+    result = train(tmp_path, "name=run", data, "supervised.conversation_batch_size=2")
+    rows = RunFolder(tmp_path / "run").metrics()
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    for loss in ("action_loss", "grounding_loss", "conversation_loss"):
+        assert all(row[loss] > 0 for row in rows)
+    assert result["conversation_loss"] < rows[0]["conversation_loss"]
+
+
+def test_a_broken_conversation_is_found_before_anything_is_written(tmp_path):
+    path = write_conversations(tmp_path, "a plate", "two spoons")
+    data = f"supervised.data.conversations={path}", "supervised.conversation_batch_size=2"
+    with pytest.raises(UserError, match=r"line 1, sample 's0': .* are allowed"):
+        train(tmp_path / "runs", *data, "supervised.data.conversation_tokens=8")
+    (tmp_path / "1.png").unlink()
+    with pytest.raises(UserError, match=r"line 2, sample 's1': image .* is missing"):
+        train(tmp_path / "runs", *data)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_new_model_has_room_for_long_instructions(tmp_path):
+    images = np.zeros((4, 32, 32, 3), np.uint8)
+    sentence = "put the large red block on the small blue block, then " * 3 + "wait"
+    cameras = [CameraSpec(name, 32, 32) for name in ("ego", "cam_right_wrist")]
+    channels = [channel.name for channel in load_embodiment("tabletop_arm").channels]
+    with LeRobotWriter(tmp_path / "long", 5.0, cameras, channels, 1, "tabletop_arm") as writer:
+        action = np.random.default_rng(0).uniform(-0.04, 0.04, (4, 5)).astype(np.float32)
+        shown = {camera.name: images for camera in cameras}
+        writer.add(Episode(shown, np.zeros((4, 1), np.float32), action, sentence))
+    data = [f"supervised.data.path={tmp_path / 'long'}", "supervised.collect.episodes=400"]
+    result = train(tmp_path, "name=new", *data)
+    assert result["steps"] == 4
+    contract = QwenVLA.from_pretrained(result["checkpoint"]).contract
+    assert contract.prompt_tokens > 72
 
 
 def test_a_taken_name_is_refused_before_demonstrations_are_collected(tmp_path):

@@ -9,7 +9,8 @@ from gymnasium.utils.env_checker import check_env
 from numpy.typing import NDArray
 
 from envservers.tabletop import OBJECTS, TASKS, TabletopSuite, gym_env
-from envservers.tabletop.expert import Expert, ExpertNoise, run_expert
+from envservers.tabletop.expert import Expert, run_expert
+from envservers.tabletop.pick_place import ExpertNoise
 from envservers.tabletop.scene import arm_configuration, build_model
 from envservers.tabletop.suite import UnstableSimulationError
 from envservers.tabletop.tasks import find_task

@@ -1,1 +1,1 @@
-"""Synthesis of language-action trajectories by worker processes, and its audit."""
+"""Data made by worker processes and from the simulator itself, and its audit."""

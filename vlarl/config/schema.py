@@ -198,6 +198,12 @@ class DataConfig:
     """Rendered scenes with "where is the ..." labels, made before training from the suite."""
     objects_per_answer: int = 1
     """Objects that one grounding answer places."""
+    conversations: str = ""
+    """File of vision-language samples (`docs/vision_language.md`); empty: none."""
+    conversation_tokens: int = 1024
+    """Longest conversation, its images included; a longer one is an error before training."""
+    image_tokens: int = 256
+    """Of one image of a conversation, at most: bigger ones are scaled down."""
 
 
 @dataclass(frozen=True)
@@ -244,6 +250,8 @@ class SupervisedConfig:
     steps: int = 10_000
     batch_size: int = 64
     grounding_batch_size: int = 0
+    conversation_batch_size: int = 0
+    """Samples of `data.conversations` in each step."""
     expert_only_steps: int = 0
     """First steps, in which the action expert learns alone: gradients through a random expert would
     wash out of the backbone what it has learned about scenes and words."""

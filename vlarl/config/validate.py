@@ -12,6 +12,7 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from vlarl.config.conversation_rules import conversation_rules
 from vlarl.config.embodiments import load_embodiment
 from vlarl.config.lora_rules import lora_rules
 from vlarl.config.presets import preset_path
@@ -430,5 +431,6 @@ RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (
     _exploration,
     _ppo,
     _supervised,
+    conversation_rules,
     _rest,
 )

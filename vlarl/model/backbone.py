@@ -210,7 +210,7 @@ def hidden_states(backbone: Qwen3_5ForConditionalGeneration, inputs: TensorDict)
 
     Inputs may be on another device than the backbone; their grids should stay on the CPU. The inner
     model is called, so that no language head runs, and positions are always given: a cached rotary
-    offset on the module would go stale.
+    offset on the module would go stale. Inputs without images have no `pixel_values`.
     """
     ids, seen, positions, kinds = (inputs[key].to(backbone.device) for key in _FED)
     shown = None

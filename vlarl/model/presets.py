@@ -250,8 +250,12 @@ def robot_contract(
     state: tuple[str, int] = ("none", 0),
     history: int = 0,
     history_hz: float = 2.0,
+    instructions: Sequence[str] = (),
 ) -> Contract:
-    """Of a new model for an embodiment, all of whose cameras have square images of this size."""
+    """Of a new model for an embodiment, all of whose cameras have square images of this size.
+
+    It has room for `instructions`.
+    """
     embodiment = load_embodiment(robot)
     cameras = tuple(CameraSpec(name, image_size, image_size) for name in embodiment.cameras)
     horizon = embodiment.horizon
@@ -260,6 +264,7 @@ def robot_contract(
         embodiment,
         pretrained,
         horizon,
+        instructions,
         state=state,
         history=history,
         history_hz=history_hz,

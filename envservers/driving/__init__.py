@@ -1,0 +1,1 @@
+"""Roads, a car that follows them, and what its camera sees: trajectories in the ground plane."""

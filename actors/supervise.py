@@ -148,9 +148,9 @@ def _resolved(config: RunConfig, checkpoint: Path | None) -> tuple[QwenVLA, bool
         _check_content(model, reader, skipped, hands.extremes())
         return model, is_new, _Data(reader, hands, skipped)
     reader = _opened(data.path, model.contract)
-    refuse_short(reader, model.contract.horizon)
     skipped = _skipped(config, reader)
     _check_content(model, reader, skipped, (readable_actions(reader, skipped),))
+    refuse_short(reader, model.contract.horizon)
     return model, is_new, _Data(reader, None, skipped)
 
 

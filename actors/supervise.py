@@ -22,6 +22,7 @@ from actors.controller import Interrupt, last_checkpoint
 from actors.env_host import EnvAccess, EnvHost
 from actors.evaluation import EvaluationRequest, evaluate
 from actors.hand_demonstrations import hand_contract, open_hands
+from actors.rollout_worker import policy_of
 from envservers.registry import config_options, find_suite, make_suite
 from learners.binding import BindingTrainer
 from learners.localization import LocalizationTrainer
@@ -38,10 +39,10 @@ from vlarl.data.samples import ChunkSource, refuse_short
 from vlarl.data.skipped import SkippedEpisodes, readable_actions, readable_states
 from vlarl.data.streaming import open_chunks
 from vlarl.errors import ConfigError, UserError
+from vlarl.model.device import resolved
 from vlarl.model.presets import build, channel_bounds_codec, tabletop_contract
 from vlarl.model.qwen_vla import QwenVLA
-from vlarl.model.start import given_backbone, given_model
-from vlarl.policy import Policy
+from vlarl.model.start import configured, given_backbone, given_model
 from vlarl.progress import Progress
 from vlarl.runs import RunFolder
 from vlarl.state import fit_state_codec
@@ -87,7 +88,8 @@ def supervise(config: RunConfig) -> dict[str, Any]:
             _learn_to_see(model, config, scenes, dataset.sentences, run, interrupt)
         trainer = SupervisedTrainer(model, config.supervised, dataset, scenes, config.seed, run)
         if checkpoint is not None:
-            trainer.load_state_dict(torch.load(checkpoint / TRAINING_STATE, weights_only=True))
+            state = torch.load(checkpoint / TRAINING_STATE, map_location="cpu", weights_only=True)
+            trainer.load_state_dict(state)
 
         def save(step: int) -> None:
             with run.checkpoint(step) as folder:
@@ -150,7 +152,8 @@ def _resolved(config: RunConfig, checkpoint: Path | None) -> tuple[QwenVLA, bool
     reader = _opened(data.path, model.contract)
     skipped = _skipped(config, reader)
     _check_content(model, reader, skipped, (readable_actions(reader, skipped),))
-    refuse_short(reader, model.contract.horizon)
+    if not data.pad_short:
+        refuse_short(reader, model.contract.horizon)
     return model, is_new, _Data(reader, None, skipped)
 
 
@@ -242,7 +245,8 @@ def _grounding(config: RunConfig, interrupt: Interrupt) -> GroundingSet | None:
 
 def _model(config: RunConfig, resumed: Path | None) -> tuple[QwenVLA, bool]:
     """The run's own last weights, the configured checkpoint's, or new ones: True."""
-    model = given_model(config.model, resumed)
+    device = resolved(config.runtime.device)
+    model = given_model(config.model, resumed, config.seed, device)
     if model is not None:
         return model, False
     pretrained = given_backbone(config.model)
@@ -252,7 +256,8 @@ def _model(config: RunConfig, resumed: Path | None) -> tuple[QwenVLA, bool]:
         contract = tabletop_contract(config.env.image_size, pretrained, _state(config))
     torch.manual_seed(config.seed)
     codec = channel_bounds_codec(contract)
-    return build(config.model.preset, contract, codec, pretrained), True
+    built = build(config.model.preset, contract, codec, pretrained)
+    return configured(built, config.model).to(device), True
 
 
 def _state(config: RunConfig) -> tuple[str, int]:
@@ -364,7 +369,7 @@ def _evaluation(config: RunConfig, model: QwenVLA) -> Iterator[Callable[[int], M
         access = EnvAccess(config.env, host)
         spec = access.clients[0].spec
         model.contract.check(spec)
-        policy = Policy(model, config.sampling, model.contract.place_of(spec.embodiment))
+        policy = policy_of(model, config, model.contract.place_of(spec.embodiment))
 
         def judge(step: int) -> Metrics:
             played = evaluate(

@@ -56,6 +56,9 @@ class LocalizationTrainer:
         self._shared_head = nn.Linear(
             model.config.vision_config.out_hidden_size, len(cameras) * outputs
         )
+        # Drawn on the CPU: the same numbers for each device.
+        self._heads.to(model.device)
+        self._shared_head.to(model.device)
         self._sampler = BatchSampler(len(scenes), config.batch_size, seed)
         self._parts = {
             "vision": model.parts()["vision"],
@@ -125,14 +128,15 @@ class LocalizationTrainer:
             images[name] = each[indices][rows, y, x]
             places[:, view, :, 0] -= right / width
             places[:, view, :, 1] -= down / height
-        return images, torch.from_numpy(places)
+        return images, torch.from_numpy(places).to(self._model.device)
 
     def _read(
         self, images: dict[str, NDArray[np.uint8]]
     ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """What the heads of the views say, and what the shared one says."""
         count = len(next(iter(images.values())))
-        views = self._model.view_tokens(self._model.processor.pixels(images, count))
+        pixels = self._model.processor.pixels(images, count)
+        views = [tokens.float() for tokens in self._model.view_tokens(pixels)]
         by_view = [head(tokens.flatten(1)) for head, tokens in zip(self._heads, views, strict=True)]
         shared = self._shared_head(torch.cat(views, dim=1).mean(dim=1))
         return _places_of(torch.stack(by_view, dim=1)), _places_of(

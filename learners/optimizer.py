@@ -7,7 +7,7 @@ step and what to log.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from learners.masters import MasteredOptimizer, below_float32
 from learners.muon import Muon
 from vlarl.config.schema import OptimizerConfig
 from vlarl.errors import ConfigError
@@ -28,8 +29,10 @@ def build_optimizer(
     config: OptimizerConfig,
     total_steps: int,
     orthogonal: Collection[Tensor] = (),
-) -> tuple[AdamW, LambdaLR]:
+) -> tuple[AdamW | MasteredOptimizer, LambdaLR]:
     """An optimizer over the parts that have a rate; the other parts are frozen.
+
+    If anything that trains is below float32, its float32 masters are what steps.
 
     Freezing sets `requires_grad` to False; parts with a rate get it set to True. Parameters with
     fewer than two dimensions (norms, biases) are not decayed. Each group of the optimizer carries
@@ -65,9 +68,21 @@ def build_optimizer(
         for members, its_decay in ((matrices, decay), (vectors, 0.0)):
             if members:
                 groups.append({"params": members, "weight_decay": its_decay, **common})
-    optimizer = (Muon if chosen else AdamW)(groups, betas=config.betas, fused=True)
+    kind = Muon if chosen else AdamW
+    weights = [parameter for group in groups for parameter in group["params"]]
+
+    def over(master: Callable[[nn.Parameter], nn.Parameter]) -> AdamW:
+        mapped = [{**group, "params": [*map(master, group["params"])]} for group in groups]
+        return kind(mapped, betas=config.betas, fused=True)
+
+    optimizer: AdamW | MasteredOptimizer
+    if any(map(below_float32, weights)):
+        optimizer = MasteredOptimizer(weights, over)
+        stepped = optimizer.inner
+    else:
+        optimizer = stepped = over(lambda weight: weight)
     warmup, final = config.warmup_steps, config.final_fraction
-    scheduler = LambdaLR(optimizer, lambda step: rate_factor(step, total_steps, warmup, final))
+    scheduler = LambdaLR(stepped, lambda step: rate_factor(step, total_steps, warmup, final))
     return optimizer, scheduler
 
 
@@ -117,7 +132,9 @@ def clip_gradients(parts: Parts, max_norm: float) -> dict[str, float]:
     for part, parameters in parts.items():
         members = [p.grad for p in parameters if p.grad is not None]
         if members:
-            norms[part] = torch.nn.utils.get_total_norm(members)
+            # The norm of a norm is itself, but this one is taken in float32.
+            exact = [g if g.dtype == torch.float32 else _norm(g) for g in members]
+            norms[part] = torch.nn.utils.get_total_norm(exact)
             gradients += members
     if not norms:
         return {"total": 0.0}
@@ -125,3 +142,7 @@ def clip_gradients(parts: Parts, max_norm: float) -> dict[str, float]:
     if torch.isfinite(total) and total > max_norm:
         torch._foreach_mul_(gradients, max_norm / float(total))
     return {part: float(norm) for part, norm in norms.items()} | {"total": float(total)}
+
+
+def _norm(gradient: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(gradient, dtype=torch.float32)

@@ -107,6 +107,8 @@ def test_an_episode_shorter_than_a_chunk_is_refused_with_its_place(tmp_path):
     dataset = ["supervised.collect.episodes=400", f"supervised.data.path={path}"]
     with pytest.raises(UserError, match=words):
         train(tmp_path, "name=refused", *dataset)
+    padded = train(tmp_path, "name=padded", *dataset, "supervised.data.pad_short=true")
+    assert padded["steps"] > 0
     assert not (tmp_path / "refused").exists()
 
 

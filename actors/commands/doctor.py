@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from actors.commands.command import Command, Invocation
 
 GIB = 1024**3
-PACKAGES = ("transformers", "tensordict", "torchrl", "gymnasium", "wandb", "tensorboard")
+PACKAGES = ("transformers", "tensordict", "torchrl", "peft", "gymnasium", "wandb", "tensorboard")
 
 
 class Finding(NamedTuple):
@@ -72,6 +72,15 @@ def _torch() -> list[Finding]:
         "" if gpus else "not needed for the tiny model",
     )
     return [Finding("torch", True, threads), gpu]
+
+
+def _kernels() -> list[Finding]:
+    from vlarl.model.kernels import missing_kernels
+
+    lacking = ", ".join(missing_kernels())
+    remedy = "not needed for the tiny model; on a GPU: pip install 'vlarl[gpu]'" if lacking else ""
+    found = f"missing: {lacking}" if lacking else "flash-linear-attention, causal-conv1d"
+    return [Finding("gpu kernels", True, found, remedy)]
 
 
 def _ray() -> list[Finding]:
@@ -145,6 +154,7 @@ def _version(package: str) -> str:
 CHECKS: tuple[Callable[[], list[Finding]], ...] = (
     _machine,
     _torch,
+    _kernels,
     _ray,
     _mujoco,
     _opengl,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors.commands.command import Command, Invocation, hint
+from actors.commands.memory import SETTINGS, memory
 from vlarl.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def run(invocation: Invocation) -> dict[str, Any]:
     topic, *rest = invocation.arguments
     if topic not in TOPICS:
         raise UserError(f"info: {topic}: no such topic. {hint(topic, TOPICS)}")
-    if topic not in ("config", "model"):
+    if topic not in ("config", "model", "memory"):
         _only(invocation, topic, set())
     return TOPICS[topic](rest[0] if rest else "", invocation)
 
@@ -109,6 +110,11 @@ def _projections(name: str, invocation: Invocation) -> tuple[dict[str, Any], lis
     _print_table([heads, *(tuple(row) for row in cells)])
     print(f"\nwith {chosen}:")
     return groups, rows
+
+
+def _memory(name: str, invocation: Invocation) -> dict[str, Any]:
+    _only(invocation, "memory", set(SETTINGS))
+    return memory(name, invocation)
 
 
 def _only(invocation: Invocation, topic: str, allowed: set[str]) -> None:
@@ -224,6 +230,7 @@ def _print_rows(rows: list[tuple[str, str]]) -> None:
 
 TOPICS: dict[str, Callable[[str, Invocation], dict[str, Any]]] = {
     "model": _model,
+    "memory": _memory,
     "suites": _suites,
     "rewards": _rewards,
     "embodiments": _embodiments,
@@ -238,6 +245,9 @@ COMMAND = Command(
         "  model [NAME]         parameters part by part, of a preset, a checkpoint or a run; of a\n"
         "                       preset with embodiments=[a,b] projection=zero_pad (or multi_mlp,\n"
         "                       concatenation) how they share the layers at their channels\n"
+        "  memory [NAME] [...]  bytes of a training step of each preset, computed: model, job\n"
+        "                       (sft, lora, rl), dtype, checkpoint_activations, batch, decisions,\n"
+        "                       image_size\n"
         "  suites [SUITE]       tasks, cameras, channels\n"
         "  rewards              reward functions\n"
         "  embodiments [NAME]   robots; of one (or of its file) all channels and the prompt\n"

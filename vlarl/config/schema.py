@@ -91,7 +91,8 @@ class OptimizerConfig:
     """AdamW with a learning rate for each named part; rates decay by a cosine."""
 
     learning_rates: dict[str, float] = field(default_factory=dict)
-    """part -> peak rate; parts are `vision`, `language`, `expert`, `value`; absent means frozen.
+    """part -> peak rate; parts are `vision`, `language`, `lora` (adapters, if the model has any),
+    `expert`, `value`; absent means frozen.
 
     `expert_biases`, what the last layers of the expert add to every chunk whatever they see, is
     trained with `expert` or, given a rate of its own, without it. A few episodes say much about
@@ -188,6 +189,9 @@ class DataConfig:
     skip_limit: float = 0.01
     """Share of the episodes that may turn out to be corrupt: they are skipped and named. Beyond it
     the run stops."""
+    pad_short: bool = False
+    """Whether an episode may be shorter than a chunk: its last action is repeated. Otherwise such a
+    dataset is refused, as its frequency or its horizon is probably not what was meant."""
     grounding_images: int = 0
     """Rendered scenes with "where is the ..." labels, made before training from the suite."""
     objects_per_answer: int = 1
@@ -262,17 +266,32 @@ class SupervisedConfig:
 
 @dataclass(frozen=True)
 class InitConfig:
-    """Two whole checkpoints to combine (paper Fig. 7b); both or neither."""
+    """Checkpoints to take parts from (paper Fig. 7b): two, or a backbone for a new expert."""
 
     backbone: str = ""
-    """Whose backbone, tokenizer and image settings are taken."""
+    """Whose backbone, tokenizer and image settings are taken; without `expert` its contract and
+    action statistics too, with a random action expert and value head of `preset`."""
     expert: str = ""
     """Whose action expert, value head, contract and action statistics are taken."""
 
 
 @dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters on linear layers of the backbone; in a checkpoint's `config.json` too."""
+
+    rank: int = 0
+    """0: no adapters, but for those that the checkpoint has."""
+    alpha: int = 16
+    """What an adapter adds is scaled by `alpha / rank`."""
+    targets: tuple[str, ...] = ("language_model.layers.*",)
+    """Patterns (`*`, `?`, `[...]`) of names within the backbone; every linear layer that one fits
+    gets an adapter. The default is all of the language model's: attention, linear attention, MLP.
+    `visual.blocks.*` is the vision tower's."""
+
+
+@dataclass(frozen=True)
 class ModelConfig:
-    """Which model, and where its weights start."""
+    """Which model, where its weights start, and how they are kept in memory."""
 
     preset: str = "tiny"
     checkpoint: str = ""
@@ -284,6 +303,18 @@ class ModelConfig:
     """How a new model is shown the robot's state (paper section 5.2.4): `none`, `vlm_prompt` (256
     bins for each dimension, in the prompt) or `dit` (one token of the action expert)."""
     init: InitConfig = field(default_factory=InitConfig)
+    dtype: str = "auto"
+    """Number format of the weights: `float32`, `bfloat16`, or `auto`: as the checkpoint has them,
+    new ones in float32."""
+    attention: str = "sdpa"
+    """Of the backbone: `sdpa`, `eager` or `flash_attention_2` (needs its library and a GPU)."""
+    checkpoint_activations: bool = False
+    """Compute activations a second time in the backward pass instead of keeping them: each layer of
+    the backbone and each block of the action expert keeps its input alone."""
+    compile: bool = False
+    """Compile backbone and action expert at their first call, which takes minutes; needs a C++
+    compiler. Acting and learning are compiled apart, so that ratios start near 1, not at it."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
 
 
 @dataclass(frozen=True)
@@ -294,6 +325,10 @@ class RuntimeConfig:
     """`ray` or `inprocess` (the same classes without Ray, for debugging)."""
     address: str = "local"
     """Ray address; `local` starts a private instance."""
+    device: str = "auto"
+    """Where the model lives: `cpu`, `cuda`, `cuda:N`, or `auto`: a GPU if torch finds one."""
+    cuda_graphs: bool = True
+    """On a GPU, whether acting replays the denoising step as one graph."""
     threads: int = 2
     """Torch threads of the process that learns."""
     object_store_mb: int = 100

@@ -10,15 +10,17 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from vlarl.config.embodiments import load_embodiment
+from vlarl.config.lora_rules import lora_rules
 from vlarl.config.presets import preset_path
+from vlarl.config.problem import Problem
 from vlarl.config.schema import OptimizerConfig, RunConfig
 from vlarl.contract import STATE_MODES
 from vlarl.errors import ConfigError
 
-_BACKBONE = {"vision", "language"}
+_BACKBONE = {"vision", "language", "lora"}
 _UNUSED = {
     "rl": ("supervised",),
     "sft": ("reward", "ppo", "rollout"),
@@ -26,15 +28,7 @@ _UNUSED = {
 }
 """Stage -> sections of the config that do nothing there."""
 
-PARTS = ("vision", "language", "expert", "expert_biases", "value")
-
-
-class Problem(NamedTuple):
-    """One thing that cannot be run as configured."""
-
-    key: str
-    problem: str
-    remedy: str
+PARTS = ("vision", "language", "expert", "expert_biases", "value", "lora")
 
 
 def validate(
@@ -137,11 +131,13 @@ def _run(config: RunConfig) -> Iterator[Problem]:
     if config.model.checkpoint:
         unused = ["model.preset", "model.backbone", "model.state", *init]
         yield from _without_effect(config, unused, "model.checkpoint")
-    if bool(config.model.init.backbone) != bool(config.model.init.expert):
-        lacking = init[bool(config.model.init.backbone)]
-        yield Problem(lacking, "is missing beside the other", f"Name a checkpoint: {lacking}=...")
+    if config.model.init.expert and not config.model.init.backbone:
+        remedy = f"Name a checkpoint: {init[0]}=..."
+        yield Problem(init[0], "is missing beside model.init.expert", remedy)
     if config.model.init.backbone:
         yield from _without_effect(config, ["model.backbone"], "model.init")
+    if config.model.init.expert:
+        yield from _without_effect(config, ["model.preset"], "model.init.expert")
     yield from _choice(config, "model.state", STATE_MODES)
     if config.model.init.backbone or config.model.init.expert:
         yield from _without_effect(config, ["model.state"], "model.init, which decides it")
@@ -158,6 +154,10 @@ def _run(config: RunConfig) -> Iterator[Problem]:
         yield Problem("output", "is empty", "Name a folder, such as output=runs.")
     if config.resume == "auto" and not config.name:
         yield Problem("resume", "needs a run to continue", "Name it: name=NAME.")
+    yield from _choice(config, "model.dtype", ("auto", "float32", "bfloat16"))
+    yield from _choice(config, "model.attention", ("sdpa", "eager", "flash_attention_2"))
+    if config.model.attention == "flash_attention_2" and config.model.dtype != "bfloat16":
+        yield Problem("model.attention", "computes in bfloat16 alone", "Add model.dtype=bfloat16.")
     yield from _held_out(config)
     for section in _UNUSED.get(config.stage, ()):
         yield from _sections_without_effect(config, section, f"stage={config.stage}")
@@ -386,6 +386,7 @@ def _rest(config: RunConfig) -> Iterator[Problem]:
     yield from _at_least(config, 1, ["evaluation.episodes"])
     yield from _at_least(config, 0, ["evaluation.every", "evaluation.videos", "evaluation.seed"])
     yield from _choice(config, "runtime.kind", ("ray", "inprocess"))
+    yield from _device(config)
     yield from _at_least(config, 1, ["runtime.threads"])
     yield from _at_least(config, 80, ["runtime.object_store_mb"])
     if config.runtime.kind == "inprocess":
@@ -395,8 +396,22 @@ def _rest(config: RunConfig) -> Iterator[Problem]:
         yield from _without_effect(config, ["logging.project"], "logging.wandb=false")
 
 
+def _device(config: RunConfig) -> Iterator[Problem]:
+    kind, colon, number = config.runtime.device.partition(":")
+    if colon and (kind != "cuda" or not number.isdigit()):
+        yield Problem("runtime.device", "no such device", "Try runtime.device=cuda:0.")
+    elif not colon:
+        yield from _choice(config, "runtime.device", ("auto", "cpu", "cuda"))
+    elif config.runtime.kind == "ray" and config.stage == "rl":
+        remedy = "Use runtime.device=cuda, or runtime.kind=inprocess."
+        yield Problem("runtime.device", "is Ray's to choose with runtime.kind=ray", remedy)
+    if kind == "cpu":
+        yield from _without_effect(config, ["runtime.cuda_graphs"], "runtime.device=cpu")
+
+
 RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (
     _run,
+    lora_rules,
     _env,
     _sampling,
     _exploration,

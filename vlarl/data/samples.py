@@ -134,8 +134,8 @@ def refuse_short(reader: LeRobotReader, horizon: int) -> None:
         raise UserError(
             f"dataset {reader.path}: episode {short[0].index} has {short[0].length} frames, and "
             f"{len(short)} of {len(reader)} episodes less than the {horizon} steps of a chunk. "
-            f"Leave them out: vlarl data clean {reader.path} out=DIR filters=short "
-            f"min_frames={horizon}"
+            "Repeat their last action: supervised.data.pad_short=true. Or leave them out: "
+            f"vlarl data clean {reader.path} out=DIR filters=short min_frames={horizon}"
         )
 
 

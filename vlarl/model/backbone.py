@@ -8,24 +8,33 @@ one batch instead of one image at a time, and patches are embedded by a matrix p
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from tensordict import TensorDict
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.qwen3_5.modeling_qwen3_5 import (
     Qwen3_5VisionAttention,
     Qwen3_5VisionPatchEmbed,
     apply_rotary_pos_emb_vision,
+    eager_attention_forward,
 )
 from transformers.vision_utils import (
     get_vision_cu_seqlens,
     get_vision_interpolation_indices_and_weights,
     get_vision_position_ids,
 )
+
+_FED = ("input_ids", "attention_mask", "position_ids", "mm_token_type_ids", "pixel_values")
+_REMEMBERED_LAYOUTS = 32
+"""Each is a few numbers for every patch of a batch."""
 
 
 class EqualImageAttention(Qwen3_5VisionAttention):
@@ -52,8 +61,16 @@ class EqualImageAttention(Qwen3_5VisionAttention):
             tensor.reshape(images, max_seqlen, self.num_heads, -1).transpose(1, 2)
             for tensor in (query, key, value)
         )
-        mixed = F.scaled_dot_product_attention(query, key, value, scale=self.scaling)
-        return self.proj(mixed.transpose(1, 2).reshape(patches, -1))
+        chosen = self.config._attn_implementation
+        if chosen == "sdpa":
+            mixed = F.scaled_dot_product_attention(query, key, value, scale=self.scaling)
+            mixed = mixed.transpose(1, 2)
+        else:
+            attention = ALL_ATTENTION_FUNCTIONS.get_interface(chosen, eager_attention_forward)
+            mixed, _ = attention(
+                self, query, key, value, None, scaling=self.scaling, dropout=0.0, is_causal=False
+            )
+        return self.proj(mixed.reshape(patches, -1))
 
 
 class LinearPatchEmbed(Qwen3_5VisionPatchEmbed):
@@ -81,18 +98,50 @@ def with_faster_layers(
     return backbone
 
 
-def vision_layout(backbone: Qwen3_5ForConditionalGeneration, grids: Tensor) -> dict[str, Any]:
-    """Index tensors of the vision tower for `grids` [images, 3].
+def checkpoint_layers(backbone: Qwen3_5ForConditionalGeneration) -> None:
+    """From now on each layer keeps its input alone, and runs again in the backward pass.
 
-    Transformers computes them per image in Python; here once for each run of rows that repeats.
+    Transformers' layers do so in training mode only, which the learners switch to.
+    """
+    # Nothing in a layer is random, so that no generator's state need be kept.
+    again = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+    for module in backbone.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            module.gradient_checkpointing = True
+            module._gradient_checkpointing_func = again
+
+
+def vision_layout(backbone: Qwen3_5ForConditionalGeneration, grids: Tensor) -> dict[str, Any]:
+    """The tower's keywords for `grids` [images, 3] (on the CPU): the grids and index tensors.
+
+    Transformers computes them per image in Python, for every forward; here they are remembered.
     """
     visual = backbone.model.visual
-    merge = visual.spatial_merge_size
+    return _layout(
+        tuple(tuple(grid) for grid in grids.tolist()),
+        visual.num_grid_per_side,
+        visual.interpolation_mode,
+        visual.interpolation_align_corners,
+        visual.spatial_merge_size,
+        visual.patch_embed.proj.weight.device,
+    )
+
+
+@lru_cache(maxsize=_REMEMBERED_LAYOUTS)
+def _layout(
+    rows: tuple[tuple[int, int, int], ...],
+    side: int,
+    mode: str,
+    align_corners: bool,
+    merge: int,
+    device: torch.device,
+) -> dict[str, Any]:
+    grids = torch.tensor(rows)
     indices, weights = get_vision_interpolation_indices_and_weights(
         grids,
-        num_grid_per_side=visual.num_grid_per_side,
-        mode=visual.interpolation_mode,
-        align_corners=visual.interpolation_align_corners,
+        num_grid_per_side=side,
+        mode=mode,
+        align_corners=align_corners,
         spatial_merge_size=merge,
     )
     patches = grids.prod(dim=-1)
@@ -102,10 +151,11 @@ def vision_layout(backbone: Qwen3_5ForConditionalGeneration, grids: Tensor) -> d
     else:
         positions, longest = get_vision_position_ids(grids, merge), None
     return {
-        "interp_indices": indices,
-        "interp_weights": weights,
-        "position_ids": positions,
-        "cu_seqlens": get_vision_cu_seqlens(grids),
+        "grid_thw": grids.to(device),
+        "interp_indices": indices.to(device),
+        "interp_weights": weights.to(device),
+        "position_ids": positions.to(device),
+        "cu_seqlens": get_vision_cu_seqlens(grids).to(device),
         "max_seqlen": longest,
     }
 
@@ -124,9 +174,7 @@ def view_tokens(
     """
     batch = len(pixel_values)
     rows = torch.tensor(grids).repeat(batch, 1)
-    vision = backbone.model.visual(
-        pixel_values.flatten(0, 1), grid_thw=rows, **vision_layout(backbone, rows)
-    )
+    vision = backbone.model.visual(pixel_values.flatten(0, 1), **vision_layout(backbone, rows))
     tokens = vision.pooler_output.unflatten(0, (batch, -1))
     merged = backbone.model.visual.spatial_merge_size**2
     return list(tokens.split([t * h * w // merged for t, h, w in grids], dim=1))
@@ -135,26 +183,24 @@ def view_tokens(
 def hidden_states(backbone: Qwen3_5ForConditionalGeneration, inputs: TensorDict) -> Tensor:
     """[B, L, D] final-normed hidden states of the processor's `inputs`, zero where padded.
 
-    The inner model is called, so that no language head runs, and positions are always given: a
-    cached rotary offset on the module would go stale.
+    Inputs may be on another device than the backbone; their grids should stay on the CPU. The inner
+    model is called, so that no language head runs, and positions are always given: a cached rotary
+    offset on the module would go stale.
     """
-    grids = inputs["image_grid_thw"].flatten(0, 1)
-    vision = backbone.model.visual(
-        inputs["pixel_values"].flatten(0, 1), grid_thw=grids, **vision_layout(backbone, grids)
-    )
+    layout = vision_layout(backbone, inputs["image_grid_thw"].flatten(0, 1))
+    ids, seen, positions, kinds, pixels = (inputs[key].to(backbone.device) for key in _FED)
+    vision = backbone.model.visual(pixels.flatten(0, 1), **layout)
     output = backbone.model(
-        input_ids=inputs["input_ids"],
-        attention_mask=inputs["attention_mask"],
-        position_ids=inputs["position_ids"].transpose(0, 1),
-        mm_token_type_ids=inputs["mm_token_type_ids"],
+        input_ids=ids,
+        attention_mask=seen,
+        position_ids=positions.transpose(0, 1),
+        mm_token_type_ids=kinds,
         mm_encoder_outputs={
             "image": BaseModelOutputWithPooling(pooler_output=(vision.pooler_output,))
         },
         use_cache=False,
     )
-    return output.last_hidden_state * inputs["attention_mask"].unsqueeze(-1).to(
-        output.last_hidden_state.dtype
-    )
+    return output.last_hidden_state * seen.unsqueeze(-1).to(output.last_hidden_state.dtype)
 
 
 def next_token_loss(

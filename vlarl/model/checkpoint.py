@@ -3,7 +3,9 @@
     config.json  model.safetensors  action_stats.json  contract.json  [state_stats.json]
     tokenizer.json  tokenizer_config.json  preprocessor_config.json
 
-Above 5 GB the tensors are in shards with an index; read, they take their own size in memory.
+Above 5 GB the tensors are in shards with an index; read, they take their own size in memory. If the
+backbone has adapters, they are in `adapters.safetensors`, and `lora` in `config.json` describes
+them; `model.safetensors` is the same as without.
 
 A folder is written beside its final place and renamed. Whatever does not match exactly is a
 `CheckpointError`, with one exception: a missing value head starts at zero, with one notice.
@@ -23,15 +25,20 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import Qwen3_5Config
 from transformers.models.qwen3_5.tokenization_qwen3_5 import Qwen3_5Tokenizer
 
 from vlarl.codec import ActionCodec, ActionStats
+from vlarl.config.schema import LoraConfig
 from vlarl.contract import Contract
 from vlarl.errors import CheckpointError
+from vlarl.model.device import CPU
 from vlarl.model.empty import assign, empty_weights, still_empty
 from vlarl.model.expert_config import ExpertConfig
+from vlarl.model.lora import add_adapters, is_adapter, plain_name
+from vlarl.model.precision import format_of
 from vlarl.model.processor import PatchLayout, Processor
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.shards import SHARD_BYTES, TensorFiles, write_tensors
@@ -42,6 +49,7 @@ PACKAGED = Path(__file__).resolve().parents[1] / "checkpoints"
 MODEL_TYPE = "qwen_vla"
 _TIED_HEAD = "backbone.lm_head.weight"
 _VALUE_HEAD = "value_head."
+ADAPTERS = "adapters.safetensors"
 _SECTIONS = ("backbone", "expert", "value")
 _UNUSABLE = (TypeError, ValueError, KeyError, RuntimeError, StrictDataclassError)
 """What numbers and types that make no sense raise, here and in the libraries, once JSON is read."""
@@ -63,7 +71,11 @@ def save(model: QwenVLA, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
         _write_json(partial / "state_stats.json", model.processor.state.stats.to_dict())
     _write_json(partial / "preprocessor_config.json", asdict(model.processor.layout))
     model.processor.tokenizer.save_pretrained(partial)
-    write_tensors(saved_tensors(model), partial, shard_bytes)
+    tensors = saved_tensors(model)
+    adapters = {name: tensors.pop(name) for name in list(tensors) if is_adapter(name)}
+    write_tensors(tensors, partial, shard_bytes)
+    if adapters:
+        save_file(adapters, partial / ADAPTERS, metadata={"format": "pt"})
     replaced = folder.with_name(f".{folder.name}.replaced-{os.getpid()}")
     if folder.exists():
         folder.rename(replaced)
@@ -71,8 +83,15 @@ def save(model: QwenVLA, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def load(folder_or_name: str | Path) -> QwenVLA:
-    """Read a checkpoint folder, or a packaged one by name.
+def load(
+    folder_or_name: str | Path, dtype: torch.dtype | None = None, device: torch.device = CPU
+) -> QwenVLA:
+    """Read a checkpoint folder, or a packaged one by name, tensor by tensor onto `device`.
+
+    Args:
+        folder_or_name: what to read.
+        dtype: number format to convert to, tensor by tensor; None: each as it is.
+        device: where the model is to live.
 
     Raises:
         CheckpointError: if it is missing, truncated, or does not match its own config.
@@ -101,8 +120,12 @@ def load(folder_or_name: str | Path) -> QwenVLA:
     with _blaming(folder / "config.json"), empty_weights():
         backbone = Qwen3_5Config.from_dict(config["backbone"])
         model = QwenVLA(backbone, expert, contract, codec, processor, value, further)
-    _restore(model, TensorFiles(folder), str(folder))
-    return model
+        if config.get("lora") is not None:
+            model.lora = LoraConfig(**{**config["lora"], "targets": (*config["lora"]["targets"],)})
+            add_adapters(model.backbone, model.lora, empty=True)
+    _restore(model, _files(folder, model), str(folder), dtype, device)
+    # What no file holds: the buffers, and a value head that was missing.
+    return model.to(device)
 
 
 def resolve(folder_or_name: str | Path) -> Path:
@@ -120,13 +143,24 @@ def resolve(folder_or_name: str | Path) -> Path:
 def saved_tensors(model: QwenVLA) -> dict[str, Tensor]:
     """Every tensor that a checkpoint holds, by name; a tied language head only once."""
     state = model.state_dict().items()
-    tensors = {name: tensor.detach().contiguous() for name, tensor in state}
+    tensors = {plain_name(name): tensor.detach().contiguous() for name, tensor in state}
     if model.config.tie_word_embeddings:
         del tensors[_TIED_HEAD]
     return tensors
 
 
-def _restore(model: QwenVLA, tensors: TensorFiles, origin: str) -> None:
+def _files(folder: Path, model: QwenVLA) -> TensorFiles:
+    """The folder's tensors, those of adapters included."""
+    return TensorFiles(folder, (ADAPTERS,) if model.lora is not None else ())
+
+
+def _restore(
+    model: QwenVLA,
+    tensors: TensorFiles,
+    origin: str,
+    dtype: torch.dtype | None,
+    device: torch.device,
+) -> None:
     """Give `model`, built empty, its weights.
 
     Raises:
@@ -151,8 +185,10 @@ def _restore(model: QwenVLA, tensors: TensorFiles, origin: str) -> None:
     ]
     if problems:
         raise CheckpointError(f"{origin} does not match its config:\n  " + "\n  ".join(problems))
+    inner = {plain_name(name): name for name in model.state_dict()}
     for name in expected:
-        assign(model, name, tensors[name])
+        wanted = None if dtype is None else format_of(name, dtype)
+        assign(model, inner[name], tensors[name].to(device, wanted))
     if model.config.tie_word_embeddings:
         model.backbone.lm_head.weight = model.backbone.get_input_embeddings().weight
     assert not still_empty(model)
@@ -245,6 +281,7 @@ def _config(model: QwenVLA) -> dict[str, Any]:
         "backbone": model.config.to_dict(),
         "expert": asdict(model.expert_config),
         "value": asdict(model.value_head.config),
+        **({} if model.lora is None else {"lora": asdict(model.lora)}),
     }
 
 

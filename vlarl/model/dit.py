@@ -7,17 +7,15 @@ documentation of the model. Sampling, losses and normalization live elsewhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
-from transformers.models.qwen3_5.modeling_qwen3_5 import (
-    Qwen3_5TextRotaryEmbedding,
-    apply_rotary_pos_emb,
-)
+from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5TextRotaryEmbedding
 
 from vlarl.model.expert_config import ExpertConfig
 from vlarl.model.projection import decoded, encoded, last_layers, make_decoder, make_encoder
@@ -47,6 +45,18 @@ def modulate(hidden: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return torch.addcmul(shift, normalize(hidden), 1 + scale)
 
 
+def rotate(tensor: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Rotary embedding of [B, heads, n, head_dim] by [B, n, rotary_dim] cosines and sines.
+
+    The same numbers as transformers' `apply_rotary_pos_emb`, whose halves of each table are alike,
+    with fewer copies.
+    """
+    half = cosine.shape[-1] // 2
+    cosine, sine = cosine[:, None, :, :half], sine[:, None, :, :half]
+    first, second, rest = tensor.split([half, half, tensor.shape[-1] - 2 * half], dim=-1)
+    return torch.cat([first * cosine - second * sine, second * cosine + first * sine, rest], dim=-1)
+
+
 class Block(nn.Module):
     """Joint bidirectional attention and a GELU MLP, both gated by AdaLN-Zero."""
 
@@ -74,8 +84,7 @@ class Block(nn.Module):
         query, key, value = (
             self.qkv(hidden).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         )
-        query, key = apply_rotary_pos_emb(self.query_norm(query), self.key_norm(key), *rotary)
-        return query, key, value
+        return rotate(self.query_norm(query), *rotary), rotate(self.key_norm(key), *rotary), value
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, visible: Tensor) -> Tensor:
         """Attention output [B, n, W]; `visible` [B, 1, 1, keys] bool."""
@@ -118,9 +127,7 @@ class Block(nn.Module):
             .view(batch, length, 2, self.heads, -1)
             .permute(2, 0, 3, 1, 4)
         )
-        key = self.key_norm(key)
-        # The function insists on queries; one head of the keys is the cheapest stand-in.
-        return apply_rotary_pos_emb(key[:, :1], key, *rotary)[1], value
+        return rotate(self.key_norm(key), *rotary), value
 
     def advance(self, hidden: Tensor, projected: tuple[Tensor, ...], visible: Tensor) -> Tensor:
         """Prefix variant: the context's next state [B, L, W]."""
@@ -168,6 +175,8 @@ class ActionExpert(nn.Module):
                 "the expert reuses its rotary embedding"
             )
         self.config = config
+        self.checkpoint_blocks = False
+        """Whether each block keeps its input alone, and runs again in the backward pass."""
         width = config.width
         self.rotary = Qwen3_5TextRotaryEmbedding(text)
         self.context_in = nn.Linear(text.hidden_size, width)
@@ -214,6 +223,13 @@ class ActionExpert(nn.Module):
     def _stack(self) -> list[Block]:
         return cast("list[Block]", list(self.blocks))
 
+    def _run(self, step: Callable[..., Any], *inputs: Any) -> Any:
+        """`step(*inputs)`, a block or one of its methods, checkpointed if so wished."""
+        if self.checkpoint_blocks and torch.is_grad_enabled():
+            # Nothing in a block is random, so that no generator's state need be kept.
+            return checkpoint(step, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return step(*inputs)
+
     def forward(
         self,
         hidden: Tensor,
@@ -224,6 +240,7 @@ class ActionExpert(nn.Module):
         shared: Tensor | None = None,
         state: Tensor | None = None,
         embodiment: Tensor | None = None,
+        rotary: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Velocity field (paper section 2.5).
 
@@ -237,6 +254,7 @@ class ActionExpert(nn.Module):
             shared: of `shared_states`, to save the work of a context that comes again.
             state: [B, d] in [-1, 1], where the expert has a token for it.
             embodiment: [B] which embodiment each context is of; None: the first.
+            rotary: of `rotary_tables`, likewise.
 
         Returns:
             [B * R, H, K] float32.
@@ -250,7 +268,7 @@ class ActionExpert(nn.Module):
             condition = condition + self.summary_in(mean).repeat_interleave(repeats, dim=0)
         which = None if embodiment is None else embodiment.repeat_interleave(repeats)
         tokens = encoded(self.action_in, self.config, actions.to(hidden.dtype), which)
-        rotary = self._rotary(mask, positions, tokens.shape[1])
+        rotary = self.rotary_tables(mask, positions) if rotary is None else rotary
         seen = self._seen(mask)
         if shared is not None:
             tokens = self._prefixed(shared.unbind(1), tokens, condition, rotary, seen, repeats)
@@ -261,7 +279,9 @@ class ActionExpert(nn.Module):
             context = self._context(hidden, state)
             tokens = self._joint(context, tokens, condition, rotary, seen, repeats)
         shift, scale = self.modulation(F.silu(condition)).unsqueeze(1).chunk(2, dim=-1)
-        tokens = modulate(tokens, shift, scale)
+        # In the format of the last layers, which are float32 where the blocks are not.
+        last = next(self.action_out.parameters()).dtype
+        tokens = modulate(tokens.to(last), shift.to(last), scale.to(last))
         return decoded(self.action_out, self.config, tokens, which).float()
 
     def shared_states(
@@ -269,7 +289,7 @@ class ActionExpert(nn.Module):
     ) -> Tensor:
         """Prefix variant: keys and values of the context, [B, blocks, 2, heads, L, head_dim]."""
         assert self.config.prefix
-        rotary = self._rotary(mask, positions, 0)
+        rotary = self.rotary_tables(mask, positions)
         states = self._walk(self._context(hidden, state), self._seen(mask), rotary)
         return torch.stack([torch.stack(pair, 1) for pair in states], 1)
 
@@ -285,14 +305,14 @@ class ActionExpert(nn.Module):
         """Which tokens of `_context` count."""
         return mask if self.state_in is None else F.pad(mask, (0, 1), value=True)
 
-    def _rotary(self, mask: Tensor, positions: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
-        """Cosines and sines [B, L + horizon, rotary_dim] of context and action positions.
+    def rotary_tables(self, mask: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [B, L + H, rotary_dim] of context and action positions.
 
         With a state there is one more, between the two.
         """
         valid = positions.masked_fill(~mask.unsqueeze(1), -1)
         start = valid.amax(dim=(1, 2)) + 1
-        following = horizon + (self.state_in is not None)
+        following = self.config.horizon + (self.state_in is not None)
         steps = start[:, None] + torch.arange(following, device=start.device)
         joint = torch.cat([positions, steps.unsqueeze(1).expand(-1, 3, -1)], dim=2)
         cosine, sine = self.rotary(self.context_in.weight, joint.transpose(0, 1))
@@ -315,7 +335,8 @@ class ActionExpert(nn.Module):
         last = len(self.blocks) - 1
         for index, block in enumerate(self._stack()):
             outputs = tokens.shape[1] if index == last else stream.shape[1]
-            stream = block(stream, block.modulations(condition), (cosine, sine), visible, outputs)
+            modulations = block.modulations(condition)
+            stream = self._run(block, stream, modulations, (cosine, sine), visible, outputs)
         return stream
 
     def _walk(
@@ -325,14 +346,14 @@ class ActionExpert(nn.Module):
         length, visible = context.shape[1], mask[:, None, None, :]
         before = (rotary[0][:, :length], rotary[1][:, :length])
         if self.config.pooled:
-            return [block.offered(context, before) for block in self._stack()]
+            return [self._run(block.offered, context, before) for block in self._stack()]
         states = []
         for block in self._stack():
-            query, key, value = block.prefix(context, before)
+            query, key, value = self._run(block.prefix, context, before)
             states.append((key, value))
             # Nobody reads the context after the last block.
             if len(states) < len(self._stack()):
-                context = block.advance(context, (query, key, value), visible)
+                context = self._run(block.advance, context, (query, key, value), visible)
         return states
 
     def _prefixed(
@@ -356,7 +377,6 @@ class ActionExpert(nn.Module):
         visible = torch.cat([seen_context, same_chunk], dim=2).unsqueeze(1)
         for block, state in zip(self._stack(), states, strict=True):
             key, value = state if isinstance(state, tuple) else state.unbind(1)
-            tokens = block.suffix(
-                tokens, block.modulations(condition), after, visible, (key, value)
-            )
+            modulations = block.modulations(condition)
+            tokens = self._run(block.suffix, tokens, modulations, after, visible, (key, value))
         return tokens

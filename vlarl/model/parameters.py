@@ -10,6 +10,7 @@ from transformers import Qwen3_5ForConditionalGeneration
 
 from vlarl.model.dit import ActionExpert, Block
 from vlarl.model.expert_config import ExpertConfig
+from vlarl.model.lora import adapters_of
 from vlarl.model.projection import first_layers, last_layers
 
 
@@ -25,7 +26,8 @@ def breakdown(
 
     Works on any device, the meta device included.
     """
-    vision = count(backbone.model.visual.parameters())
+    adapters = adapters_of(backbone)
+    vision = count(backbone.model.visual.parameters()) - count(adapters_of(backbone.model.visual))
     blocks = cast("list[Block]", list(expert.blocks))
     lines = {
         f"blocks ({len(blocks)} x {count(blocks[0].parameters()):,})": count(
@@ -42,11 +44,12 @@ def breakdown(
         lines["state token"] = count(expert.state_in.parameters())
     if expert.summary_in is not None:
         lines["context summary"] = count(expert.summary_in.parameters())
+    parts = {
+        "vision tower": vision,
+        "language model": count(backbone.parameters()) - vision - count(adapters),
+    }
     return {
-        "backbone": {
-            "vision tower": vision,
-            "language model": count(backbone.parameters()) - vision,
-        },
+        "backbone": parts | ({"adapters": count(adapters)} if adapters else {}),
         "expert": lines,
         "value head": {"value head": count(value_head.parameters())},
     }

@@ -7,7 +7,7 @@ each tensor anew: as long as it is open, what was read of it stays mapped and co
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from huggingface_hub import split_torch_state_dict_into_shards
@@ -39,8 +39,8 @@ def write_tensors(tensors: dict[str, Tensor], folder: Path, shard_bytes: int = S
 class TensorFiles(Mapping[str, Tensor]):
     """name -> tensor of a folder, read when asked for."""
 
-    def __init__(self, folder: Path) -> None:
-        """Open the files; no tensor is read.
+    def __init__(self, folder: Path, also: Sequence[str] = ()) -> None:
+        """Open the files, those named in `also` too; no tensor is read.
 
         Raises:
             CheckpointError: for a file that is missing or damaged, or an index that does not say
@@ -50,6 +50,7 @@ class TensorFiles(Mapping[str, Tensor]):
         self._files: dict[str, Path] = {}
         index = folder / INDEX
         names = _shards_of(index) if index.is_file() else {SINGLE: None}
+        names |= dict.fromkeys(also)
         for file, promised in names.items():
             shapes = _shapes_in(folder / file)
             held = set(shapes)

@@ -1,13 +1,25 @@
-"""Where a run's weights come from: a checkpoint, two of them, a backbone of the hub, or nowhere."""
+"""Where a run's weights come from, and what the config makes of them.
+
+They come from a checkpoint, parts of one or two, a Qwen3.5, or nowhere.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from vlarl.config.schema import ModelConfig
 from vlarl.embodiment import Embodiment
-from vlarl.errors import CheckpointError
+from vlarl.errors import CheckpointError, ConfigError
+from vlarl.model.backbone import checkpoint_layers
+from vlarl.model.checkpoint import load
+from vlarl.model.device import CPU
+from vlarl.model.kernels import check_attention, check_compiler, note_missing_kernels
+from vlarl.model.lora import add_adapters
+from vlarl.model.precision import DTYPES, cast
+from vlarl.model.presets import build
 from vlarl.model.pretrained import Pretrained, load_pretrained
 from vlarl.model.processor import Processor
 from vlarl.model.qwen_vla import QwenVLA
@@ -15,24 +27,83 @@ from vlarl.prompt import prompt
 from vlarl.runs import checkpoint_of
 
 
-def given_model(config: ModelConfig, resumed: Path | None = None) -> QwenVLA | None:
+def given_model(
+    config: ModelConfig, resumed: Path | None = None, seed: int = 0, device: torch.device = CPU
+) -> QwenVLA | None:
     """The run's own last checkpoint, else the configured one or two; None: there is none.
 
     A configured one is a folder, a run (its last checkpoint) or the name of a packaged one.
 
+    Args:
+        config: names the checkpoints.
+        resumed: the run's own last one.
+        seed: of the expert and value head that `init.backbone` alone lacks.
+        device: where the model is to live.
+
     Raises:
         CheckpointError: for a checkpoint that is missing, damaged, or does not fit the other.
+        ConfigError: for a preset that does not fit `init.backbone`; see also `configured`.
     """
+    check_machine(config)
+    dtype = DTYPES.get(config.dtype)
     if resumed is not None:
-        return QwenVLA.from_pretrained(resumed)
-    if config.checkpoint:
-        return QwenVLA.from_pretrained(checkpoint_of(config.checkpoint))
-    if config.init.backbone:
-        return combined(
-            QwenVLA.from_pretrained(checkpoint_of(config.init.backbone)),
-            QwenVLA.from_pretrained(checkpoint_of(config.init.expert)),
+        model = load(resumed, dtype, device)
+    elif config.checkpoint:
+        model = load(checkpoint_of(config.checkpoint), dtype, device)
+    elif config.init.backbone:
+        model = load(checkpoint_of(config.init.backbone), dtype, device)
+        if config.init.expert:
+            model = combined(model, load(checkpoint_of(config.init.expert), dtype, device))
+        else:
+            model = with_fresh_expert(model, config.preset, seed)
+    else:
+        return None
+    return configured(model, config).to(device)
+
+
+def check_machine(config: ModelConfig) -> None:
+    """Refuse what this machine cannot do, before anything is read.
+
+    Raises:
+        ConfigError: naming what is missing.
+    """
+    check_attention(config.attention)
+    if config.compile:
+        check_compiler()
+
+
+def configured(model: QwenVLA, config: ModelConfig) -> QwenVLA:
+    """The same model with the configured number format, attention, adapters and so on.
+
+    Raises:
+        ConfigError: for an attention or a compiler that this machine lacks, a target that fits no
+            layer, or adapters other than those that the checkpoint has.
+    """
+    check_machine(config)
+    note_missing_kernels(model.config)
+    if config.dtype != "auto":
+        cast(model, DTYPES[config.dtype])
+    if model.config._attn_implementation != config.attention:
+        model.backbone.set_attn_implementation(config.attention)
+    if config.lora.rank and model.lora is None:
+        add_adapters(model.backbone, config.lora)
+        model.lora = config.lora
+    elif config.lora.rank and model.lora != config.lora:
+        raise ConfigError(
+            f"model.lora = {config.lora}: the checkpoint has adapters already, {model.lora}. Leave "
+            "model.lora out to go on with them, or merge them first: vlarl merge CHECKPOINT out=DIR"
         )
-    return None
+    if config.checkpoint_activations:
+        checkpoint_layers(model.backbone)
+        model.expert.checkpoint_blocks = True
+    if config.compile:
+        for module in (
+            model.backbone.model.visual,
+            model.backbone.model.language_model,
+            model.expert,
+        ):
+            module.compile()
+    return model
 
 
 def given_backbone(config: ModelConfig) -> Pretrained | None:
@@ -40,8 +111,31 @@ def given_backbone(config: ModelConfig) -> Pretrained | None:
 
     Raises:
         CheckpointError: if it is missing, damaged or of another kind.
+        ConfigError: see `check_machine`.
     """
-    return load_pretrained(config.backbone) if config.backbone else None
+    check_machine(config)
+    if not config.backbone:
+        return None
+    return load_pretrained(config.backbone, DTYPES.get(config.dtype))
+
+
+def with_fresh_expert(model: QwenVLA, preset: str, seed: int) -> QwenVLA:
+    """All of `model` but its action expert and value head, which are the preset's, random.
+
+    The baseline of the paper's Fig. 7b whose action expert is trained from scratch.
+
+    Raises:
+        ConfigError: if the preset is unknown or made for another backbone.
+    """
+    source = model.processor
+    pretrained = Pretrained(model.backbone, source.tokenizer, source.layout)
+    # Callers' random numbers must not depend on where weights come from.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made = build(preset, model.contract, model.codec, pretrained, model.further_codecs)
+    made.processor.state = source.state
+    made.lora = model.lora
+    return made
 
 
 def with_embodiment(model: QwenVLA, robot: Embodiment) -> QwenVLA:
@@ -77,6 +171,7 @@ def combined(backbone: QwenVLA, expert: QwenVLA) -> QwenVLA:
                 f"model.init: the backbone's {key} is {found}, the expert was made for {needed}"
             )
     expert.backbone, expert.config = backbone.backbone, backbone.config
+    expert.lora = backbone.lora
     source = backbone.processor
     state = expert.processor.state
     expert.processor = Processor(source.tokenizer, expert.contract, source.layout)

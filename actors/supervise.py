@@ -155,10 +155,10 @@ def _resolved(config: RunConfig, checkpoint: Path | None) -> tuple[QwenVLA, bool
         _check_content(model, reader, skipped, hands.extremes())
         return model, is_new, _Data(reader, hands, skipped)
     reader = _opened(data.path, model.contract)
-    if not data.pad_short:
-        refuse_short(reader, model.contract.horizon)
     skipped = _skipped(config, reader)
     _check_content(model, reader, skipped, (readable_actions(reader, skipped),))
+    if not data.pad_short:
+        refuse_short(reader, model.contract.horizon)
     return model, is_new, _Data(reader, None, skipped)
 
 

@@ -185,7 +185,7 @@ def train(data: Path) -> dict[str, Any]:
 
 
 def test_a_dataset_in_other_units_is_refused_before_training(tmp_path: Path) -> None:
-    action = np.zeros((6, 5), np.float32)
+    action = np.zeros((9, 5), np.float32)
     action[4, 0] = 500.0
     with pytest.raises(UserError, match=r"bad: episode 1, frame 4: action channel '\w+' is 500, "):
         train(recorded(tmp_path / "bad", action))
@@ -196,7 +196,7 @@ def test_a_dataset_in_other_units_is_refused_before_training(tmp_path: Path) -> 
 def test_a_dataset_with_an_impossible_instruction_is_refused_before_training(
     tmp_path: Path, instruction: str, words: str
 ) -> None:
-    data = recorded(tmp_path / "bad", np.zeros((6, 5), np.float32), instruction)
+    data = recorded(tmp_path / "bad", np.zeros((9, 5), np.float32), instruction)
     with pytest.raises(UserError, match=rf"bad: episode 1: .*{words}"):
         train(data)
     assert not (tmp_path / "run").exists()
@@ -205,7 +205,7 @@ def test_a_dataset_with_an_impossible_instruction_is_refused_before_training(
 def test_a_dataset_somewhat_beyond_the_bounds_is_trained_on_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    action = np.zeros((6, 5), np.float32)
+    action = np.zeros((9, 5), np.float32)
     action[:, 1] = tabletop_contract().embodiment.channels[1].high + 0.01
     with caplog.at_level(logging.WARNING):
         assert train(recorded(tmp_path / "odd", action))["steps"] == 1

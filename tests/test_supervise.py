@@ -73,6 +73,25 @@ def test_a_run_that_streams_its_data_is_the_run_that_does_not(tmp_path):
     assert one.codec.stats.to_dict() == other.codec.stats.to_dict()
 
 
+@pytest.mark.parametrize("memory", ["8", "1e-5"])
+def test_a_corrupt_episode_is_skipped_until_there_are_too_many(tmp_path, capsys, memory):
+    train(tmp_path, "name=whole")
+    path = tmp_path / "whole/demonstrations"
+    file = path / "data/chunk-000/file-000.parquet"
+    content = bytearray(file.read_bytes())
+    second = content.index(b"\x89PNG", content.index(b"\x89PNG") + 1)
+    content[second + 60 : second + 90] = bytes(30)
+    file.write_bytes(content)
+    common = ["supervised.collect.episodes=400", f"supervised.data.memory_gigabytes={memory}"]
+    common += [f"supervised.data.path={path}", "supervised.batch_size=48"]
+    done = train(tmp_path, "name=skips", "supervised.data.skip_limit=0.3", *common)
+    assert (done["steps"], done["skipped_episodes"]) == (4, 1)
+    assert capsys.readouterr().err.count("episode 0 is skipped: ") == 1
+    words = r"1 of 4 episodes are corrupt \(0\), more than .*skip_limit=0\.01 allows.*is damaged"
+    with pytest.raises(UserError, match=words):
+        train(tmp_path, "name=stops", *common)
+
+
 def test_an_episode_shorter_than_a_chunk_is_refused_with_its_place(tmp_path):
     train(tmp_path, "name=whole")
     source = tmp_path / "whole/demonstrations"

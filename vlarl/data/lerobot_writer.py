@@ -198,7 +198,14 @@ class LeRobotWriter:
             # PNG bytes do not compress further, so only the numbers are worth it.
             plain = {IMAGE_PREFIX + c.name + ".bytes": "NONE" for c in self._cameras}
             others = {n: "SNAPPY" for n in self._schema.names if not n.startswith(IMAGE_PREFIX)}
-            self._data = pq.ParquetWriter(path, self._schema, compression=plain | others)
+            # Nor is any PNG like another: a dictionary of them halves the speed of reading.
+            self._data = pq.ParquetWriter(
+                path,
+                self._schema,
+                compression=plain | others,
+                use_dictionary=list(others),
+                write_statistics=list(others),
+            )
         return place
 
     def _write_meta(self) -> None:

@@ -11,8 +11,9 @@ from actors import cli
 from actors.synthesis.questions import OPEN, YES_NO
 from actors.synthesis.seen import look
 from actors.synthesis.vision_language import FILE, random_table
+from envservers.raycaster import project
 from envservers.tabletop.layouts import SHAPE
-from envservers.tabletop.renderer import FIELD_OF_VIEW, project
+from envservers.tabletop.renderer import FIELD_OF_VIEW
 from envservers.tabletop.workbench import Workbench
 from vlarl.data.boxes import parse_places
 from vlarl.data.conversations import ConversationSet

@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from envservers.raycaster import project
 from envservers.tabletop.facts import DIRECTIONS, OPPOSITE, beside_in, on_table, rests_on
 from envservers.tabletop.layouts import BLOCKS, Pattern, sample_layout
-from envservers.tabletop.renderer import FIELD_OF_VIEW, project
+from envservers.tabletop.renderer import FIELD_OF_VIEW
 from envservers.tabletop.workbench import Workbench, painted
 
 SLOTS = 8

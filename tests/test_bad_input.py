@@ -168,7 +168,7 @@ def recorded(folder: Path, action: np.ndarray, instruction: str = GO) -> Path:
     return folder
 
 
-def train(data: Path) -> dict[str, Any]:
+def train(data: Path, *more: str) -> dict[str, Any]:
     """One step on it."""
     overrides = [
         "stage=sft",
@@ -180,6 +180,7 @@ def train(data: Path) -> dict[str, Any]:
         "supervised.batch_size=2",
         "supervised.optimizer.learning_rates={expert: 1e-3}",
         "supervised.optimizer.warmup_steps=0",
+        *more,
     ]
     return supervise(load_config(None, overrides))
 
@@ -192,13 +193,18 @@ def test_a_dataset_in_other_units_is_refused_before_training(tmp_path: Path) -> 
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("instruction", "words"), [("", "empty"), ("go " * 99, "shorten")])
+@pytest.mark.parametrize(
+    ("instruction", "words", "given"),
+    [("", "empty", False), ("", "empty", True), ("go " * 99, "shorten", True)],
+)
 def test_a_dataset_with_an_impossible_instruction_is_refused_before_training(
-    tmp_path: Path, instruction: str, words: str
+    tmp_path: Path, model: QwenVLA, instruction: str, words: str, given: bool
 ) -> None:
     data = recorded(tmp_path / "bad", np.zeros((9, 5), np.float32), instruction)
+    model.save_pretrained(tmp_path / "checkpoint")
+    start = [f"model.checkpoint={tmp_path / 'checkpoint'}"] if given else []
     with pytest.raises(UserError, match=rf"bad: episode 1: .*{words}"):
-        train(data)
+        train(data, *start)
     assert not (tmp_path / "run").exists()
 
 

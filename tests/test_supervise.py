@@ -175,14 +175,14 @@ def test_a_broken_conversation_is_found_before_anything_is_written(tmp_path):
 
 
 def test_a_new_model_has_room_for_long_instructions(tmp_path):
-    images = np.zeros((4, 32, 32, 3), np.uint8)
+    images = np.zeros((8, 32, 32, 3), np.uint8)
     sentence = "put the large red block on the small blue block, then " * 3 + "wait"
     cameras = [CameraSpec(name, 32, 32) for name in ("ego", "cam_right_wrist")]
     channels = [channel.name for channel in load_embodiment("tabletop_arm").channels]
     with LeRobotWriter(tmp_path / "long", 5.0, cameras, channels, 1, "tabletop_arm") as writer:
-        action = np.random.default_rng(0).uniform(-0.04, 0.04, (4, 5)).astype(np.float32)
+        action = np.random.default_rng(0).uniform(-0.04, 0.04, (8, 5)).astype(np.float32)
         shown = {camera.name: images for camera in cameras}
-        writer.add(Episode(shown, np.zeros((4, 1), np.float32), action, sentence))
+        writer.add(Episode(shown, np.zeros((8, 1), np.float32), action, sentence))
     data = [f"supervised.data.path={tmp_path / 'long'}", "supervised.collect.episodes=400"]
     result = train(tmp_path, "name=new", *data)
     assert result["steps"] == 4

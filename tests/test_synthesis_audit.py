@@ -282,7 +282,7 @@ def test_the_command_names_defects_and_their_trajectories(tmp_path, shards, caps
         path.parent.mkdir(parents=True, exist_ok=True)
         size = Shard(ROBOT, job.template, arrays).write(path)
         append(tmp_path, Entry(job.name, ROBOT, job.template, 12, shard.steps, size))
-    assert cli.run(["synth", "audit", str(tmp_path), "--json"]) == 0
+    assert cli.run(["synth", "audit", str(tmp_path), "--json"]) == 1
     captured = capsys.readouterr()
     report = json.loads(captured.out)
     assert report["samples"] == 24

@@ -196,12 +196,18 @@ def pictures(inputs: TensorDict) -> tuple[Tensor, Tensor]:
     return torch.cat([pixels, films]), torch.cat([grids, frames])
 
 
-def _by_modality(tokens: Tensor, kinds: Tensor) -> dict[str, BaseModelOutputWithPooling]:
-    """The tower's `tokens` of `pictures`, apart as the language model takes them: by `kinds`."""
-    images, videos = tokens.split([int((kinds == kind).sum()) for kind in (1, 2)])
+def _by_modality(
+    tokens: Tensor, image_patches: int, merge: int
+) -> dict[str, BaseModelOutputWithPooling]:
+    """The tower's `tokens` of `pictures`, apart as the language model takes them.
+
+    Counted by shapes: numbers in tensors would have to come back from the device.
+    """
+    images = tokens[: image_patches // merge**2]
     seen = {"image": BaseModelOutputWithPooling(pooler_output=(images,))}
-    if len(videos):
-        seen["video"] = BaseModelOutputWithPooling(pooler_output=(videos,))
+    if len(images) < len(tokens):
+        videos = BaseModelOutputWithPooling(pooler_output=(tokens[len(images) :],))
+        seen["video"] = videos
     return seen
 
 
@@ -218,7 +224,9 @@ def hidden_states(backbone: Qwen3_5ForConditionalGeneration, inputs: TensorDict)
         pixels, grids = pictures(inputs)
         layout = vision_layout(backbone, grids)
         vision = backbone.model.visual(pixels.to(backbone.device), **layout)
-        shown = _by_modality(vision.pooler_output, inputs["mm_token_type_ids"])
+        images = inputs["pixel_values"].shape[:2].numel()
+        merge = backbone.model.visual.spatial_merge_size
+        shown = _by_modality(vision.pooler_output, images, merge)
     output = backbone.model(
         input_ids=ids,
         attention_mask=seen,

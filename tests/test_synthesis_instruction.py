@@ -10,7 +10,7 @@ from vlarl.synthesis.observation import observe
 from vlarl.synthesis.scene import GOALS, OTHER, TARGET, TEMPLATES, draw
 from vlarl.synthesis.vocabulary import DIRECTIONS, RELATIONS, heading, headings, load_vocabulary
 
-COUNT = 48
+COUNT = 32
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def surroundings(trajectory):
 
 
 def found(trajectory, text):
-    arm, claims = load_arm(trajectory.robot), read(text, load_vocabulary())
+    arm, claims = load_arm(trajectory.robot), read(text)
     return contradictions(arm, claims, seen_of(trajectory), surroundings(trajectory))
 
 
@@ -49,7 +49,7 @@ def test_every_instruction_is_true_of_the_recorded_path(shards, template):
     for row in range(COUNT):
         trajectory = shard.trajectory(row)
         assert found(trajectory, trajectory.instruction) == []
-        kinds |= set(read(trajectory.instruction, load_vocabulary()))
+        kinds |= set(read(trajectory.instruction))
     # Not only true, but saying something.
     needed = {
         "pick_place": {"directions", "cm", "relations", "regions", "paces"},
@@ -69,7 +69,7 @@ def test_left_is_towards_positive_y_of_the_robots_base(shards):
             trajectory = shards[template].trajectory(row)
             seen = seen_of(trajectory)
             way = seen.released[0] - seen.taken[0]
-            direction = read(trajectory.instruction, load_vocabulary()).get("directions")
+            direction = read(trajectory.instruction).get("directions")
             if direction == "left":
                 ways.append(way / np.linalg.norm(way))
             if direction == "right":
@@ -88,17 +88,17 @@ OPPOSITES = [
 
 @pytest.mark.parametrize(("phrases", "opposite"), OPPOSITES)
 def test_the_opposite_is_a_contradiction(shards, phrases, opposite):
-    vocabulary, changed = load_vocabulary(), 0
+    changed = 0
     for shard in shards.values():
         for row in range(COUNT):
             trajectory = shard.trajectory(row)
             text = trajectory.instruction
-            claims = read(text, vocabulary)
+            claims = read(text)
             for phrase in phrases:
                 if f" {phrase} " not in f"{text} " or "diagonal" in text or " and to the" in text:
                     continue
                 turned = f"{text} ".replace(f" {phrase} ", f" {opposite} ").strip()
-                if read(turned, vocabulary) != claims:
+                if read(turned) != claims:
                     changed += 1
                     assert found(trajectory, turned)
     assert changed > 2
@@ -107,7 +107,7 @@ def test_the_opposite_is_a_contradiction(shards, phrases, opposite):
 def test_wrong_numbers_are_contradictions(shards):
     for template, unit in (("push", "cm"), ("rotate_reposition", "degrees")):
         trajectory = shards[template].trajectory(0)
-        claims = read(trajectory.instruction, load_vocabulary())
+        claims = read(trajectory.instruction)
         number = int(claims[unit])
         wrong = trajectory.instruction.replace(str(number), str(number + 15))
         assert any(kind.startswith(unit) for kind in found(trajectory, wrong))
@@ -133,7 +133,7 @@ def test_wrong_numbers_are_contradictions(shards):
     ],
 )  # fmt: skip
 def test_reading(text, claims):
-    assert read(text, load_vocabulary()) == claims
+    assert read(text) == claims
 
 
 def test_every_phrase_is_read_as_what_it_stands_for():
@@ -143,7 +143,7 @@ def test_every_phrase_is_read_as_what_it_stands_for():
         for key, phrases in words[kind].items():
             for phrase in phrases:
                 text = f"move the cup {phrase}" + " the can" * (kind == "relations")
-                assert read(text, load_vocabulary()) == {kind: key}
+                assert read(text) == {kind: key}
 
 
 def test_keys_of_the_vocabulary_are_those_of_the_code():

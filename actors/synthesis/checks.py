@@ -195,7 +195,7 @@ def instruction_defects(arm: Arm, trajectory: Trajectory, seen: Observation) -> 
         other=other.astype(np.float64),
         other_radius=float(scene["radius"][OTHER]),
     )
-    claims = read(trajectory.instruction, words)
+    claims = read(trajectory.instruction)
     yield from (
         f"instruction: {claim.split()[0]}" for claim in contradictions(arm, claims, seen, around)
     )

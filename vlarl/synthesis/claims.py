@@ -6,6 +6,7 @@ stored text, and holds it against what the records show.
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from vlarl.synthesis.arm import Arm, Floats
 from vlarl.synthesis.instruction import FAST, HIGH, LOW, SLOW
 from vlarl.synthesis.observation import Observation
 from vlarl.synthesis.scene import CENTER, FAR, NEAR, SIDE
-from vlarl.synthesis.vocabulary import COMPASS, DIRECTIONS, Vocabulary, heading
+from vlarl.synthesis.vocabulary import COMPASS, DIRECTIONS, heading, load_vocabulary
 
 DISTANCE_TOLERANCE, ANGLE_TOLERANCE = 0.01, float(np.deg2rad(4))
 """Meters and radians by which a motion may differ from what is said."""
@@ -37,21 +38,29 @@ class Surroundings:
     other_radius: float
 
 
-def read(text: str, words: Vocabulary) -> dict[str, str]:
+@functools.cache
+def _phrases(kind: str) -> tuple[re.Pattern[str], dict[str, str]]:
+    """What finds a phrase of a list, longer ones first, and the key of each phrase."""
+    keys = {
+        phrase: str(key)
+        for key, choices in load_vocabulary().words[kind].items()
+        for phrase in choices
+    }
+    longest_first = sorted(keys, key=len, reverse=True)
+    return re.compile(rf"\b({'|'.join(map(re.escape, longest_first))})\b"), keys
+
+
+def read(text: str) -> dict[str, str]:
     """What is claimed: the list's name -> its key, and `cm` and `degrees` as digits."""
     found = {}
     for kind in _ORDER:
-        phrases = [
-            (phrase, key) for key, choices in words.words[kind].items() for phrase in choices
-        ]
-        for phrase, key in sorted(phrases, key=lambda pair: -len(pair[0])):
-            pattern = rf"\b{re.escape(phrase)}\b"
-            if re.search(pattern, text):
-                found[kind] = str(key)
-                text = re.sub(pattern, "#", text, count=1)
-                break
-    for kind, pattern in (("cm", r"(\d+) (?:cm|centimeters)\b"), ("degrees", r"(\d+) degrees\b")):
-        match = re.search(pattern, text)
+        pattern, keys = _phrases(kind)
+        match = pattern.search(text)
+        if match:
+            found[kind] = keys[match.group(1)]
+            text = f"{text[: match.start()]}#{text[match.end() :]}"
+    for kind, numbers in (("cm", r"(\d+) (?:cm|centimeters)\b"), ("degrees", r"(\d+) degrees\b")):
+        match = re.search(numbers, text)
         if match:
             found[kind] = match.group(1)
     return found

@@ -88,17 +88,28 @@ def _draw(axes: Any, arm: Arm, trajectory: Trajectory) -> None:
         if radius > 0:
             _cylinder(axes, scene["position"][slot], radius, height, color, 0.25)
             _cylinder(axes, scene["final_position"][slot], radius, height, color, 0.7)
-    for radius in arm.reach_radius:
-        angle = np.linspace(-arm.reach_angle, arm.reach_angle, 33)
-        ring = (radius * np.cos(angle), radius * np.sin(angle), 0 * angle)
-        axes.plot(*ring, color="0.85", linewidth=0.7)
-    reach = 0.75 * arm.reach_radius[1]
-    axes.set(xlim=(-0.3 * reach, 1.3 * reach), ylim=(-reach, reach), zlim=(0, 1.2 * reach))
-    axes.set_box_aspect((1.6, 2, 1.2), zoom=1.35)
+    _ground(axes, arm.reach_radius[0])
+    _frame(axes, np.concatenate([path, *(frame.origin.T for frame in frames)]))
     axes.view_init(elev=28, azim=-130)
     axes.set_axis_off()
     title = textwrap.fill(trajectory.instruction, 36)
     axes.set_title(f"{arm.robot_tag}, {len(trajectory)} steps\n{title}", fontsize=6)
+
+
+def _ground(axes: Any, radius: float) -> None:
+    """The inner edge of the reachable ring, and a line from the base straight ahead."""
+    angle = np.linspace(-np.pi, np.pi, 49)
+    axes.plot(radius * np.cos(angle), radius * np.sin(angle), 0 * angle, color="0.8", linewidth=0.7)
+    axes.plot([0, radius], [0, 0], [0, 0], color="0.8", linewidth=0.7)
+
+
+def _frame(axes: Any, points: Floats) -> None:
+    """Show a cube that holds the points [P, 3]."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    half, middle = 0.5 * (high - low).max(), 0.5 * (high + low)
+    limits = np.stack([middle - half, middle + half], axis=1)
+    axes.set(xlim=limits[0], ylim=limits[1], zlim=limits[2])
+    axes.set_box_aspect((1, 1, 1), zoom=1.3)
 
 
 def _cylinder(

@@ -71,7 +71,7 @@ def _dispatch(words: Sequence[str]) -> int:
     if name not in COMMANDS:
         raise UserError(f"{name}: no such command. {hint(name, COMMANDS)}")
     if "--help" in flags or "-h" in flags:
-        print(command_help(name))
+        print(command_help(name, rest))
         return OK
     return _execute(name, parse(rest), as_json="--json" in flags)
 
@@ -109,9 +109,15 @@ def overview() -> str:
     return "\n".join(lines)
 
 
-def command_help(name: str) -> str:
-    """The page of `vlarl COMMAND --help`."""
+def command_help(name: str, rest: Sequence[str] = ()) -> str:
+    """The page of `vlarl COMMAND --help`, or of the subcommand that `rest` begins with.
+
+    Raises:
+        UserError: for an unknown subcommand.
+    """
     command = load_command(name)
+    if rest and command.subcommand is not None:
+        command = command.subcommand(rest[0])
     lines = [f"vlarl {command.usage} [--json]", "", command.details]
     if command.settings:
         lines += ["", *(f"  {key:<16} {text}" for key, text in command.settings.items())]
@@ -125,6 +131,8 @@ def _execute(name: str, invocation: Invocation, as_json: bool) -> int:
         result: dict[str, Any] = command.run(invocation)
     if as_json:
         print(json.dumps(result))
+    if result.get("defects"):
+        return FAILURE
     if not result.get("interrupted"):
         return OK
     run = os.path.basename(result["run"])

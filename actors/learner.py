@@ -132,5 +132,5 @@ def read_training_state(folder: Path) -> dict[str, Any]:
     file = folder / TRAINING_STATE
     if not file.is_file():
         raise CheckpointError(f"{folder} holds no {TRAINING_STATE}: it is no checkpoint of a run")
-    state: dict[str, Any] = torch.load(file, weights_only=True)
+    state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     return state

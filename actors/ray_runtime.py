@@ -196,7 +196,8 @@ class RayRuntime:
         self, config: RunConfig, place: _Place, hosts: list[Any], checkpoint: Path | None
     ) -> None:
         """One process that acts and learns; it loads while the servers start."""
-        self._learner = _remote(LearnerActor, 1, place.node).remote()
+        gpus = _gpu_share(config, place.node, actors=1)
+        self._learner = _remote(LearnerActor, 1, place.node, gpus).remote()
         fetch(hosts)
         host = self._hosts[place.node]
         self.spec: EnvSpec = fetch(self._learner.start.remote(config, host, None, checkpoint))
@@ -209,8 +210,13 @@ class RayRuntime:
         checkpoint: Path | None,
     ) -> None:
         """Workers in processes of their own, and a learner that only learns."""
-        self._workers = [_remote(RolloutActor, 1, place.node).remote() for place in places]
-        self._learner = _remote(LearnerActor, 1).remote()
+        # A node's workers and the learner, wherever it comes to live, must fit its GPUs.
+        shares = [_gpu_share(config, place.node, place.share[1] + 1) for place in places]
+        self._workers = [
+            _remote(RolloutActor, 1, place.node, gpus).remote()
+            for place, gpus in zip(places, shares, strict=True)
+        ]
+        self._learner = _remote(LearnerActor, 1, gpus=min(filter(None, shares), default=0)).remote()
         fetch(hosts)
         specs = [
             worker.start.remote(config, self._hosts[place.node], place.share, number, checkpoint)
@@ -328,9 +334,21 @@ def _refuse_idle_workers(config: RunConfig, nodes: int) -> None:
         )
 
 
-def _remote(plain: type, cpus: int, node: str | None = None) -> Any:
+def _gpu_share(config: RunConfig, node: str, actors: int) -> float:
+    """GPUs of each of a node's `actors`: alike, each on a single one; 0 where there is none.
+
+    An actor that is given none sees none, so that `auto` means the CPU there.
+    """
+    if config.runtime.device == "cpu":
+        return 0
+    found = next(each for each in ray.nodes() if each["NodeID"] == node)
+    gpus = int(found["Resources"].get("GPU", 0))
+    return 1 / -(-actors // gpus) if gpus else 0
+
+
+def _remote(plain: type, cpus: int, node: str | None = None, gpus: float = 0) -> Any:
     """A plain class as an actor on a node."""
-    options: dict[str, Any] = {"num_cpus": cpus}
+    options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus}
     if node is not None:
         options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
     return ray.remote(plain).options(**options)

@@ -26,6 +26,8 @@ from vlarl.config.schema import RunConfig
 from vlarl.config.validate import check_execute_steps
 from vlarl.embodiment import UNNAMED, embodiment_name, embodiment_of, layout_of
 from vlarl.errors import CheckpointError, ConfigError
+from vlarl.model.device import resolved
+from vlarl.model.graphs import VelocityGraphs, capture_on
 from vlarl.model.presets import build, channel_bounds_codec, new_contract
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.start import configured, given_backbone, given_model, with_embodiment
@@ -63,7 +65,7 @@ class RolloutWorker:
         place = model.contract.place_of(self.spec.embodiment)
         horizon = model.contract.horizons[place]
         check_execute_steps(config, horizon, config.model.checkpoint or "(none)")
-        self._policy = Policy(model, config.sampling, place)
+        self._policy = policy_of(model, config, place)
         _check_tasks(config, self.spec)
         streams = sum(client.num_envs for client in access.clients)
         self._collector = RolloutCollector(
@@ -120,6 +122,17 @@ class RolloutWorker:
         self._access.close()
 
 
+def policy_of(model: QwenVLA, config: RunConfig, place: int) -> Policy:
+    """The policy of the contract's embodiment at `place`; on a GPU by CUDA graphs, if wanted."""
+    graphs = None
+    # Projections other than the default ask on the way which embodiments a batch holds; a compiled
+    # expert may compile again.
+    fixed = model.expert_config.projection == "zero_pad" and not config.model.compile
+    if config.runtime.cuda_graphs and fixed and model.device.type == "cuda":
+        graphs = VelocityGraphs(model.velocity, capture_on(model.device))
+    return Policy(model, config.sampling, place, graphs)
+
+
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
     """Torch threads while acting: the other cores are simulating at the same time.
@@ -152,15 +165,17 @@ def _check_tasks(config: RunConfig, spec: EnvSpec) -> None:
 def load_model(config: RunConfig, spec: EnvSpec, checkpoint: Path | None = None) -> QwenVLA:
     """The run's own checkpoint if it continues, else the configured one, else random weights.
 
-    Random weights are drawn from `config.seed` and fit `spec`. Where `spec` is of another robot
-    than the checkpoint's, with the same channels, the prompt names that one, with a warning.
+    Random weights are drawn from `config.seed`, the same on each device, and fit `spec`. Where
+    `spec` is of another robot than the checkpoint's, with the same channels, the prompt names that
+    one, with a warning.
 
     Raises:
         CheckpointError: for a checkpoint that is missing or damaged.
-        ConfigError: for an embodiment that cannot be read, or settings of the model that it or this
-            machine cannot follow.
+        ConfigError: for an embodiment that cannot be read, a device that is not there, or settings
+            of the model that it or this machine cannot follow.
     """
-    model = given_model(config.model, checkpoint)
+    device = resolved(config.runtime.device)
+    model = given_model(config.model, checkpoint, config.seed, device)
     if model is not None:
         return _for_robot(model, spec)
     pretrained = given_backbone(config.model)
@@ -179,7 +194,8 @@ def load_model(config: RunConfig, spec: EnvSpec, checkpoint: Path | None = None)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         codec = channel_bounds_codec(contract)
-        return configured(build(config.model.preset, contract, codec, pretrained), config.model)
+        model = build(config.model.preset, contract, codec, pretrained)
+        return configured(model, config.model).to(device)
 
 
 def _for_robot(model: QwenVLA, spec: EnvSpec) -> QwenVLA:

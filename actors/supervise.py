@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from actors.env_host import EnvAccess, EnvHost
 from actors.evaluation import EvaluationRequest, evaluate
 from actors.experts import ROBOTS, make_demonstrated, make_tabletop
 from actors.hand_demonstrations import hand_contract, open_hands
+from actors.rollout_worker import policy_of
 from envservers.registry import config_options, find_suite, make_suite
 from learners.binding import BindingTrainer
 from learners.localization import LocalizationTrainer
@@ -35,12 +36,14 @@ from vlarl.data.grounding import GroundingSet
 from vlarl.data.hand_fit import FIT, fit_file
 from vlarl.data.hand_samples import HandChunks, HandSource
 from vlarl.data.lerobot_reader import LeRobotReader
-from vlarl.data.samples import ChunkDataset, ChunkSource
+from vlarl.data.samples import ChunkSource, refuse_short
+from vlarl.data.skipped import SkippedEpisodes, readable_actions, readable_states
+from vlarl.data.streaming import open_chunks
 from vlarl.errors import ConfigError, UserError
+from vlarl.model.device import resolved
 from vlarl.model.presets import build, channel_bounds_codec, robot_contract
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.start import configured, given_backbone, given_model
-from vlarl.policy import Policy
 from vlarl.progress import Progress
 from vlarl.runs import RunFolder
 from vlarl.state import fit_state_codec
@@ -55,7 +58,8 @@ def supervise(config: RunConfig) -> dict[str, Any]:
     """One supervised training, from scratch, from a checkpoint, or continued (`resume: auto`).
 
     Returns:
-        `run` and `checkpoint` (folders), `steps`, `interrupted`, and the last metrics.
+        `run` and `checkpoint` (folders), `steps`, `interrupted`, `skipped_episodes` (corrupt ones),
+        and the last metrics.
 
     Raises:
         UserError: for a config, dataset or checkpoint that does not fit; nothing is written then.
@@ -65,20 +69,18 @@ def supervise(config: RunConfig) -> dict[str, Any]:
     torch.set_num_threads(config.runtime.threads)
     RunFolder.refuse_taken(config)
     checkpoint, first = last_checkpoint(config)
-    model, is_new, reader, hands = _resolved(config, checkpoint)
+    model, is_new, data = _resolved(config, checkpoint)
     run = RunFolder.create(config)
     with Interrupt.watching() as interrupt:
-        if reader is None:
+        if data is None:
             reader = _opened(_demonstrations(config, run, interrupt), model.contract)
+            data = _Data(reader, None, _skipped(config, reader))
         if is_new:
-            model.codec = _fitted(model.contract, reader, hands)
+            model.codec = _fitted(model.contract, data)
             if model.contract.shows_state:
-                model.processor.state = fit_state_codec(reader.states())
-        dataset: ChunkSource = ChunkDataset.read(
-            reader, model.contract.horizon, model.contract.past_frames
-        )
-        if hands is not None:
-            dataset = HandSource(dataset, hands)
+                states = readable_states(data.reader, data.skipped)
+                model.processor.state = fit_state_codec(states)
+        dataset, hands = _chunks(config, data, model.contract), data.hands
         scenes = _grounding(config, interrupt)
         sees_now = checkpoint is None and config.supervised.localization.steps > 0
         if config.resume == "auto":
@@ -87,7 +89,8 @@ def supervise(config: RunConfig) -> dict[str, Any]:
             _learn_to_see(model, config, scenes, dataset.sentences, run, interrupt)
         trainer = SupervisedTrainer(model, config.supervised, dataset, scenes, config.seed, run)
         if checkpoint is not None:
-            trainer.load_state_dict(torch.load(checkpoint / TRAINING_STATE, weights_only=True))
+            state = torch.load(checkpoint / TRAINING_STATE, map_location="cpu", weights_only=True)
+            trainer.load_state_dict(state)
 
         def save(step: int) -> None:
             with run.checkpoint(step) as folder:
@@ -115,13 +118,21 @@ def supervise(config: RunConfig) -> dict[str, Any]:
         "checkpoint": str(run.checkpoint_path(trainer.step)),
         "steps": trainer.step,
         "interrupted": interrupt.pressed,
+        "skipped_episodes": len(data.skipped),
         **metrics,
     }
 
 
-def _resolved(
-    config: RunConfig, checkpoint: Path | None
-) -> tuple[QwenVLA, bool, LeRobotReader | None, HandChunks | None]:
+class _Data(NamedTuple):
+    """The dataset of a run."""
+
+    reader: LeRobotReader
+    hands: HandChunks | None
+    skipped: SkippedEpisodes
+    """Its corrupt episodes, as far as they were met."""
+
+
+def _resolved(config: RunConfig, checkpoint: Path | None) -> tuple[QwenVLA, bool, _Data | None]:
     """Model, whether it is a new one, and the configured dataset, after checking all of them.
 
     A new model's codec must yet be fitted to the dataset.
@@ -130,16 +141,21 @@ def _resolved(
     _check_suite(config, model.contract)
     data = config.supervised.data
     if not data.path:
-        return model, is_new, None, None
-    hands = None
+        return model, is_new, None
     if data.eigengrasps:
         reader = LeRobotReader(data.path)
         hands = open_hands(config, model.contract, reader, checkpoint)
         _check_views(model.contract, reader)
-    else:
-        reader = _opened(data.path, model.contract)
-    _check_content(model, reader, (reader.actions(),) if hands is None else hands.extremes())
-    return model, is_new, reader, hands
+        # Images and hands are matched by number, so that none of them may be left out.
+        skipped = SkippedEpisodes(reader.path, len(reader), limit=0.0)
+        _check_content(model, reader, skipped, hands.extremes())
+        return model, is_new, _Data(reader, hands, skipped)
+    reader = _opened(data.path, model.contract)
+    if not data.pad_short:
+        refuse_short(reader, model.contract.horizon)
+    skipped = _skipped(config, reader)
+    _check_content(model, reader, skipped, (readable_actions(reader, skipped),))
+    return model, is_new, _Data(reader, None, skipped)
 
 
 def _shown(metrics: Metrics) -> Metrics:
@@ -230,7 +246,8 @@ def _grounding(config: RunConfig, interrupt: Interrupt) -> GroundingSet | None:
 
 def _model(config: RunConfig, resumed: Path | None) -> tuple[QwenVLA, bool]:
     """The run's own last weights, the configured checkpoint's, or new ones: True."""
-    model = given_model(config.model, resumed)
+    device = resolved(config.runtime.device)
+    model = given_model(config.model, resumed, config.seed, device)
     if model is not None:
         return model, False
     pretrained = given_backbone(config.model)
@@ -248,7 +265,7 @@ def _model(config: RunConfig, resumed: Path | None) -> tuple[QwenVLA, bool]:
     torch.manual_seed(config.seed)
     codec = channel_bounds_codec(contract)
     built = build(config.model.preset, contract, codec, pretrained)
-    return configured(built, config.model), True
+    return configured(built, config.model).to(device), True
 
 
 def _state(config: RunConfig) -> tuple[str, int]:
@@ -264,9 +281,20 @@ def _state(config: RunConfig) -> tuple[str, int]:
     return mode, dimension
 
 
-def _fitted(contract: Contract, reader: LeRobotReader, hands: HandChunks | None) -> ActionCodec:
-    stats = fit_action_stats(reader.actions()) if hands is None else hands.stats()
-    return ActionCodec.of(contract, stats)
+def _skipped(config: RunConfig, reader: LeRobotReader) -> SkippedEpisodes:
+    return SkippedEpisodes(reader.path, len(reader), config.supervised.data.skip_limit)
+
+
+def _chunks(config: RunConfig, data: _Data, contract: Contract) -> ChunkSource:
+    memory = int(1e9 * config.supervised.data.memory_gigabytes)
+    seen = open_chunks(data.reader, contract.horizon, memory, data.skipped, contract.past_frames)
+    return seen if data.hands is None else HandSource(seen, data.hands)
+
+
+def _fitted(contract: Contract, data: _Data) -> ActionCodec:
+    if data.hands is not None:
+        return ActionCodec.of(contract, data.hands.stats())
+    return ActionCodec.of(contract, fit_action_stats(readable_actions(data.reader, data.skipped)))
 
 
 def _check_suite(config: RunConfig, contract: Contract) -> None:
@@ -313,10 +341,16 @@ def _check_views(contract: Contract, reader: LeRobotReader) -> None:
 
 
 def _check_content(
-    model: QwenVLA, reader: LeRobotReader, actions: Sequence[NDArray[np.float32]]
+    model: QwenVLA,
+    reader: LeRobotReader,
+    skipped: SkippedEpisodes,
+    actions: Sequence[NDArray[np.float32]],
 ) -> None:
-    """Raises UserError for an instruction or an action [frames, c] that the model cannot take."""
-    lengths = [row.length for row in reader.episodes]
+    """Raises UserError for an instruction or an action [frames, c] that the model cannot take.
+
+    `actions` are of all episodes but the `skipped` ones.
+    """
+    lengths = [0 if row.index in skipped.reasons else row.length for row in reader.episodes]
     first = {row.instruction: row.index for row in reversed(reader.episodes)}
     for sentence, episode in first.items():
         try:
@@ -344,7 +378,7 @@ def _evaluation(config: RunConfig, model: QwenVLA) -> Iterator[Callable[[int], M
         access = EnvAccess(config.env, host)
         spec = access.clients[0].spec
         model.contract.check(spec)
-        policy = Policy(model, config.sampling, model.contract.place_of(spec.embodiment))
+        policy = policy_of(model, config, model.contract.place_of(spec.embodiment))
 
         def judge(step: int) -> Metrics:
             played = evaluate(

@@ -80,14 +80,17 @@ class BindingTrainer:
             )
         never = set(range(len(scenes.objects))) - {index for row in named for index in row}
         self._asked = np.array([[*row, *sorted(never)] for row in named])
-        self._places = torch.from_numpy(scenes.places)
-        self._visible = torch.from_numpy(scenes.visible)
-        self._offsets = None if scenes.offsets is None else torch.from_numpy(scenes.offsets)
+        self._places = torch.from_numpy(scenes.places).to(model.device)
+        self._visible = torch.from_numpy(scenes.visible).to(model.device)
+        self._offsets = None
+        if scenes.offsets is not None:
+            self._offsets = torch.from_numpy(scenes.offsets).to(model.device)
         torch.manual_seed(seed)
         asked = self._asked.shape[1]
         self._shape = (len(model.contract.cameras), asked, 2)
         hidden = model.config.text_config.hidden_size
-        self._head = nn.Linear(hidden, int(np.prod(self._shape)) + 3 * asked)
+        # Drawn on the CPU: the same numbers for each device.
+        self._head = nn.Linear(hidden, int(np.prod(self._shape)) + 3 * asked).to(model.device)
         self._sampler = BatchSampler(len(scenes), config.binding_batch_size, seed)
         parts = model.parts()
         self._parts = {

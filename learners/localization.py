@@ -56,6 +56,9 @@ class LocalizationTrainer:
         self._shared_head = nn.Linear(
             model.config.vision_config.out_hidden_size, len(cameras) * outputs
         )
+        # Drawn on the CPU: the same numbers for each device.
+        self._heads.to(model.device)
+        self._shared_head.to(model.device)
         self._sampler = BatchSampler(len(scenes), config.batch_size, seed)
         self._parts = {
             "vision": model.parts()["vision"],
@@ -125,7 +128,7 @@ class LocalizationTrainer:
             images[name] = each[indices][rows, y, x]
             places[:, view, :, 0] -= right / width
             places[:, view, :, 1] -= down / height
-        return images, torch.from_numpy(places)
+        return images, torch.from_numpy(places).to(self._model.device)
 
     def _read(
         self, images: dict[str, NDArray[np.uint8]]

@@ -15,15 +15,18 @@ from torch import Tensor
 class Measurements:
     """Weighted means by name, and of KL and clip fraction also by denoising step."""
 
-    def __init__(self, denoising_steps: int) -> None:
-        self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
+    def __init__(self, denoising_steps: int, device: torch.device) -> None:
+        """`device` is where most of the measured numbers are."""
+        self._device = device
+        self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=device))
         self._weights: dict[str, float] = defaultdict(float)
-        self._largest: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
-        self._by_step = torch.zeros(3, denoising_steps)
+        self._largest: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=device))
+        self._by_step = torch.zeros(3, denoising_steps, device=device)
 
     def add(self, name: str, value: Tensor | float, weight: float = 1.0) -> None:
         """Count `value` (a scalar) `weight` times."""
-        self._sums[name] = self._sums[name] + weight * torch.as_tensor(value).detach()
+        number = torch.as_tensor(value, device=self._device).detach()
+        self._sums[name] = self._sums[name] + weight * number
         self._weights[name] += weight
 
     def largest(self, name: str, value: Tensor) -> None:

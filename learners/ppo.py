@@ -1,7 +1,8 @@
 """PPO on action chunks (paper section 4.2): one batch in, a few epochs, metrics out.
 
 The losses are in `vlarl.ppo`, returns in `vlarl.returns`, the density in `vlarl.sampler`; here is
-the order of things. Leaves out where batches come from and where checkpoints go.
+the order of things. A batch stays where it is, its rows go to the model's device as they are used.
+Leaves out where batches come from and where checkpoints go.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from learners.optimizer import build_optimizer, clip_gradients, rate_of
 from vlarl.batch import validate
 from vlarl.config.schema import PPOConfig, SamplingConfig
 from vlarl.errors import ConfigError
+from vlarl.model.device import on
 from vlarl.policy import PolicyModel
 from vlarl.ppo import clipped_surrogate, clipped_value_loss, explained_variance
 from vlarl.returns import generalized_advantage, normalized
@@ -83,6 +85,7 @@ class PPOLearner:
             self._parts, config.optimizer, total_iterations
         )
         self._trains_backbone = any(part in rates for part in _BACKBONE)
+        self._device = model.exploration_log_std.device
         self._generator = torch.Generator().manual_seed(seed)
 
     def update(self, batch: TensorDict, progress: Progress | None = None) -> dict[str, float]:
@@ -148,7 +151,7 @@ class PPOLearner:
             if part != "value" and rate_of(part, self._config.optimizer) is not None
         }
         everything = [parameter for parameters in trained.values() for parameter in parameters]
-        totals = [torch.zeros(parameter.shape) for parameter in everything]
+        totals = [torch.zeros_like(each, dtype=torch.float32) for each in everything]
         for rows in torch.arange(len(batch)).split(self._config.micro_batch):
             loss, _ = self._surrogate(work, rows, self._context(work, rows))
             share = len(rows) / len(batch)
@@ -169,7 +172,7 @@ class PPOLearner:
         advantage, target = generalized_advantage(
             batch, config.gamma, config.gae_lambda, config.bootstrap_time_limit
         )
-        measured = Measurements(self._sampling.denoising_steps)
+        measured = Measurements(self._sampling.denoising_steps, self._device)
         measured.add("explained_variance", explained_variance(batch["value"], target))
         measured.add("value_mean", batch["value"].mean())
         measured.add("return_mean", target.mean())
@@ -208,7 +211,7 @@ class PPOLearner:
     def _accumulate(self, work: _Work, rows: Tensor, policy: bool, first: bool = False) -> float:
         """Gradients of one minibatch, micro-batch by micro-batch; returns its KL."""
         self._optimizer.zero_grad(set_to_none=True)
-        kl = torch.zeros(())
+        kl = torch.zeros((), device=self._device)
         for micro in rows.split(self._config.micro_batch):
             share = len(micro) / len(rows)
             context = self._context(work, micro) if policy else None
@@ -226,14 +229,14 @@ class PPOLearner:
         """What the policy saw in these rows; with gradients where the backbone trains."""
         if self._trains_backbone:
             return self._model.encode(work.batch["inputs"][rows])
-        return work.batch["context"][rows]
+        return on(self._device, work.batch["context"][rows])
 
     def _value_loss(self, work: _Work, rows: Tensor, context: TensorDict | None) -> Tensor:
         seen = context if work.pooled is None else work.pooled[rows]
         loss = clipped_value_loss(
             self._model.value(seen),
-            work.batch["value"][rows],
-            work.target[rows],
+            work.batch["value"][rows].to(self._device),
+            work.target[rows].to(self._device),
             self._config.value_clip,
         )
         work.measured.add("value_loss", loss, len(rows))
@@ -242,11 +245,11 @@ class PPOLearner:
     def _surrogate(
         self, work: _Work, rows: Tensor, context: TensorDict
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        chunk = work.batch["chunk"][rows]
+        chunk = on(self._device, work.batch["chunk"][rows])
         loss, stats = clipped_surrogate(
             self._score(context, chunk),
-            work.old_log_prob[rows],
-            work.advantage[rows],
+            work.old_log_prob[rows].to(self._device),
+            work.advantage[rows].to(self._device),
             self._config.clip_epsilon,
         )
         work.measured.add_surrogate(loss, stats, chunk["step"])
@@ -266,8 +269,8 @@ class PPOLearner:
     def _measure_start(self, work: _Work, rows: Tensor, ratio: Tensor, share: float) -> None:
         """Before anything was learned: the ratio, and the gap of the rollout's own density."""
         work.measured.add("ratio_start", (ratio - 1).abs().mean(), share)
-        rollout = work.batch["chunk", "log_prob"][rows]
-        gap = ratio.log() + work.old_log_prob[rows] - rollout
+        rollout, old = work.batch["chunk", "log_prob"][rows], work.old_log_prob[rows]
+        gap = ratio.log() + old.to(self._device) - rollout.to(self._device)
         work.measured.largest("log_prob_gap", gap.abs().max())
 
     def _step(self, work: _Work, policy: bool) -> None:
@@ -296,13 +299,13 @@ class PPOLearner:
             context = (
                 self._model.encode(batch["inputs"][first:last])
                 if self._trains_backbone
-                else batch["context"][first:last]
+                else on(self._device, batch["context"][first:last])
             )
             weight = context["mask"].unsqueeze(1).float()
             pooled.append(torch.bmm(weight, context["hidden"].float()) / weight.sum(-1, True))
             elapsed.append(context["elapsed"])
         hidden = torch.cat(pooled)
-        mask = torch.ones(hidden.shape[:2], dtype=torch.bool)
+        mask = torch.ones(hidden.shape[:2], dtype=torch.bool, device=self._device)
         return TensorDict(
             {"hidden": hidden, "mask": mask, "elapsed": torch.cat(elapsed)}, batch_size=[len(batch)]
         )
@@ -320,10 +323,12 @@ class PPOLearner:
         for rows in torch.arange(len(batch)).split(self._config.micro_batch):
             part = batch[rows]
             context = (
-                self._model.encode(part["inputs"]) if self._trains_backbone else part["context"]
+                self._model.encode(part["inputs"])
+                if self._trains_backbone
+                else on(self._device, part["context"])
             )
-            scored.append(self._score(context, part["chunk"]))
-        return torch.cat(scored)
+            scored.append(self._score(context, on(self._device, part["chunk"])))
+        return torch.cat(scored).cpu()
 
     def state_dict(self) -> dict[str, Any]:
         """What resuming needs beside the model's weights; `torch.save`-able."""

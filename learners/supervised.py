@@ -24,6 +24,7 @@ from vlarl.data.grounding import GroundingSet, grounding_batch
 from vlarl.data.samples import BatchSampler, ChunkBatch, ChunkSource
 from vlarl.errors import CheckpointError, ConfigError
 from vlarl.flow import flow_matching_loss, interpolate, sample_tau, target_velocity
+from vlarl.model.device import CPU, on
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.progress import Progress
 
@@ -79,7 +80,7 @@ def action_loss(
         clean: [B, H, K] normalized chunks `y0`.
         mask: [B, H, K] which entries count.
         config: how flow times are drawn, and how many for each context.
-        generator: draws flow times and noise.
+        generator: draws flow times and noise, on the CPU.
 
     Returns:
         Scalar.
@@ -89,8 +90,11 @@ def action_loss(
     tau = sample_tau(len(clean), config, generator)
     noise = torch.randn(clean.shape, generator=generator).masked_fill(~mask, 0.0)
     noisy = interpolate(clean, noise, tau)
-    velocity = model.velocity(context, noisy, tau, mask)
-    return flow_matching_loss(velocity, target_velocity(clean, noise), mask).mean()
+    noisy, tau, target, mask = (
+        tensor.to(context["hidden"].device)
+        for tensor in (noisy, tau, target_velocity(clean, noise), mask)
+    )
+    return flow_matching_loss(model.velocity(context, noisy, tau, mask), target, mask).mean()
 
 
 class SupervisedTrainer:
@@ -193,7 +197,7 @@ class SupervisedTrainer:
         clean, mask = encode_chunks(codecs, batch)
         opened = self.step >= self.config.expert_only_steps
         if self._contexts is not None:
-            context = self._contexts[torch.from_numpy(frames)]
+            context = on(self.model.device, self._contexts[torch.from_numpy(frames)])
         else:
             with torch.set_grad_enabled(opened and not self._frozen):
                 context = self._encode(batch)
@@ -210,13 +214,14 @@ class SupervisedTrainer:
         dataset = self._dataset
         if dataset is None or not self._frozen or self._contexts is not None:
             return
-        first = self._encode(dataset.chunks(np.arange(1)))
+        first = on(CPU, self._encode(dataset.chunks(np.arange(1))))
         if first.bytes() * len(dataset) > 1e9 * self.config.context_gigabytes:
             return
         self._contexts = first.expand(len(dataset)).clone()
         with Progress("contexts", len(dataset), "frames") as progress:
             for frames in np.array_split(np.arange(len(dataset)), -(-len(dataset) // 256)):
-                self._contexts[frames[0] : frames[-1] + 1] = self._encode(dataset.chunks(frames))
+                seen = self._encode(dataset.chunks(frames))
+                self._contexts[frames[0] : frames[-1] + 1] = on(CPU, seen)
                 progress.advance(len(frames))
 
     def _grounding_loss(self, grounding: GroundingSet) -> Tensor:

@@ -2,9 +2,20 @@
 
 import pytest
 import torch
+from torch import nn
 
-from benchmarks import bench_compile, bench_envs, bench_gradient, bench_load, bench_state
+from benchmarks import (
+    bench_compile,
+    bench_envs,
+    bench_experts,
+    bench_gradient,
+    bench_load,
+    bench_policy,
+    bench_state,
+    bench_synth,
+)
 from benchmarks.bench_rl import COLUMNS, run, table
+from vlarl.model.backbone import hidden_states
 
 SMALL = (
     "runtime.kind=inprocess",
@@ -51,6 +62,63 @@ def test_a_checkpoint_loads_within_little_more_than_its_size() -> None:
     assert "tiny: weights" in bench_load.table(result)
 
 
+def test_policy_benchmark_accounts_for_all_of_a_decision(capsys) -> None:
+    result = bench_policy.run(["tabletop-sft"], rounds=3, device="cpu", batch=2)
+    assert [row["batch"] for row in result["rows"]] == [1, 2]
+    for row in result["rows"]:
+        assert set(row["parts"]) == set(bench_policy.PARTS)
+        assert all(seconds > 0 for seconds in row["parts"].values())
+        assert row["decisions_per_second"] * row["seconds"] == pytest.approx(row["batch"])
+        outside = row["seconds"] - row["plain"] - row["bare"]
+        assert row["overhead"] == pytest.approx(outside / row["seconds"])
+    printed = capsys.readouterr().out
+    assert all(line in printed for line in bench_policy.table(result).splitlines()[1:])
+
+
+def test_bare_work_is_the_matrix_products_of_the_module_alone() -> None:
+    layer = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 2)).requires_grad_(False)
+    recorder, outside = bench_policy._Recorder(layer), torch.randn(3, 4)
+    with recorder:
+        layer(outside + 1)
+    shapes = [[tuple(each.shape) for each in work[1]] for work in recorder.work]
+    assert shapes == [[(8,), (3, 4), (4, 8)], [(2,), (3, 8), (8, 2)]]
+    weights = {parameter.data_ptr() for parameter in layer.parameters()}
+    assert all(work[1][2].data_ptr() in weights for work in recorder.work)
+
+
+@torch.no_grad()
+def test_plain_transformers_gives_the_same_hidden_states() -> None:
+    model, reason = bench_policy._model("tiny", torch.device("cpu"), 64)
+    assert model is not None, reason
+    inputs = model.processor(bench_policy._observations(model, 2))
+    plain = bench_policy._plain(model, inputs)().last_hidden_state
+    seen = inputs["attention_mask"].bool()
+    ours = hidden_states(model.backbone, inputs)
+    torch.testing.assert_close(plain[seen], ours[seen], atol=1e-4, rtol=1e-4)
+
+
+def test_a_model_that_memory_cannot_hold_is_left_out(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(bench_policy, "available_memory", lambda: 2**30)
+    result = bench_policy.run(["qwen_vla_4b"], device="cpu")
+    assert "4b: left out: needs 14.1 GiB in bfloat16, 1.0 GiB are free" in bench_policy.table(
+        result
+    )
+    assert "left out" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_experts_are_compared_after_the_same_training(tmp_path) -> None:
+    small = [word for word in bench_experts._QUICK if "steps" not in word]
+    words = [*small, "supervised.steps=2", "supervised.optimizer.warmup_steps=1"]
+    result = bench_experts.run(tmp_path, ("tiny-pooled",), (0,), words)
+    again = bench_experts.run(tmp_path, ("tiny-pooled",), (0,), words)
+    (row,), (same,) = result["runs"], again["runs"]
+    assert row == same
+    assert row["episodes"] == 4
+    assert row["action_loss"] > 0
+    assert f"success {row['success_rate']:.3f}" in bench_experts.table(result)
+
+
 @pytest.mark.slow
 def test_env_benchmark_measures_every_contender() -> None:
     result = bench_envs.run(seconds=0.2, repeats=2, num_envs=2)
@@ -77,6 +145,14 @@ def test_speedups_are_those_over_the_better_peer() -> None:
 def test_a_contender_that_ends_is_named() -> None:
     with pytest.raises(RuntimeError, match="nobody"):
         bench_envs.run(seconds=0.1, repeats=1, num_envs=2, contenders=("nobody",))
+
+
+def test_synthesis_benchmark_measures_each_number_of_workers() -> None:
+    result = bench_synth.run(36, (1,))
+    figures = result["workers"]["1"]
+    assert all(value > 0 for value in figures.values())
+    assert figures["hours_for_paper"] == pytest.approx(2000 / figures["per_second"])
+    assert "1 workers: " in bench_synth.table(result)
 
 
 @pytest.mark.slow

@@ -77,6 +77,7 @@ def test_every_command_has_help_with_an_example(name, capsys):
         (["rl", "nowhere.yaml"], "no such config file"),
         (["eval", "tabletop-sft", "episodes=0"], "at least 1"),
         (["bench", "env"], "Did you mean envs?"),
+        (["bench", "envs", "model=tiny"], "bench envs: model: no setting of this one"),
     ],
 )
 def test_mistakes_are_one_message_and_exit_code_2(words, message, capsys):

@@ -239,6 +239,8 @@ IMPOSSIBLE_SFT = [
     (["batch_size=0"], "batch_size", "at least 1"),
     (["collect.action_noise=-1"], "collect.action_noise", "at least 0"),
     (["data.path=x", "collect.seed=4"], "collect.seed", "no effect"),
+    (["data.memory_gigabytes=0"], "data.memory_gigabytes", "above zero"),
+    (["data.skip_limit=1.5"], "data.skip_limit", "between 0 and 1"),
     (["grounding_batch_size=8"], "data.grounding_images", "20000"),
     (["data.grounding_images=8"], "grounding_batch_size", "without effect"),
     (["steps=100"], "optimizer.warmup_steps", "below steps"),

@@ -152,7 +152,7 @@ def test_damaged_pages_are_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("key", "value", "words"),
-    [("codebase_version", "v2.1", "v2.1"), ("total_frames", 99, "99"), ("fps", None, "fps")],
+    [("codebase_version", "v2.0", "v2.0"), ("total_frames", 99, "99"), ("fps", None, "fps")],
 )
 def test_wrong_info_is_refused(tmp_path, key, value, words):
     write(tmp_path / "data")

@@ -252,9 +252,7 @@ def test_images_of_unequal_size_equal_plain_transformers() -> None:
     plain.load_state_dict(model.backbone.state_dict())
     grids = torch.tensor([[1, 4, 4], [1, 2, 6]])
     patches = torch.randn(28, 1536, generator=torch.Generator().manual_seed(0))
-    ours = model.backbone.model.visual(
-        patches, grid_thw=grids, **vision_layout(model.backbone, grids)
-    )
+    ours = model.backbone.model.visual(patches, **vision_layout(model.backbone, grids))
     expected = plain.model.visual(patches, grid_thw=grids)
     torch.testing.assert_close(ours.pooler_output, expected.pooler_output, atol=1e-5, rtol=1e-4)
 

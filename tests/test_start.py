@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,43 @@ def test_two_checkpoints_give_the_backbone_of_one_and_the_expert_of_the_other(
     assert torch.equal(again.state_dict()["backbone.lm_head.weight"], both.backbone.lm_head.weight)
 
 
+def test_a_backbone_alone_gets_a_fresh_expert_of_the_preset(tmp_path: Path) -> None:
+    seeing = saved(tmp_path / "a", 0, "tiny-pooled")
+    config = config_of(f"model.init.backbone={tmp_path}/a", "model.preset=tiny-prefix")
+    torch.manual_seed(5)
+    drawn = torch.rand(1)
+    torch.manual_seed(5)
+    fresh, again, other = (given_model(config, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.rand(1), drawn)
+    assert fresh is not None
+    assert again is not None
+    assert other is not None
+    assert fresh.expert_config == dataclasses.replace(seeing.expert_config, pooled=False)
+    assert fresh.contract == seeing.contract
+    assert fresh.codec.stats.to_dict() == seeing.codec.stats.to_dict()
+    for name, tensor in fresh.backbone.state_dict().items():
+        assert torch.equal(tensor, seeing.backbone.state_dict()[name]), name
+    first, same, another = (m.expert.context_in.weight for m in (fresh, again, other))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, another)
+    assert not fresh.value_head.out.weight.any()
+    fresh.save_pretrained(tmp_path / "new")
+    assert QwenVLA.from_pretrained(tmp_path / "new").expert_config == fresh.expert_config
+
+
+def test_a_fresh_expert_must_be_made_for_the_backbone(tmp_path: Path) -> None:
+    saved(tmp_path / "a", 0)
+    (tmp_path / "heads.yaml").write_text(
+        "base: tiny\nbackbone: {text_config: {head_dim: 64}}\nexpert: {head_dim: 64}\n"
+    )
+    for preset, message in (
+        ("qwen_vla_0_8b", "128 wide, preset qwen_vla_0_8b is made for 1024"),
+        (f"{tmp_path}/heads.yaml", "32 wide in its attention heads"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            given_model(config_of(f"model.init.backbone={tmp_path}/a", f"model.preset={preset}"))
+
+
 def test_the_runs_own_checkpoint_comes_before_the_configured_one(tmp_path: Path) -> None:
     first, own = saved(tmp_path / "first", 0), saved(tmp_path / "own", 1)
     config = config_of(f"model.checkpoint={tmp_path}/first")
@@ -70,8 +108,11 @@ def test_parts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["model.init.backbone=a"], "model.init.expert = '': is missing beside the other"),
-        (["model.init.expert=a"], "model.init.backbone = '': is missing beside the other"),
+        (["model.init.expert=a"], "model.init.backbone = '': is missing beside model.init.expert"),
+        (
+            ["model.init.backbone=a", "model.init.expert=b", "model.preset=tiny-prefix"],
+            "model.preset = 'tiny-prefix': has no effect with model.init.expert",
+        ),
         (
             ["model.init.backbone=a", "model.init.expert=b", "model.backbone=c"],
             "model.backbone = 'c': has no effect with model.init",

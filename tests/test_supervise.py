@@ -14,7 +14,9 @@ from actors.controller import Interrupt
 from actors.supervise import supervise
 from learners.supervised import SupervisedTrainer
 from vlarl.config.load import load_config
+from vlarl.data.episode import Episode
 from vlarl.data.lerobot_reader import LeRobotReader
+from vlarl.data.lerobot_writer import LeRobotWriter
 from vlarl.errors import ConfigError, UserError
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.runs import RunFolder
@@ -53,6 +55,42 @@ def test_dataset_of_another_image_size_is_refused(tmp_path):
     dataset = f"supervised.data.path={tmp_path / 'small/demonstrations'}"
     with pytest.raises(UserError, match="cameras"):
         train(tmp_path, "name=big", dataset, "env.image_size=64", "supervised.collect.episodes=400")
+
+
+def test_a_run_that_streams_its_data_is_the_run_that_does_not(tmp_path):
+    whole = train(tmp_path, "name=whole")
+    dataset = f"supervised.data.path={tmp_path / 'whole/demonstrations'}"
+    settings = (dataset, "supervised.collect.episodes=400", "supervised.data.memory_gigabytes=1e-5")
+    streamed = train(tmp_path, "name=streamed", *settings)
+    assert streamed["skipped_episodes"] == 0
+    one, other = (QwenVLA.from_pretrained(r["checkpoint"]) for r in (whole, streamed))
+    values = other.state_dict()
+    assert all(torch.equal(value, values[name]) for name, value in one.state_dict().items())
+    assert one.codec.stats.to_dict() == other.codec.stats.to_dict()
+
+
+def test_an_episode_shorter_than_a_chunk_is_refused_with_its_place(tmp_path):
+    train(tmp_path, "name=whole")
+    source = tmp_path / "whole/demonstrations"
+    episode = LeRobotReader(source).episode(2)
+    short = Episode(
+        {name: images[:5] for name, images in episode.images.items()},
+        episode.state[:5],
+        episode.action[:5],
+        episode.instruction,
+    )
+    reader = LeRobotReader(source)
+    path = tmp_path / "short"
+    with LeRobotWriter(path, reader.fps, reader.cameras, reader.action_names, 11, "x") as writer:
+        for one in (reader.episode(0), short):
+            writer.add(Episode(one.images, one.state, one.action, one.instruction))
+    words = f"episode 1 has 5 frames.* the 8 steps of a chunk.*vlarl data clean {path} out=DIR"
+    dataset = ["supervised.collect.episodes=400", f"supervised.data.path={path}"]
+    with pytest.raises(UserError, match=words):
+        train(tmp_path, "name=refused", *dataset)
+    padded = train(tmp_path, "name=padded", *dataset, "supervised.data.pad_short=true")
+    assert padded["steps"] > 0
+    assert not (tmp_path / "refused").exists()
 
 
 @pytest.mark.parametrize(

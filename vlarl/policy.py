@@ -1,7 +1,7 @@
 """A model that acts: from images and instructions to action chunks in simulator units.
 
-Everything runs without gradients and with the model in evaluation mode. Environments, episodes and
-learning live elsewhere.
+Everything runs without gradients and with the model in evaluation mode, on the model's device; what
+comes back is on the CPU. Environments, episodes and learning live elsewhere.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from vlarl.codec import ActionCodec
 from vlarl.config.schema import SamplingConfig
 from vlarl.contract import Contract
 from vlarl.history import PastFrames
+from vlarl.model.device import CPU, on
+from vlarl.model.graphs import VelocityGraphs
 from vlarl.observations import Observations
 from vlarl.sampler import ExploredChunk, VelocityFunction, sample_explore, sample_ode
 
@@ -81,11 +83,21 @@ class Decisions:
 class Policy:
     """Acts with whatever weights `model` holds at the time."""
 
-    def __init__(self, model: PolicyModel, sampling: SamplingConfig, embodiment: int = 0) -> None:
-        """`embodiment`: which of the contract's it drives (`Contract.place_of`)."""
+    def __init__(
+        self,
+        model: PolicyModel,
+        sampling: SamplingConfig,
+        embodiment: int = 0,
+        graphs: VelocityGraphs | None = None,
+    ) -> None:
+        """For one of the contract's embodiments (`Contract.place_of`).
+
+        `graphs`, on a GPU, are of this model.
+        """
         self._model = model
         self._sampling = sampling
         self._embodiment = embodiment
+        self._graphs = graphs
 
     @property
     def noise_shape(self) -> tuple[int, int]:
@@ -110,7 +122,7 @@ class Policy:
 
         Args:
             observations: `n` of them.
-            generator: draws the noise; may be None if all of it is given.
+            generator: draws the noise, on the CPU; may be None if all of it is given.
             explore: sample with the exploration noise at rollout temperature, else solve the ODE at
                 evaluation temperature.
             keep: `context` or `inputs`: what the learner will need; only when exploring.
@@ -119,18 +131,16 @@ class Policy:
         assert keep in ("context", "inputs"), keep
         self._model.eval()
         sampling, codec = self._sampling, self._codec
+        device = self._model.exploration_log_std.device
         inputs = self._inputs(observations)
         context = self._model.encode(inputs)
         prepared = self._model.prepare(context)
-        mask = codec.mask(len(observations))
+        mask = codec.mask(len(observations)).to(device)
         if noise is None:
             assert generator is not None, "without noise, give a generator"
             noise = torch.randn(mask.shape, generator=generator)
 
-        def velocity(y: Tensor, tau: Tensor) -> Tensor:
-            return self._model.velocity(prepared, y, tau, mask)
-
-        chunk = None
+        noise, velocity, chunk = noise.to(device), self._velocity(prepared, mask), None
         if explore:
             assert generator is not None, "exploration needs a generator"
             chunk = self._explore(velocity, noise, mask, generator)
@@ -140,9 +150,9 @@ class Policy:
             action = sample_ode(velocity, start, mask, sampling.denoising_steps)
         return Decisions(
             actions=codec.decode(action)[:, : sampling.execute_steps],
-            value=self._model.value(context),
-            chunk=chunk,
-            context=context if explore and keep == "context" else None,
+            value=self._model.value(context).cpu(),
+            chunk=None if chunk is None else on(CPU, chunk),
+            context=on(CPU, context) if explore and keep == "context" else None,
             inputs=inputs if explore and keep == "inputs" else None,
         )
 
@@ -150,6 +160,11 @@ class Policy:
     def _codec(self) -> ActionCodec:
         model, place = self._model, self._embodiment
         return model.further_codecs[place - 1] if place else model.codec
+
+    def _velocity(self, prepared: TensorDict, mask: Tensor) -> VelocityFunction:
+        if self._graphs is not None:
+            return self._graphs.of(prepared, mask)
+        return lambda y, tau: self._model.velocity(prepared, y, tau, mask)
 
     def _explore(
         self,
@@ -178,7 +193,7 @@ class Policy:
     def value(self, observations: Observations) -> Tensor:
         """[n] values of observations that are not acted on."""
         self._model.eval()
-        return self._model.value(self._model.encode(self._inputs(observations)))
+        return self._model.value(self._model.encode(self._inputs(observations))).cpu()
 
     def _inputs(self, observations: Observations) -> TensorDict:
         if self._embodiment:

@@ -92,7 +92,7 @@ def sample_explore(
         steps: `S`.
         config: kind, level and place of the noise.
         temperature: multiplies the standard deviation of the noise added on the way.
-        generator: draws steps and noise.
+        generator: draws steps and noise, on the CPU.
         log_std: [K] learned, for `flow_noise` alone.
         scored_steps: control steps, from the first, whose density counts; None: all of `mask`.
 
@@ -105,8 +105,8 @@ def sample_explore(
     times = flow_times(steps).to(noise.device)[:, None].expand(-1, len(noise))
     padded = ~mask
     y = noise.masked_fill(padded, 0.0)
-    scored = torch.randint(first, last + 1, (len(noise),), generator=generator)
-    fresh = correlated(torch.randn(noise.shape, generator=generator), config.correlation)
+    scored = torch.randint(first, last + 1, (len(noise),), generator=generator).to(noise.device)
+    fresh = _fresh(noise, config, generator)
     chain: list[tuple[Tensor, Tensor, Tensor]] = []
     y_k = drift_k = y_next = y
     for index in range(steps):
@@ -116,7 +116,7 @@ def sample_explore(
         if not first <= index <= last:
             continue
         if config.noise_at == "all" and index > first:
-            fresh = correlated(torch.randn(noise.shape, generator=generator), config.correlation)
+            fresh = _fresh(noise, config, generator)
         step = transition(config, before, drift, tau, tau_next, temperature, log_std)
         drawn = (step.mean + step.std * fresh).masked_fill(padded, 0.0)
         here = (scored == index)[:, None, None]
@@ -128,7 +128,8 @@ def sample_explore(
         if config.logprob_at == "all":
             chain.append((before, drift, y))
     if chain:
-        scored = torch.arange(first, last + 1).expand(len(noise), -1).contiguous()
+        every = torch.arange(first, last + 1, device=noise.device)
+        scored = every.expand(len(noise), -1).contiguous()
         y_k, drift_k, y_next = (torch.stack(parts, dim=1) for parts in zip(*chain, strict=True))
     counted = mask.clone()
     counted[:, scored_steps:] &= scored_steps is None
@@ -136,6 +137,12 @@ def sample_explore(
     explored = TensorDict({**found, "y_next": y_next}, batch_size=[len(noise)])
     explored["log_prob"] = _log_prob(explored, drift_k, steps, config, temperature, log_std)
     return explored
+
+
+def _fresh(like: Tensor, config: ExplorationConfig, generator: torch.Generator) -> Tensor:
+    """Exploration noise [B, H, K], drawn on the CPU: the same numbers for each device."""
+    drawn = correlated(torch.randn(like.shape, generator=generator), config.correlation)
+    return drawn.to(like.device)
 
 
 def score(

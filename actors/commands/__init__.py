@@ -15,6 +15,7 @@ COMMANDS = {
     "envserver": ("envserver", "one env server by hand, for `env.mode=connect`"),
     "collect": ("collect", "demonstrations by scripted experts, as a LeRobot v3 dataset"),
     "data": ("data", "what is in a dataset: `vlarl data --help` lists the subcommands"),
+    "synth": ("synth", "language-action trajectories of arms, without physics or images"),
     "info": ("info", "what there is: model, memory, suites, rewards, embodiments, config"),
     "merge": ("merge", "adapters into the weights: a plain checkpoint"),
     "report": ("report", "(re)build the report page of a run"),

@@ -12,6 +12,7 @@ from typing import Any
 from actors.commands.command import Command, Invocation, hint
 from vlarl.errors import UserError
 
+_OF_MODELS = "policy"
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
@@ -24,7 +25,8 @@ def run(invocation: Invocation) -> dict[str, Any]:
     """Run the benchmark of that name; it prints its table itself.
 
     Raises:
-        UserError: for an unknown benchmark, or a package installed without them.
+        UserError: for an unknown benchmark, a setting that it does not take, or a package
+            installed without them.
         RuntimeError: if the benchmark failed.
     """
     name, found = invocation.arguments[0], names()
@@ -32,9 +34,13 @@ def run(invocation: Invocation) -> dict[str, Any]:
         raise UserError("the benchmarks are not installed: run this in a checkout (`make setup`).")
     if name not in found:
         raise UserError(f"bench: {name}: no such benchmark. {hint(name, found)}")
+    models = [word for word in invocation.settings.get("model", "").split(",") if word]
+    if models and name != _OF_MODELS:
+        raise UserError(f"bench {name}: model: no setting of this one. Try: bench {_OF_MODELS}")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "figures.json"
         flags = ["--quick"] if invocation.settings.get("quick", "false") == "true" else []
+        flags += ["--model", *models] if models else []
         words = [sys.executable, "-m", f"benchmarks.bench_{name}", *flags, "--json", str(file)]
         # Not our standard output itself: with --json that is standard error for now.
         code = subprocess.run(words, cwd=FOLDER.parent, stdout=sys.stdout, check=False).returncode
@@ -45,9 +51,12 @@ def run(invocation: Invocation) -> dict[str, Any]:
 
 
 COMMAND = Command(
-    usage="bench NAME [quick=true]",
+    usage="bench NAME [quick=true] [model=...]",
     arguments=("NAME",),
-    settings={"quick": "short measurements, to see that it runs (false)"},
+    settings={
+        "quick": "short measurements, to see that it runs (false)",
+        "model": "presets and checkpoints, such as a,b, of `bench policy` (every preset)",
+    },
     details=f"Benchmarks: {', '.join(names())}. Expected figures are in benchmarks/README.md.",
     example="vlarl bench envs --json",
     run=run,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,6 +54,8 @@ class Command:
     """Names of the arguments after them that may be left out."""
     settings: Mapping[str, str] | None = None
     """key -> help of the settings it takes; None: keys of the config schema too."""
+    subcommand: Callable[[str], Command] | None = None
+    """Name -> the command that takes the rest of the line, where the first argument names one."""
 
     def check(self, name: str, invocation: Invocation) -> None:
         """Refuse missing or surplus arguments and unknown settings."""
@@ -87,3 +89,28 @@ def whole_number(settings: Mapping[str, str], key: str, default: int, least: int
     if not text.lstrip("-").isdigit() or int(text) < least:
         raise UserError(f"{key} = {text!r}: must be a whole number of at least {least}.")
     return int(text)
+
+
+def needed(invocation: Invocation, name: str, key: str, what: str) -> str:
+    """A setting that command `name` cannot do without.
+
+    Raises:
+        UserError: if it is missing or empty.
+    """
+    value = invocation.settings.get(key, "")
+    if not value:
+        raise UserError(f"{name} needs {key}={what}.")
+    return value
+
+
+def chosen(text: str, allowed: Sequence[str], what: str) -> tuple[str, ...]:
+    """Names apart by commas, in the allowed ones' order; all of them if none is given.
+
+    Raises:
+        UserError: for another name.
+    """
+    given = [name for name in text.split(",") if name] or allowed
+    for name in given:
+        if name not in allowed:
+            raise UserError(f"{what} {name!r} is unknown. {hint(name, tuple(allowed))}")
+    return tuple(name for name in allowed if name in given)

@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
-from actors.commands.command import Command, Invocation, hint
-from vlarl.errors import UserError
+from actors.commands.subcommands import dispatcher
 
 SUBCOMMANDS = {
+    "validate": ("data_validate", "every defect of a dataset, with episode and frame"),
+    "stats": ("data_stats", "exact quantiles of every channel"),
+    "view": ("data_view", "a picture sheet: frames, instructions, action curves"),
+    "clean": ("data_clean", "a new dataset without what is unfit for training"),
     "hands": ("data_hands", "fit eigengrasps to recorded human hands, with what they lose"),
 }
-"""Name -> module in this folder, which holds a `COMMAND`, and one line of help."""
 
-
-def run(invocation: Invocation) -> dict[str, Any]:
-    """Hand the rest of the line to the subcommand."""
-    name, *rest = invocation.arguments
-    if name not in SUBCOMMANDS:
-        raise UserError(f"data: {name}: no such subcommand. {hint(name, SUBCOMMANDS)}")
-    module = importlib.import_module(f"actors.commands.{SUBCOMMANDS[name][0]}")
-    command: Command = module.COMMAND
-    passed = Invocation(tuple(rest), invocation.settings)
-    command.check(f"data {name}", passed)
-    return command.run(passed)
-
-
-COMMAND = Command(
-    usage="data SUBCOMMAND DATASET [key=value ...]",
-    arguments=("SUBCOMMAND", "DATASET"),
-    details="\n".join(f"  {name:<10} {text}" for name, (_, text) in SUBCOMMANDS.items()),
-    example="vlarl data hands datasets/hands out=datasets/hands.json",
-    run=run,
-)
+COMMAND = dispatcher("data", ("DATASET",), SUBCOMMANDS, "vlarl data validate datasets/tabletop")

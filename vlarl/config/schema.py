@@ -185,6 +185,15 @@ class DataConfig:
     """Dataset folder; empty means: collect it first, as `collect` says."""
     eigengrasps: str = ""
     """The file that `vlarl data hands` wrote; names `path` a dataset of recorded human hands."""
+    memory_gigabytes: float = 8.0
+    """Of decoded images. A dataset that takes more is read from its files as training goes, and
+    this is what it may keep of them, not decoded."""
+    skip_limit: float = 0.01
+    """Share of the episodes that may turn out to be corrupt: they are skipped and named. Beyond it
+    the run stops."""
+    pad_short: bool = False
+    """Whether an episode may be shorter than a chunk: its last action is repeated. Otherwise such a
+    dataset is refused, as its frequency or its horizon is probably not what was meant."""
     grounding_images: int = 0
     """Rendered scenes with "where is the ..." labels, made before training from the suite."""
     objects_per_answer: int = 1
@@ -259,10 +268,11 @@ class SupervisedConfig:
 
 @dataclass(frozen=True)
 class InitConfig:
-    """Two whole checkpoints to combine (paper Fig. 7b); both or neither."""
+    """Checkpoints to take parts from (paper Fig. 7b): two, or a backbone for a new expert."""
 
     backbone: str = ""
-    """Whose backbone, tokenizer and image settings are taken."""
+    """Whose backbone, tokenizer and image settings are taken; without `expert` its contract and
+    action statistics too, with a random action expert and value head of `preset`."""
     expert: str = ""
     """Whose action expert, value head, contract and action statistics are taken."""
 
@@ -322,6 +332,10 @@ class RuntimeConfig:
     """`ray` or `inprocess` (the same classes without Ray, for debugging)."""
     address: str = "local"
     """Ray address; `local` starts a private instance."""
+    device: str = "auto"
+    """Where the model lives: `cpu`, `cuda`, `cuda:N`, or `auto`: a GPU if torch finds one."""
+    cuda_graphs: bool = True
+    """On a GPU, whether acting replays the denoising step as one graph."""
     threads: int = 2
     """Torch threads of the process that learns."""
     object_store_mb: int = 100

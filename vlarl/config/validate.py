@@ -132,11 +132,13 @@ def _run(config: RunConfig) -> Iterator[Problem]:
     if config.model.checkpoint:
         unused = ["model.preset", "model.backbone", "model.state", *init, *history]
         yield from _without_effect(config, unused, "model.checkpoint")
-    if bool(config.model.init.backbone) != bool(config.model.init.expert):
-        lacking = init[bool(config.model.init.backbone)]
-        yield Problem(lacking, "is missing beside the other", f"Name a checkpoint: {lacking}=...")
+    if config.model.init.expert and not config.model.init.backbone:
+        remedy = f"Name a checkpoint: {init[0]}=..."
+        yield Problem(init[0], "is missing beside model.init.expert", remedy)
     if config.model.init.backbone:
         yield from _without_effect(config, ["model.backbone", *history], "model.init")
+    if config.model.init.expert:
+        yield from _without_effect(config, ["model.preset"], "model.init.expert")
     yield from _history(config)
     yield from _choice(config, "model.state", STATE_MODES)
     if config.model.init.backbone or config.model.init.expert:
@@ -343,9 +345,9 @@ def _supervised(config: RunConfig) -> Iterator[Problem]:
         "collect.seed",
     )
     yield from _at_least(config, 0, [f"{prefix}.{key}" for key in nonnegative])
-    positive = ("flow.alpha", "flow.beta", "collect.slowest_pace")
+    positive = ("flow.alpha", "flow.beta", "collect.slowest_pace", "data.memory_gigabytes")
     yield from _above_zero(config, [f"{prefix}.{key}" for key in positive])
-    yield from _fraction(config, [f"{prefix}.collect.slowest_pace"])
+    yield from _fraction(config, [f"{prefix}.collect.slowest_pace", f"{prefix}.data.skip_limit"])
     stage = config.supervised
     if stage.flow.tau_distribution == "logit_normal":
         keys = [f"{prefix}.flow.alpha", f"{prefix}.flow.beta"]
@@ -397,6 +399,7 @@ def _rest(config: RunConfig) -> Iterator[Problem]:
     yield from _at_least(config, 1, ["evaluation.episodes"])
     yield from _at_least(config, 0, ["evaluation.every", "evaluation.videos", "evaluation.seed"])
     yield from _choice(config, "runtime.kind", ("ray", "inprocess"))
+    yield from _device(config)
     yield from _at_least(config, 1, ["runtime.threads"])
     yield from _at_least(config, 80, ["runtime.object_store_mb"])
     if config.runtime.kind == "inprocess":
@@ -404,6 +407,19 @@ def _rest(config: RunConfig) -> Iterator[Problem]:
         yield from _without_effect(config, keys, "runtime.kind=inprocess")
     if not config.logging.wandb:
         yield from _without_effect(config, ["logging.project"], "logging.wandb=false")
+
+
+def _device(config: RunConfig) -> Iterator[Problem]:
+    kind, colon, number = config.runtime.device.partition(":")
+    if colon and (kind != "cuda" or not number.isdigit()):
+        yield Problem("runtime.device", "no such device", "Try runtime.device=cuda:0.")
+    elif not colon:
+        yield from _choice(config, "runtime.device", ("auto", "cpu", "cuda"))
+    elif config.runtime.kind == "ray" and config.stage == "rl":
+        remedy = "Use runtime.device=cuda, or runtime.kind=inprocess."
+        yield Problem("runtime.device", "is Ray's to choose with runtime.kind=ray", remedy)
+    if kind == "cpu":
+        yield from _without_effect(config, ["runtime.cuda_graphs"], "runtime.device=cpu")
 
 
 RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (

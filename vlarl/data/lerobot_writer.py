@@ -1,12 +1,11 @@
-"""Writes a LeRobot v3.0 dataset, one episode at a time, images as PNG bytes inside parquet.
+"""Writes a LeRobot v3.0 dataset, one episode at a time, images as PNG inside parquet or as mp4.
 
 Everything goes to a temporary folder beside the target, which takes the target's name only when the
-dataset is complete: nothing half-written is ever found under it. Leaves out videos (mp4).
+dataset is complete: nothing half-written is ever found under it.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
@@ -20,7 +19,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from PIL import Image
 
 from vlarl.data.episode import (
     ACTION,
@@ -36,25 +34,20 @@ from vlarl.data.episode import (
     Episode,
 )
 from vlarl.data.feature_stats import ImageStats, VectorStats
+from vlarl.data.png import encode_png
+from vlarl.data.video_track import CHUNKS_SIZE, VIDEO_MEGABYTES, VIDEO_PATH, VideoTrack
 from vlarl.errors import UserError
 from vlarl.types import CameraSpec
 
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-_CHUNKS_SIZE, _DATA_MEGABYTES, _VIDEO_MEGABYTES = 1000, 100, 200
-
-
-def encode_png(image: NDArray[np.uint8]) -> bytes:
-    """One image [height, width, 3] as PNG, lossless and fast rather than small."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG", compress_level=1)
-    return buffer.getvalue()
+_DATA_MEGABYTES = 100
 
 
 class LeRobotWriter:
     """A context manager: `add` episodes within it; leaving it without an error completes the set.
 
     Raises:
-        UserError: if `path` exists already.
+        UserError: if `path` exists already, or for a `video` that cannot be written.
     """
 
     def __init__(
@@ -66,29 +59,40 @@ class LeRobotWriter:
         state_dim: int,
         robot_type: str,
         state_names: Sequence[str] = (),
+        video: str = "",
     ) -> None:
         """Create the temporary folder.
 
-        `fps` is the control frequency in Hz; `state_names` are of the `state_dim` numbers, if they
-        have any.
+        Args:
+            path: folder to write.
+            fps: control frequency in Hz.
+            cameras: of every episode.
+            action_names: of the `c` channels.
+            state_dim: `d`; with 0 the dataset has no state.
+            robot_type: as `info.json` names it.
+            state_names: of the `d` channels, where they have names.
+            video: codec of `video_files.CODECS`, which loses detail; empty means PNG, which does
+                not.
         """
         if state_names and len(state_names) != state_dim:
             raise ValueError(f"{len(state_names)} state_names for a state of {state_dim} numbers")
         self.path = Path(path)
         if self.path.exists():
             raise UserError(f"{self.path} exists already: choose another folder or remove it")
+        self._tracks = {c.name: VideoTrack(c, fps, video) for c in cameras if video}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         prefix = f".{self.path.name}-"
         self._folder = Path(tempfile.mkdtemp(prefix=prefix, dir=self.path.parent))
         self._fps, self._cameras = fps, tuple(cameras)
         self._action_names, self._robot_type = list(action_names), robot_type
-        self._schema = _data_schema(self._cameras, state_dim, len(self._action_names))
-        self._state_dim, self._state_names = state_dim, list(state_names) or None
+        self._state_dim, self._state_names = state_dim, list(state_names)
+        in_parquet = () if video else self._cameras
+        self._schema = _data_schema(in_parquet, state_dim, len(self._action_names))
         self._tasks: dict[str, int] = {}
         self._episodes: list[dict[str, Any]] = []
         self._frames, self._file = 0, 0
         self._data: pq.ParquetWriter | None = None
-        self._vectors = {STATE: VectorStats(), ACTION: VectorStats()}
+        self._vectors = {key: VectorStats() for key in (STATE, ACTION) if key in self._schema.names}
         self._pictures = {camera.name: ImageStats() for camera in self._cameras}
 
     def __enter__(self) -> LeRobotWriter:
@@ -104,6 +108,8 @@ class LeRobotWriter:
         try:
             if self._data is not None:
                 self._data.close()
+            for track in self._tracks.values():
+                track.close()
             if kind is None:
                 self._write_meta()
                 # mkdtemp made it private; a dataset is read by whoever may read its parent.
@@ -129,9 +135,11 @@ class LeRobotWriter:
                 _IMAGE,
             )
             for camera in self._cameras
+            if camera.name not in self._tracks
         }
-        columns[STATE] = _fixed_list(episode.state)
-        columns[ACTION] = _fixed_list(episode.action)
+        if STATE in self._vectors:
+            columns[STATE] = _vectors(episode.state)
+        columns[ACTION] = _vectors(episode.action)
         columns["timestamp"] = (frames / self._fps).astype(np.float32)
         columns["frame_index"] = frames
         columns["episode_index"] = np.full(count, len(self._episodes))
@@ -140,6 +148,9 @@ class LeRobotWriter:
         place = self._open_file()
         assert self._data is not None
         self._data.write_table(pa.table(columns, schema=self._schema), row_group_size=count)
+        videos: dict[str, Any] = {}
+        for name, track in self._tracks.items():
+            videos |= track.add(self._folder, episode.images[name])
         self._episodes.append(
             {
                 "episode_index": len(self._episodes),
@@ -148,14 +159,16 @@ class LeRobotWriter:
                 **{f"data/{key}": value for key, value in place.items()},
                 "dataset_from_index": self._frames,
                 "dataset_to_index": self._frames + count,
+                **videos,
                 "meta/episodes/chunk_index": 0,
                 "meta/episodes/file_index": 0,
                 **episode.extra,
             }
         )
         self._frames += count
-        self._vectors[STATE].add(episode.state)
-        self._vectors[ACTION].add(episode.action)
+        for key, values in ((STATE, episode.state), (ACTION, episode.action)):
+            if key in self._vectors:
+                self._vectors[key].add(values)
         for name, stats in self._pictures.items():
             stats.add(episode.images[name])
 
@@ -173,7 +186,7 @@ class LeRobotWriter:
 
     def _open_file(self) -> dict[str, int]:
         """Make sure that a data file with room is open; returns its chunk and file index."""
-        place = {"chunk_index": self._file // _CHUNKS_SIZE, "file_index": self._file % _CHUNKS_SIZE}
+        place = {"chunk_index": self._file // CHUNKS_SIZE, "file_index": self._file % CHUNKS_SIZE}
         path = self._folder / DATA_PATH.format(**place)
         if self._data is not None and path.stat().st_size > _DATA_MEGABYTES * 2**20:
             self._data.close()
@@ -202,19 +215,19 @@ class LeRobotWriter:
         pq.write_table(pa.Table.from_pylist(self._episodes), episodes)
 
     def _info(self) -> dict[str, Any]:
-        features: dict[str, dict[str, Any]] = {
-            IMAGE_PREFIX + camera.name: {
-                "dtype": "image",
+        features: dict[str, dict[str, Any]] = {}
+        for camera in self._cameras:
+            key, track = IMAGE_PREFIX + camera.name, self._tracks.get(camera.name)
+            features[key] = {
+                "dtype": "video" if track else "image",
                 "shape": [camera.height, camera.width, 3],
                 "names": ["height", "width", "channels"],
             }
-            for camera in self._cameras
-        }
-        features[STATE] = {
-            "dtype": "float32",
-            "shape": [self._state_dim],
-            "names": self._state_names,
-        }
+            if track:
+                features[key]["info"] = track.info
+        if self._state_dim:
+            names = self._state_names or None
+            features[STATE] = {"dtype": "float32", "shape": [self._state_dim], "names": names}
         features[ACTION] = {
             "dtype": "float32",
             "shape": [len(self._action_names)],
@@ -230,30 +243,34 @@ class LeRobotWriter:
             "total_episodes": len(self._episodes),
             "total_frames": self._frames,
             "total_tasks": len(self._tasks),
-            "chunks_size": _CHUNKS_SIZE,
+            "chunks_size": CHUNKS_SIZE,
             "data_files_size_in_mb": _DATA_MEGABYTES,
-            "video_files_size_in_mb": _VIDEO_MEGABYTES,
+            "video_files_size_in_mb": VIDEO_MEGABYTES,
             "splits": {"train": f"0:{len(self._episodes)}"},
             "data_path": DATA_PATH,
-            "video_path": None,
+            "video_path": VIDEO_PATH if self._tracks else None,
             "features": features,
         }
 
 
 def _data_schema(cameras: Sequence[CameraSpec], state_dim: int, channels: int) -> pa.Schema:
     fields = [(IMAGE_PREFIX + camera.name, _IMAGE) for camera in cameras]
-    fields += [
-        (STATE, pa.list_(pa.float32(), state_dim)),
-        (ACTION, pa.list_(pa.float32(), channels)),
-    ]
+    fields += [(STATE, _vector_type(state_dim))] if state_dim else []
+    fields += [(ACTION, _vector_type(channels))]
     fields += [(n, pa.float32() if n == "timestamp" else pa.int64()) for n in INDEX_COLUMNS]
     return pa.schema(fields)
 
 
-def _fixed_list(values: NDArray[np.float32]) -> pa.FixedSizeListArray:
-    """[T, d] as T lists of d numbers."""
+def _vector_type(width: int) -> pa.DataType:
+    """LeRobot's reader takes a feature of shape [1] for a number, not for a list of one."""
+    return pa.float32() if width == 1 else pa.list_(pa.float32(), width)
+
+
+def _vectors(values: NDArray[np.float32]) -> pa.Array:
+    """[T, d] as T lists of d numbers, or as T numbers."""
     flat = pa.array(np.ascontiguousarray(values, np.float32).ravel())
-    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+    width = values.shape[1]
+    return flat if width == 1 else pa.FixedSizeListArray.from_arrays(flat, width)
 
 
 def _tasks_table(tasks: dict[str, int]) -> pa.Table:

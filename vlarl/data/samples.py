@@ -6,7 +6,7 @@ Images stay uint8 until the processor turns a batch into patches. Letters: `B` s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from vlarl.data.episode import Episode
 from vlarl.data.lerobot_reader import LeRobotReader
+from vlarl.data.skipped import SkippedEpisodes
+from vlarl.errors import UserError
 from vlarl.history import PastFrames
 from vlarl.observations import Observations
 
@@ -29,6 +31,8 @@ class ChunkBatch:
     of several embodiments, `H` and `c` are the largest; what is beyond a row's own is ignored."""
     channels: NDArray[np.bool_] | None = None
     """[B, c] those that count; None: all of them."""
+    action_is_pad: NDArray[np.bool_] | None = None
+    """[B, H] which steps lie beyond the episode's end; None: not known."""
 
 
 class ChunkSource(Protocol):
@@ -83,9 +87,28 @@ class ChunkDataset:
         self._past = past
 
     @staticmethod
-    def read(reader: LeRobotReader, horizon: int, past: PastFrames | None = None) -> ChunkDataset:
-        """All episodes of a dataset folder."""
-        return ChunkDataset((reader.episode(i) for i in range(len(reader))), horizon, past)
+    def read(
+        reader: LeRobotReader,
+        horizon: int,
+        skipped: SkippedEpisodes | None = None,
+        past: PastFrames | None = None,
+    ) -> ChunkDataset:
+        """All episodes of a dataset folder that can be read; the others are noted in `skipped`.
+
+        Raises:
+            UserError: if too many cannot be read, or, without `skipped`, any.
+        """
+
+        def readable() -> Iterator[Episode]:
+            for row in reader.episodes:
+                try:
+                    yield reader.episode(row.index)
+                except UserError as error:
+                    if skipped is None:
+                        raise
+                    skipped.add(row.index, error)
+
+        return ChunkDataset(readable(), horizon, past)
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -102,6 +125,7 @@ class ChunkDataset:
                 state=self.states[frames],
             ),
             self.actions[np.minimum(steps, end - 1)],
+            action_is_pad=steps >= end,
         )
 
     def _history(self, frames: NDArray[np.int64]) -> NDArray[np.uint8] | None:
@@ -110,6 +134,25 @@ class ChunkDataset:
         if past is None:
             return None
         return self.images[past.camera][past.before(frames, self._first[frames])]
+
+
+def refuse_short(reader: LeRobotReader, horizon: int) -> None:
+    """Refuse a dataset with an episode that is shorter than a chunk.
+
+    Not for demonstrations that a run collects itself: of the expert's recoveries from mishaps, some
+    are over in a step.
+
+    Raises:
+        UserError: naming the first such episode.
+    """
+    short = [row for row in reader.episodes if row.length < horizon]
+    if short:
+        raise UserError(
+            f"dataset {reader.path}: episode {short[0].index} has {short[0].length} frames, and "
+            f"{len(short)} of {len(reader)} episodes less than the {horizon} steps of a chunk. "
+            "Repeat their last action: supervised.data.pad_short=true. Or leave them out: "
+            f"vlarl data clean {reader.path} out=DIR filters=short min_frames={horizon}"
+        )
 
 
 class BatchSampler:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tensordict import TensorDict
 from torch import Tensor
 
+from vlarl.model.device import on
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.tokenizer import token_id
 
@@ -46,7 +47,7 @@ def answer(
 def likeliest_tokens(model: QwenVLA, inputs: TensorDict, max_tokens: int) -> Tensor:
     """[B, n] ids that go on from the processor's `inputs` [B], padded after the end of the turn."""
     tokenizer = model.processor.tokenizer
-    inputs = _padded_left(inputs)
+    inputs = on(model.device, _padded_left(inputs))
     spoken = model.backbone.generate(
         input_ids=inputs["input_ids"],
         attention_mask=inputs["attention_mask"],

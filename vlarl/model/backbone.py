@@ -8,7 +8,7 @@ one batch instead of one image at a time, and patches are embedded by a matrix p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -31,6 +31,10 @@ from transformers.vision_utils import (
     get_vision_interpolation_indices_and_weights,
     get_vision_position_ids,
 )
+
+_FED = ("input_ids", "attention_mask", "position_ids", "mm_token_type_ids")
+_REMEMBERED_LAYOUTS = 32
+"""Each is a few numbers for every patch of a batch."""
 
 
 class EqualImageAttention(Qwen3_5VisionAttention):
@@ -108,17 +112,36 @@ def checkpoint_layers(backbone: Qwen3_5ForConditionalGeneration) -> None:
 
 
 def vision_layout(backbone: Qwen3_5ForConditionalGeneration, grids: Tensor) -> dict[str, Any]:
-    """Index tensors of the vision tower for `grids` [images, 3].
+    """The tower's keywords for `grids` [images, 3] (on the CPU): the grids and index tensors.
 
-    Transformers computes them per image in Python; here once for each run of rows that repeats.
+    Transformers computes them per image in Python, for every forward; here they are remembered.
     """
     visual = backbone.model.visual
-    merge = visual.spatial_merge_size
+    return _layout(
+        tuple(tuple(grid) for grid in grids.tolist()),
+        visual.num_grid_per_side,
+        visual.interpolation_mode,
+        visual.interpolation_align_corners,
+        visual.spatial_merge_size,
+        visual.patch_embed.proj.weight.device,
+    )
+
+
+@lru_cache(maxsize=_REMEMBERED_LAYOUTS)
+def _layout(
+    rows: tuple[tuple[int, int, int], ...],
+    side: int,
+    mode: str,
+    align_corners: bool,
+    merge: int,
+    device: torch.device,
+) -> dict[str, Any]:
+    grids = torch.tensor(rows)
     indices, weights = get_vision_interpolation_indices_and_weights(
         grids,
-        num_grid_per_side=visual.num_grid_per_side,
-        mode=visual.interpolation_mode,
-        align_corners=visual.interpolation_align_corners,
+        num_grid_per_side=side,
+        mode=mode,
+        align_corners=align_corners,
         spatial_merge_size=merge,
     )
     patches = grids.prod(dim=-1)
@@ -128,10 +151,11 @@ def vision_layout(backbone: Qwen3_5ForConditionalGeneration, grids: Tensor) -> d
     else:
         positions, longest = get_vision_position_ids(grids, merge), None
     return {
-        "interp_indices": indices,
-        "interp_weights": weights,
-        "position_ids": positions,
-        "cu_seqlens": get_vision_cu_seqlens(grids),
+        "grid_thw": grids.to(device),
+        "interp_indices": indices.to(device),
+        "interp_weights": weights.to(device),
+        "position_ids": positions.to(device),
+        "cu_seqlens": get_vision_cu_seqlens(grids).to(device),
         "max_seqlen": longest,
     }
 
@@ -150,9 +174,7 @@ def view_tokens(
     """
     batch = len(pixel_values)
     rows = torch.tensor(grids).repeat(batch, 1)
-    vision = backbone.model.visual(
-        pixel_values.flatten(0, 1), grid_thw=rows, **vision_layout(backbone, rows)
-    )
+    vision = backbone.model.visual(pixel_values.flatten(0, 1), **vision_layout(backbone, rows))
     tokens = vision.pooler_output.unflatten(0, (batch, -1))
     merged = backbone.model.visual.spatial_merge_size**2
     return list(tokens.split([t * h * w // merged for t, h, w in grids], dim=1))
@@ -174,35 +196,38 @@ def pictures(inputs: TensorDict) -> tuple[Tensor, Tensor]:
     return torch.cat([pixels, films]), torch.cat([grids, frames])
 
 
-def _by_modality(tokens: Tensor, inputs: TensorDict) -> dict[str, BaseModelOutputWithPooling]:
+def _by_modality(
+    backbone: Qwen3_5ForConditionalGeneration, tokens: Tensor, inputs: TensorDict
+) -> dict[str, BaseModelOutputWithPooling]:
     """The tower's `tokens` of `pictures`, apart as the language model takes them."""
-    kinds = inputs["mm_token_type_ids"]
-    images, videos = tokens.split([int((kinds == kind).sum()) for kind in (1, 2)])
-    seen = {"image": BaseModelOutputWithPooling(pooler_output=(images,))}
-    if len(videos):
-        seen["video"] = BaseModelOutputWithPooling(pooler_output=(videos,))
+    merged = backbone.model.visual.spatial_merge_size**2
+    images = int(inputs["image_grid_thw"].prod(dim=-1).sum()) // merged
+    seen = {"image": BaseModelOutputWithPooling(pooler_output=(tokens[:images],))}
+    if "video_grid_thw" in inputs:
+        seen["video"] = BaseModelOutputWithPooling(pooler_output=(tokens[images:],))
     return seen
 
 
 def hidden_states(backbone: Qwen3_5ForConditionalGeneration, inputs: TensorDict) -> Tensor:
     """[B, L, D] final-normed hidden states of the processor's `inputs`, zero where padded.
 
-    The inner model is called, so that no language head runs, and positions are always given: a
-    cached rotary offset on the module would go stale.
+    Inputs may be on another device than the backbone; their grids should stay on the CPU. The inner
+    model is called, so that no language head runs, and positions are always given: a cached rotary
+    offset on the module would go stale.
     """
     pixels, grids = pictures(inputs)
-    vision = backbone.model.visual(pixels, grid_thw=grids, **vision_layout(backbone, grids))
+    layout = vision_layout(backbone, grids)
+    ids, seen, positions, kinds = (inputs[key].to(backbone.device) for key in _FED)
+    vision = backbone.model.visual(pixels.to(backbone.device), **layout)
     output = backbone.model(
-        input_ids=inputs["input_ids"],
-        attention_mask=inputs["attention_mask"],
-        position_ids=inputs["position_ids"].transpose(0, 1),
-        mm_token_type_ids=inputs["mm_token_type_ids"],
-        mm_encoder_outputs=_by_modality(vision.pooler_output, inputs),
+        input_ids=ids,
+        attention_mask=seen,
+        position_ids=positions.transpose(0, 1),
+        mm_token_type_ids=kinds,
+        mm_encoder_outputs=_by_modality(backbone, vision.pooler_output, inputs),
         use_cache=False,
     )
-    return output.last_hidden_state * inputs["attention_mask"].unsqueeze(-1).to(
-        output.last_hidden_state.dtype
-    )
+    return output.last_hidden_state * seen.unsqueeze(-1).to(output.last_hidden_state.dtype)
 
 
 def next_token_loss(

@@ -34,6 +34,7 @@ from vlarl.codec import ActionCodec, ActionStats
 from vlarl.config.schema import LoraConfig
 from vlarl.contract import Contract
 from vlarl.errors import CheckpointError
+from vlarl.model.device import CPU
 from vlarl.model.empty import assign, empty_weights, still_empty
 from vlarl.model.expert_config import ExpertConfig
 from vlarl.model.lora import add_adapters, is_adapter, plain_name
@@ -82,12 +83,15 @@ def save(model: QwenVLA, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def load(folder_or_name: str | Path, dtype: torch.dtype | None = None) -> QwenVLA:
-    """Read a checkpoint folder, or a packaged one by name.
+def load(
+    folder_or_name: str | Path, dtype: torch.dtype | None = None, device: torch.device = CPU
+) -> QwenVLA:
+    """Read a checkpoint folder, or a packaged one by name, tensor by tensor onto `device`.
 
     Args:
         folder_or_name: what to read.
         dtype: number format to convert to, tensor by tensor; None: each as it is.
+        device: where the model is to live.
 
     Raises:
         CheckpointError: if it is missing, truncated, or does not match its own config.
@@ -119,8 +123,9 @@ def load(folder_or_name: str | Path, dtype: torch.dtype | None = None) -> QwenVL
         if config.get("lora") is not None:
             model.lora = LoraConfig(**{**config["lora"], "targets": (*config["lora"]["targets"],)})
             add_adapters(model.backbone, model.lora, empty=True)
-    _restore(model, _files(folder, model), str(folder), dtype)
-    return model
+    _restore(model, _files(folder, model), str(folder), dtype, device)
+    # What no file holds: the buffers, and a value head that was missing.
+    return model.to(device)
 
 
 def resolve(folder_or_name: str | Path) -> Path:
@@ -149,7 +154,13 @@ def _files(folder: Path, model: QwenVLA) -> TensorFiles:
     return TensorFiles(folder, (ADAPTERS,) if model.lora is not None else ())
 
 
-def _restore(model: QwenVLA, tensors: TensorFiles, origin: str, dtype: torch.dtype | None) -> None:
+def _restore(
+    model: QwenVLA,
+    tensors: TensorFiles,
+    origin: str,
+    dtype: torch.dtype | None,
+    device: torch.device,
+) -> None:
     """Give `model`, built empty, its weights.
 
     Raises:
@@ -176,10 +187,8 @@ def _restore(model: QwenVLA, tensors: TensorFiles, origin: str, dtype: torch.dty
         raise CheckpointError(f"{origin} does not match its config:\n  " + "\n  ".join(problems))
     inner = {plain_name(name): name for name in model.state_dict()}
     for name in expected:
-        tensor = tensors[name]
-        if dtype is not None:
-            tensor = tensor.to(format_of(name, dtype))
-        assign(model, inner[name], tensor)
+        wanted = None if dtype is None else format_of(name, dtype)
+        assign(model, inner[name], tensors[name].to(device, wanted))
     if model.config.tie_word_embeddings:
         model.backbone.lm_head.weight = model.backbone.get_input_embeddings().weight
     assert not still_empty(model)

@@ -15,10 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
-from transformers.models.qwen3_5.modeling_qwen3_5 import (
-    Qwen3_5TextRotaryEmbedding,
-    apply_rotary_pos_emb,
-)
+from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5TextRotaryEmbedding
 
 from vlarl.model.expert_config import ExpertConfig
 from vlarl.model.projection import decoded, encoded, last_layers, make_decoder, make_encoder
@@ -48,6 +45,18 @@ def modulate(hidden: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return torch.addcmul(shift, normalize(hidden), 1 + scale)
 
 
+def rotate(tensor: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Rotary embedding of [B, heads, n, head_dim] by [B, n, rotary_dim] cosines and sines.
+
+    The same numbers as transformers' `apply_rotary_pos_emb`, whose halves of each table are alike,
+    with fewer copies.
+    """
+    half = cosine.shape[-1] // 2
+    cosine, sine = cosine[:, None, :, :half], sine[:, None, :, :half]
+    first, second, rest = tensor.split([half, half, tensor.shape[-1] - 2 * half], dim=-1)
+    return torch.cat([first * cosine - second * sine, second * cosine + first * sine, rest], dim=-1)
+
+
 class Block(nn.Module):
     """Joint bidirectional attention and a GELU MLP, both gated by AdaLN-Zero."""
 
@@ -75,8 +84,7 @@ class Block(nn.Module):
         query, key, value = (
             self.qkv(hidden).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         )
-        query, key = apply_rotary_pos_emb(self.query_norm(query), self.key_norm(key), *rotary)
-        return query, key, value
+        return rotate(self.query_norm(query), *rotary), rotate(self.key_norm(key), *rotary), value
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, visible: Tensor) -> Tensor:
         """Attention output [B, n, W]; `visible` [B, 1, 1, keys] bool."""
@@ -119,9 +127,7 @@ class Block(nn.Module):
             .view(batch, length, 2, self.heads, -1)
             .permute(2, 0, 3, 1, 4)
         )
-        key = self.key_norm(key)
-        # The function insists on queries; one head of the keys is the cheapest stand-in.
-        return apply_rotary_pos_emb(key[:, :1], key, *rotary)[1], value
+        return rotate(self.key_norm(key), *rotary), value
 
     def advance(self, hidden: Tensor, projected: tuple[Tensor, ...], visible: Tensor) -> Tensor:
         """Prefix variant: the context's next state [B, L, W]."""
@@ -234,6 +240,7 @@ class ActionExpert(nn.Module):
         shared: Tensor | None = None,
         state: Tensor | None = None,
         embodiment: Tensor | None = None,
+        rotary: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Velocity field (paper section 2.5).
 
@@ -247,6 +254,7 @@ class ActionExpert(nn.Module):
             shared: of `shared_states`, to save the work of a context that comes again.
             state: [B, d] in [-1, 1], where the expert has a token for it.
             embodiment: [B] which embodiment each context is of; None: the first.
+            rotary: of `rotary_tables`, likewise.
 
         Returns:
             [B * R, H, K] float32.
@@ -260,7 +268,7 @@ class ActionExpert(nn.Module):
             condition = condition + self.summary_in(mean).repeat_interleave(repeats, dim=0)
         which = None if embodiment is None else embodiment.repeat_interleave(repeats)
         tokens = encoded(self.action_in, self.config, actions.to(hidden.dtype), which)
-        rotary = self._rotary(mask, positions, tokens.shape[1])
+        rotary = self.rotary_tables(mask, positions) if rotary is None else rotary
         seen = self._seen(mask)
         if shared is not None:
             tokens = self._prefixed(shared.unbind(1), tokens, condition, rotary, seen, repeats)
@@ -281,7 +289,7 @@ class ActionExpert(nn.Module):
     ) -> Tensor:
         """Prefix variant: keys and values of the context, [B, blocks, 2, heads, L, head_dim]."""
         assert self.config.prefix
-        rotary = self._rotary(mask, positions, 0)
+        rotary = self.rotary_tables(mask, positions)
         states = self._walk(self._context(hidden, state), self._seen(mask), rotary)
         return torch.stack([torch.stack(pair, 1) for pair in states], 1)
 
@@ -297,14 +305,14 @@ class ActionExpert(nn.Module):
         """Which tokens of `_context` count."""
         return mask if self.state_in is None else F.pad(mask, (0, 1), value=True)
 
-    def _rotary(self, mask: Tensor, positions: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
-        """Cosines and sines [B, L + horizon, rotary_dim] of context and action positions.
+    def rotary_tables(self, mask: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [B, L + H, rotary_dim] of context and action positions.
 
         With a state there is one more, between the two.
         """
         valid = positions.masked_fill(~mask.unsqueeze(1), -1)
         start = valid.amax(dim=(1, 2)) + 1
-        following = horizon + (self.state_in is not None)
+        following = self.config.horizon + (self.state_in is not None)
         steps = start[:, None] + torch.arange(following, device=start.device)
         joint = torch.cat([positions, steps.unsqueeze(1).expand(-1, 3, -1)], dim=2)
         cosine, sine = self.rotary(self.context_in.weight, joint.transpose(0, 1))

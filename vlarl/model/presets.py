@@ -118,17 +118,19 @@ def build(
 
     Raises:
         ConfigError: for an unknown preset, one whose tokenizer comes with a backbone that is not
-            given, or a backbone of another width than the preset's.
+            given, or a backbone of another width or head size than the preset's.
     """
     sizes = load_preset(preset)
     config, expert = sizes.backbone_config(), sizes.expert_config(contract)
     if pretrained is not None:
-        width, expected = (c.text_config.hidden_size for c in (pretrained.backbone.config, config))
-        if width != expected:
-            raise ConfigError(
-                f"model.backbone is {width} wide, preset {preset} is made for {expected}. Choose "
-                "another model.preset, or a YAML file of your own"
-            )
+        given, made_for = pretrained.backbone.config.text_config, config.text_config
+        for key, noun in (("hidden_size", "wide"), ("head_dim", "wide in its attention heads")):
+            found, expected = getattr(given, key), getattr(made_for, key)
+            if found != expected:
+                raise ConfigError(
+                    f"the backbone is {found} {noun}, preset {preset} is made for {expected}. "
+                    "Choose another model.preset, or a YAML file of your own"
+                )
         processor = Processor(pretrained.tokenizer, contract, pretrained.layout)
         return QwenVLA(
             pretrained.backbone, expert, contract, codec, processor, sizes.value, further_codecs

@@ -74,12 +74,15 @@ class PatchLayout:
         batch, height, width, _ = images.shape
         _, rows, columns = self.grid(height, width)
         size, merge = self.patch_size, self.merge_size
-        blocks = (
-            self._normal(images)
-            .view(batch, rows // merge, merge, size, columns // merge, merge, size, 3)
-            .permute(0, 1, 4, 2, 5, 7, 3, 6)
-        )
+        blocks = images.view(
+            batch, rows // merge, merge, size, columns // merge, merge, size, 3
+        ).permute(0, 1, 4, 2, 5, 7, 3, 6)
         shape = blocks.shape
+        mean, std = (
+            torch.tensor(each)[:, None, None] for each in (self.image_mean, self.image_std)
+        )
+        # Moved about as single bytes, which is a quarter of the work.
+        blocks = blocks.contiguous().float().mul_(1.0 / (255.0 * std)).sub_(mean / std)
         repeated = blocks.unsqueeze(6).expand(*shape[:6], self.temporal_patch_size, *shape[6:])
         return repeated.reshape(batch, rows * columns, -1)
 

@@ -23,6 +23,7 @@ from vlarl.model.backbone import (
     view_tokens,
     with_faster_layers,
 )
+from vlarl.model.device import CPU
 from vlarl.model.dit import ActionExpert
 from vlarl.model.expert_config import ExpertConfig
 from vlarl.model.lora import adapters_of
@@ -83,20 +84,21 @@ class QwenVLA(nn.Module):
         """Run the backbone once; what comes back serves all denoising steps and the value.
 
         Args:
-            inputs: of the processor, batch size [B]; `elapsed` [B], `state` [B, d] and `embodiment`
-                [B], if there, are passed on.
+            inputs: of the processor, batch size [B], on any device; `elapsed` [B], `state` [B, d]
+                and `embodiment` [B], if there, are passed on.
 
         Returns:
             The context: `hidden` [B, L, D] in the backbone's number format, zero where padded,
             `mask` [B, L] bool, `position_ids` [B, 3, L], `elapsed` [B] share of the episode that
             has passed, `state` and `embodiment` where there are any.
         """
+        device = self.device
         context = TensorDict(
             {
                 "hidden": hidden_states(self.backbone, inputs),
-                "mask": inputs["attention_mask"].bool(),
-                "position_ids": inputs["position_ids"],
-                "elapsed": inputs.get("elapsed", torch.zeros(len(inputs))),
+                "mask": inputs["attention_mask"].bool().to(device),
+                "position_ids": inputs["position_ids"].to(device),
+                "elapsed": inputs.get("elapsed", torch.zeros(len(inputs))).to(device),
             },
             batch_size=inputs.batch_size,
         )
@@ -108,18 +110,19 @@ class QwenVLA(nn.Module):
     def prepare(self, context: TensorDict) -> TensorDict:
         """The same context, ready for many calls of `velocity`, as denoising makes them.
 
-        With the prefix variant its keys and values are added (`shared`), which are bigger than the
-        hidden states: use it while sampling, do not store it. Without, nothing changes.
+        The rotary tables are added (`cosine`, `sine`), and with the prefix variant its keys and
+        values (`shared`), which are bigger than the hidden states: use it while sampling, do not
+        store it.
         """
-        if not self.expert_config.prefix:
-            return context
-        states = self.expert.shared_states(
-            context["hidden"].to(self.expert_dtype),
-            context["mask"],
-            context["position_ids"],
-            context.get("state"),
-        )
-        return context.copy().set("shared", states)
+        mask, positions = context["mask"], context["position_ids"]
+        prepared = context.copy()
+        prepared["cosine"], prepared["sine"] = self.expert.rotary_tables(mask, positions)
+        if self.expert_config.prefix:
+            hidden = context["hidden"].to(self.expert_dtype)
+            prepared["shared"] = self.expert.shared_states(
+                hidden, mask, positions, context.get("state")
+            )
+        return prepared
 
     def velocity(self, context: TensorDict, y: Tensor, tau: Tensor, action_mask: Tensor) -> Tensor:
         """The expert's velocity `v = y1 - y0` at flow time `tau` (1: noise, 0: clean).
@@ -143,6 +146,7 @@ class QwenVLA(nn.Module):
             context.get("shared"),
             context.get("state"),
             context.get("embodiment"),
+            (context["cosine"], context["sine"]) if "cosine" in context else None,
         )
         return velocity.masked_fill(~action_mask, 0.0)
 
@@ -152,7 +156,12 @@ class QwenVLA(nn.Module):
         Args:
             pixel_values: [B, P, patch_dim] of `processor.pixels`.
         """
-        return view_tokens(self.backbone, pixel_values, self.processor.grids)
+        return view_tokens(self.backbone, pixel_values.to(self.device), self.processor.grids)
+
+    @property
+    def device(self) -> torch.device:
+        """Where all of it lives."""
+        return self.exploration_log_std.device
 
     @property
     def expert_dtype(self) -> torch.dtype:
@@ -172,9 +181,8 @@ class QwenVLA(nn.Module):
 
     def language_loss(self, inputs: TensorDict) -> Tensor:
         """Mean next-token loss (paper eq. 3) over `inputs["labels"]` of `processor.question`."""
-        return next_token_loss(
-            self.backbone, hidden_states(self.backbone, inputs), inputs["labels"]
-        )
+        labels = inputs["labels"].to(self.device)
+        return next_token_loss(self.backbone, hidden_states(self.backbone, inputs), labels)
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """Parameters by part; each is in exactly one. `lora` only if the backbone has adapters."""
@@ -208,15 +216,15 @@ class QwenVLA(nn.Module):
         save(self, Path(folder), shard_bytes)
 
     @staticmethod
-    def from_pretrained(folder_or_name: str | Path) -> QwenVLA:
-        """Read a checkpoint folder, or a packaged one by name (`tabletop-sft`).
+    def from_pretrained(folder_or_name: str | Path, device: torch.device = CPU) -> QwenVLA:
+        """Read a checkpoint folder, or a packaged one by name (`tabletop-sft`), onto `device`.
 
         Raises:
             CheckpointError: if it is missing, truncated, or does not match its own config.
         """
         from vlarl.model.checkpoint import load
 
-        return load(folder_or_name)
+        return load(folder_or_name, device=device)
 
 
 def _check_sizes(expert: ExpertConfig, contract: Contract, codecs: Sequence[ActionCodec]) -> None:

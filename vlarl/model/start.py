@@ -1,6 +1,6 @@
 """Where a run's weights come from, and what the config makes of them.
 
-They come from a checkpoint, two of them, a backbone of the hub, or nowhere.
+They come from a checkpoint, parts of one or two, a Qwen3.5, or nowhere.
 """
 
 from __future__ import annotations
@@ -8,14 +8,18 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from vlarl.config.schema import ModelConfig
 from vlarl.embodiment import Embodiment
 from vlarl.errors import CheckpointError, ConfigError
 from vlarl.model.backbone import checkpoint_layers
 from vlarl.model.checkpoint import load
+from vlarl.model.device import CPU
 from vlarl.model.kernels import check_attention, check_compiler, note_missing_kernels
 from vlarl.model.lora import add_adapters
 from vlarl.model.precision import DTYPES, cast
+from vlarl.model.presets import build
 from vlarl.model.pretrained import Pretrained, load_pretrained
 from vlarl.model.processor import Processor
 from vlarl.model.qwen_vla import QwenVLA
@@ -23,29 +27,38 @@ from vlarl.prompt import prompt
 from vlarl.runs import checkpoint_of
 
 
-def given_model(config: ModelConfig, resumed: Path | None = None) -> QwenVLA | None:
+def given_model(
+    config: ModelConfig, resumed: Path | None = None, seed: int = 0, device: torch.device = CPU
+) -> QwenVLA | None:
     """The run's own last checkpoint, else the configured one or two; None: there is none.
 
     A configured one is a folder, a run (its last checkpoint) or the name of a packaged one.
 
+    Args:
+        config: names the checkpoints.
+        resumed: the run's own last one.
+        seed: of the expert and value head that `init.backbone` alone lacks.
+        device: where the model is to live.
+
     Raises:
         CheckpointError: for a checkpoint that is missing, damaged, or does not fit the other.
-        ConfigError: see `configured`.
+        ConfigError: for a preset that does not fit `init.backbone`; see also `configured`.
     """
     check_machine(config)
     dtype = DTYPES.get(config.dtype)
     if resumed is not None:
-        model = load(resumed, dtype)
+        model = load(resumed, dtype, device)
     elif config.checkpoint:
-        model = load(checkpoint_of(config.checkpoint), dtype)
+        model = load(checkpoint_of(config.checkpoint), dtype, device)
     elif config.init.backbone:
-        model = combined(
-            load(checkpoint_of(config.init.backbone), dtype),
-            load(checkpoint_of(config.init.expert), dtype),
-        )
+        model = load(checkpoint_of(config.init.backbone), dtype, device)
+        if config.init.expert:
+            model = combined(model, load(checkpoint_of(config.init.expert), dtype, device))
+        else:
+            model = with_fresh_expert(model, config.preset, seed)
     else:
         return None
-    return configured(model, config)
+    return configured(model, config).to(device)
 
 
 def check_machine(config: ModelConfig) -> None:
@@ -104,6 +117,25 @@ def given_backbone(config: ModelConfig) -> Pretrained | None:
     if not config.backbone:
         return None
     return load_pretrained(config.backbone, DTYPES.get(config.dtype))
+
+
+def with_fresh_expert(model: QwenVLA, preset: str, seed: int) -> QwenVLA:
+    """All of `model` but its action expert and value head, which are the preset's, random.
+
+    The baseline of the paper's Fig. 7b whose action expert is trained from scratch.
+
+    Raises:
+        ConfigError: if the preset is unknown or made for another backbone.
+    """
+    source = model.processor
+    pretrained = Pretrained(model.backbone, source.tokenizer, source.layout)
+    # Callers' random numbers must not depend on where weights come from.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made = build(preset, model.contract, model.codec, pretrained, model.further_codecs)
+    made.processor.state = source.state
+    made.lora = model.lora
+    return made
 
 
 def with_embodiment(model: QwenVLA, robot: Embodiment) -> QwenVLA:

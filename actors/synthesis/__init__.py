@@ -1,0 +1,1 @@
+"""Synthesis of language-action trajectories by worker processes, and its audit."""

@@ -1,0 +1,1 @@
+"""Language-action trajectories of arms, without physics or images (paper section 3.2.3)."""

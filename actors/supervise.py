@@ -301,10 +301,11 @@ def _check_suite(config: RunConfig, contract: Contract) -> None:
     """Raises UserError for an unknown suite, task or option, or one that does not fit the model."""
     find_suite(config.env.suite)
     settings, env = config.supervised, config.env
-    if not settings.data.path or settings.data.grounding_images:
-        make = make_tabletop if settings.data.grounding_images else make_demonstrated
-        make(env.suite, 1).close()
-    elif not settings.eval_every or env.mode == "connect":
+    if not settings.data.path:
+        make_demonstrated(env.suite, 1).close()
+    if settings.data.grounding_images:
+        make_tabletop(env.suite, 1).close()
+    elif settings.data.path and (not settings.eval_every or env.mode == "connect"):
         return
     suite = make_suite(env.suite, 1, **config_options(env))
     contract.check(suite.spec)

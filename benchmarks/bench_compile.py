@@ -28,6 +28,7 @@ from vlarl.config.schema import ModelConfig
 from vlarl.model.presets import build, channel_bounds_codec, tabletop_contract
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.start import configured
+from vlarl.observations import Observations
 
 SMALL = "tiny-pooled"
 MIDDLE = """
@@ -66,7 +67,8 @@ def observations(model: QwenVLA) -> dict[int, TensorDict]:
             c.name: random.integers(0, 256, (batch, c.height, c.width, 3), dtype=np.uint8)
             for c in model.contract.cameras
         }
-        found[batch] = model.processor(images, ["Pick up the red cube"] * batch)
+        seen = Observations(images, ["Pick up the red cube"] * batch)
+        found[batch] = model.processor(seen)
     return found
 
 

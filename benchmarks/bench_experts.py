@@ -21,17 +21,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from actors.collect import collect
-from actors.evaluate_checkpoint import evaluate_checkpoint
 from actors.supervise import supervise
+from benchmarks.trained import demonstrations_in, success
 from vlarl.config.load import load_config
-from vlarl.config.schema import RunConfig
-from vlarl.progress import Progress
 from vlarl.runs import RunFolder
 
 CONFIG = "configs/sft/experts.yaml"
 PRESETS = ("tiny", "tiny-prefix", "tiny-pooled")
-_EVALUATED = ("env.max_steps", "sampling", "evaluation", "runtime.threads")
 _QUICK = (
     "supervised.steps=4",
     "supervised.optimizer.warmup_steps=1",
@@ -49,9 +45,7 @@ def run(
     overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train and evaluate every preset with every seed; runs stay in `folder`."""
-    demonstrations = folder / "demonstrations"
-    if not demonstrations.exists():
-        _collect(load_config(CONFIG, list(overrides)), demonstrations)
+    demonstrations = demonstrations_in(folder, load_config(CONFIG, list(overrides)))
     trained = [word for word in overrides if not word.startswith("supervised.collect.")]
     rows = []
     for seed in seeds:
@@ -60,18 +54,6 @@ def run(
             rows.append(_one(folder, demonstrations, preset, seed, given))
             print(_line(rows[-1]), flush=True)
     return {"config": CONFIG, "overrides": list(overrides), "runs": rows}
-
-
-def _collect(config: RunConfig, out: Path) -> None:
-    wanted = config.supervised.collect
-    with Progress("collecting", wanted.episodes, "episodes") as progress:
-        collect(
-            config.env.suite,
-            out,
-            wanted,
-            threads=config.runtime.threads,
-            progress=lambda kept, _wanted: progress.reach(kept),
-        )
 
 
 def _one(
@@ -88,17 +70,10 @@ def _one(
         raise KeyboardInterrupt
     logged = RunFolder(folder / name).metrics()
     late = [row for row in logged if row["step"] > 0.9 * stage.steps]
-    played = [word for word in overrides if word.startswith(_EVALUATED)]
-    summary = evaluate_checkpoint(
-        trained["checkpoint"], load_config(CONFIG, ["stage=eval", *played], only=_EVALUATED)
-    )
     return {
         "preset": preset,
         "seed": seed,
-        "success_rate": summary["success_rate"],
-        "interval": summary["interval"],
-        "episodes": summary["episodes"],
-        "tasks": {task: row["success_rate"] for task, row in summary["tasks"].items()},
+        **success(trained["checkpoint"], CONFIG, overrides),
         "action_loss": statistics.mean(row["action_loss"] for row in late),
         "step_seconds": 1 / statistics.median(row["steps_per_second"] for row in logged),
     }

@@ -21,9 +21,8 @@ from typing import Any
 
 import torch
 
-from actors.collect import collect
-from actors.evaluate_checkpoint import evaluate_checkpoint
 from actors.supervise import supervise
+from benchmarks.trained import demonstrations_in, success
 from vlarl.config.load import load_config
 from vlarl.config.schema import RunConfig
 from vlarl.contract import STATE_MODES
@@ -32,12 +31,10 @@ from vlarl.model.presets import build, state_tokens
 from vlarl.model.pretrained import Pretrained
 from vlarl.model.processor import Processor
 from vlarl.model.qwen_vla import QwenVLA
-from vlarl.progress import Progress
 from vlarl.runs import checkpoint_of
 from vlarl.state import fit_state_codec
 
 CONFIG, BACKBONE, PRESET = "configs/sft/state.yaml", "tabletop-sft", "tiny-pooled"
-_EVALUATED = ("env", "sampling", "evaluation")
 QUICK = (
     "supervised.steps=4",
     "supervised.optimizer.warmup_steps=1",
@@ -57,9 +54,7 @@ def run(
 ) -> dict[str, Any]:
     """Train and evaluate an expert with every mode; runs stay in `folder`."""
     config = load_config(CONFIG, list(overrides))
-    demonstrations = folder / "demonstrations"
-    if not demonstrations.exists():
-        _collect(config, demonstrations)
+    demonstrations = demonstrations_in(folder, config)
     rows = []
     for mode in modes:
         name = f"{mode}_{seed}"
@@ -69,7 +64,7 @@ def run(
             starting_point(mode, demonstrations, seed).save_pretrained(start)
             words = [*overrides, f"output={folder}", f"name={name}", f"seed={seed}"]
             supervise(_on(load_config(CONFIG, words), start, demonstrations))
-        rows.append({"mode": mode, "seed": seed, **_success(checkpoint_of(done), overrides)})
+        rows.append({"mode": mode, "seed": seed, **success(checkpoint_of(done), CONFIG, overrides)})
         print(_line(rows[-1]), flush=True)
     return {"config": CONFIG, "overrides": list(overrides), "runs": rows}
 
@@ -97,28 +92,6 @@ def _on(config: RunConfig, start: Path, demonstrations: Path) -> RunConfig:
     stage = dataclasses.replace(config.supervised, data=data)
     model = dataclasses.replace(config.model, checkpoint=str(start))
     return dataclasses.replace(config, model=model, supervised=stage)
-
-
-def _collect(config: RunConfig, out: Path) -> None:
-    wanted = config.supervised.collect
-    with Progress("collecting", wanted.episodes, "episodes") as progress:
-        collect(
-            config.env.suite,
-            out,
-            wanted,
-            threads=config.runtime.threads,
-            progress=lambda kept, _wanted: progress.reach(kept),
-        )
-
-
-def _success(checkpoint: str, overrides: Sequence[str]) -> dict[str, Any]:
-    played = [word for word in overrides if word.startswith(_EVALUATED)]
-    config = load_config(CONFIG, ["stage=eval", *played], only=_EVALUATED)
-    summary = evaluate_checkpoint(checkpoint, config)
-    tasks = {task: row["success_rate"] for task, row in summary["tasks"].items()}
-    return {key: summary[key] for key in ("success_rate", "interval", "episodes")} | {
-        "tasks": tasks
-    }
 
 
 def _line(row: dict[str, Any]) -> str:

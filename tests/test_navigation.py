@@ -321,7 +321,7 @@ def test_slots_and_threads_do_not_influence_one_another() -> None:
         (np.full((1, 1, 3), np.nan), "not finite"),
         (np.zeros((1, 1, 4)), "must be"),
         (np.zeros((2, 1, 3)), "must be"),
-        (np.zeros((1, 0, 3)), "at least 1"),
+        (np.zeros((1, 0, 3)), "at least one control step"),
     ],
 )
 def test_bad_actions_are_refused(actions: NDArray[np.float64], words: str) -> None:

@@ -7,8 +7,6 @@ out as it is, up to the agent's speed, and along an obstacle where one is in the
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,6 +45,8 @@ from envservers.navigation.tasks import (
     find_tasks,
 )
 from envservers.raycaster import CameraPose, RayCaster, look_at
+from envservers.requests import checked_chunk, checked_slots, checked_task
+from envservers.snapshots import packed, unpack
 from vlarl.types import CameraSpec, Channel, EnvSpec, EpisodeStart, TimeStep
 from vlarl.waypoints import moved, waypoints_from_poses, wrapped
 
@@ -121,10 +121,10 @@ class NavigationSuite:
                 named twice, or lists of different lengths.
         """
         slots = self.slots
-        ids = self._checked_ids(env_ids)
+        ids = checked_slots(env_ids, self.num_envs)
         if len(starts) != len(ids):
             raise ValueError(f"{len(ids)} env ids but {len(starts)} episode starts")
-        columns = [self._column(start.task) for start in starts]
+        columns = [checked_task(start.task, self.spec.tasks) for start in starts]
         rooms = [sample_rooms(start.seed) for start in starts]
         for sim, start, column, scene in zip(ids.tolist(), starts, columns, rooms, strict=True):
             episode = sample_episode(scene, start.task, start.seed)
@@ -175,8 +175,8 @@ class NavigationSuite:
                 are not finite or for a wrong shape.
         """
         slots = self.slots
-        ids = self._checked_ids(env_ids)
-        chunk = self._checked_actions(ids, actions)
+        ids = checked_slots(env_ids, self.num_envs)
+        chunk = checked_chunk(actions, ids, len(_CHANNELS), self.slots.phase[ids] == RUNNING)
         executed = np.zeros(len(ids), np.int32)
         reward = np.zeros(len(ids), np.float32)
         frames: list[list[NDArray[np.uint8]]] = [[] for _ in ids]
@@ -330,10 +330,7 @@ class NavigationSuite:
 
     def snapshot(self) -> bytes:
         """Places, looks, counters and instructions of all slots."""
-        stream = io.BytesIO()
-        words = np.frombuffer(json.dumps(self._instruction).encode(), np.uint8)
-        np.savez(stream, instruction=words, **self._arrays())
-        return stream.getvalue()
+        return packed(self._arrays(), self._instruction)
 
     def restore(self, blob: bytes) -> None:
         """Undo everything since `snapshot` returned `blob`.
@@ -341,16 +338,7 @@ class NavigationSuite:
         Raises:
             ValueError: for the snapshot of a suite with other sizes.
         """
-        with np.load(io.BytesIO(blob), allow_pickle=False) as stored:
-            for name, array in self._arrays().items():
-                if stored[name].shape != array.shape:
-                    raise ValueError(
-                        f"snapshot has {name} of shape {stored[name].shape}, this suite needs"
-                        f" {array.shape}: restore into a suite with the same num_envs"
-                    )
-            for name, array in self._arrays().items():
-                array[...] = stored[name]
-            self._instruction = json.loads(stored["instruction"].tobytes())
+        self._instruction = unpack(blob, self._arrays())
 
     def _arrays(self) -> dict[str, Any]:
         """Every array that changes as episodes run."""
@@ -359,33 +347,3 @@ class NavigationSuite:
 
     def close(self) -> None:
         """Nothing is held open; safe to call twice."""
-
-    def _column(self, task: str) -> int:
-        """Index of a task in `spec.tasks`."""
-        if task not in self.spec.tasks:
-            raise ValueError(f"unknown task {task!r}; this suite has {', '.join(self.spec.tasks)}")
-        return self.spec.tasks.index(task)
-
-    def _checked_ids(self, env_ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        ids = np.asarray(env_ids, np.int64)
-        if ids.ndim != 1 or len(np.unique(ids)) != len(ids):
-            raise ValueError(f"env ids must be a list of distinct slots, got {ids.tolist()}")
-        if len(ids) and (ids.min() < 0 or ids.max() >= self.num_envs):
-            raise ValueError(f"env ids must be in [0, {self.num_envs}), got {ids.tolist()}")
-        return ids
-
-    def _checked_actions(self, ids: NDArray[np.int64], actions: NDArray[np.float32]) -> Floats:
-        slots = self.slots
-        chunk = np.asarray(actions, np.float64)
-        if chunk.ndim != 3 or chunk.shape[::2] != (len(ids), len(_CHANNELS)) or not chunk.shape[1]:
-            raise ValueError(
-                f"actions must be [{len(ids)}, h, {len(_CHANNELS)}], h at least 1, "
-                f"got {chunk.shape}"
-            )
-        finite = np.isfinite(chunk).all(axis=(1, 2))
-        if not finite.all():
-            raise ValueError(f"actions of environments {ids[~finite].tolist()} are not finite")
-        idle = ids[slots.phase[ids] != RUNNING]
-        if len(idle):
-            raise ValueError(f"environments {idle.tolist()} have no running episode: reset them")
-        return chunk

@@ -6,8 +6,6 @@ Composes the model (`scene.py`), the draw of an episode (`sampling.py`), the arm
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +15,8 @@ from mujoco.batch import Batch
 from numpy.typing import NDArray
 
 from envservers.raycaster import project
+from envservers.requests import checked_chunk, checked_slots, checked_task
+from envservers.snapshots import packed, unpack
 from envservers.tabletop.control import ACTION_HIGH, ACTION_LOW, ArmControl, yaw_of
 from envservers.tabletop.renderer import CAMERAS, FIELD_OF_VIEW, Renderer
 from envservers.tabletop.sampling import geom_color_keys, sample_scene
@@ -133,10 +133,10 @@ class TabletopSuite:
             ValueError: for an unknown task, a negative seed, a slot that does not exist or is
                 named twice, or lists of different lengths.
         """
-        ids = self._checked_ids(env_ids)
+        ids = checked_slots(env_ids, self.num_envs)
         if len(starts) != len(ids):
             raise ValueError(f"{len(ids)} env ids but {len(starts)} episode starts")
-        columns = [self._column(start.task) for start in starts]
+        columns = [checked_task(start.task, self.spec.tasks) for start in starts]
         scenes = [sample_scene(start.seed, self._color_keys) for start in starts]
         ascending = np.sort(ids)
         self._batch.reset(ascending, stage=mujoco.mjtStage.mjSTAGE_NONE.value)
@@ -170,8 +170,8 @@ class TabletopSuite:
                 are not finite or for a wrong shape.
             UnstableSimulationError: if the physics diverged.
         """
-        ids = self._checked_ids(env_ids)
-        chunk = self._checked_actions(ids, actions)
+        ids = checked_slots(env_ids, self.num_envs)
+        chunk = checked_chunk(actions, ids, len(_CHANNELS), self._phase[ids] == _RUNNING)
         executed = np.zeros(len(ids), np.int32)
         reward = np.zeros(len(ids), np.float32)
         frames: list[list[NDArray[np.uint8]]] = [[] for _ in ids]
@@ -320,10 +320,7 @@ class TabletopSuite:
 
     def snapshot(self) -> bytes:
         """Physics, looks, counters and instructions of all slots."""
-        stream = io.BytesIO()
-        words = np.frombuffer(json.dumps(self._instruction).encode(), np.uint8)
-        np.savez(stream, instruction=words, **self._arrays())
-        return stream.getvalue()
+        return packed(self._arrays(), self._instruction)
 
     def restore(self, blob: bytes) -> None:
         """Undo everything since `snapshot` returned `blob`.
@@ -331,16 +328,7 @@ class TabletopSuite:
         Raises:
             ValueError: for the snapshot of a suite with other sizes.
         """
-        with np.load(io.BytesIO(blob), allow_pickle=False) as stored:
-            for name, array in self._arrays().items():
-                if stored[name].shape != array.shape:
-                    raise ValueError(
-                        f"snapshot has {name} of shape {stored[name].shape}, this suite needs"
-                        f" {array.shape}: restore into a suite with the same num_envs and tasks"
-                    )
-            for name, array in self._arrays().items():
-                array[...] = stored[name]
-            self._instruction = json.loads(stored["instruction"].tobytes())
+        self._instruction = unpack(blob, self._arrays())
         self._batch.forward(stage=mujoco.mjtStage.mjSTAGE_POS.value)
 
     def _arrays(self) -> dict[str, Any]:
@@ -362,35 +350,3 @@ class TabletopSuite:
 
     def close(self) -> None:
         """Nothing is held open; safe to call twice."""
-
-    def _column(self, task: str) -> int:
-        """Index of a task in `spec.tasks`."""
-        if task not in self.spec.tasks:
-            raise ValueError(f"unknown task {task!r}; this suite has {', '.join(self.spec.tasks)}")
-        return self.spec.tasks.index(task)
-
-    def _checked_ids(self, env_ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        ids = np.asarray(env_ids, np.int64)
-        if ids.ndim != 1 or len(np.unique(ids)) != len(ids):
-            raise ValueError(f"env ids must be a list of distinct slots, got {ids.tolist()}")
-        if len(ids) and (ids.min() < 0 or ids.max() >= self.num_envs):
-            raise ValueError(f"env ids must be in [0, {self.num_envs}), got {ids.tolist()}")
-        return ids
-
-    def _checked_actions(
-        self, ids: NDArray[np.int64], actions: NDArray[np.float32]
-    ) -> NDArray[np.float64]:
-        chunk = np.asarray(actions, np.float64)
-        if chunk.ndim != 3 or chunk.shape[0] != len(ids) or chunk.shape[2] != len(_CHANNELS):
-            raise ValueError(
-                f"actions must be [{len(ids)}, h, {len(_CHANNELS)}], got {chunk.shape}"
-            )
-        if chunk.shape[1] < 1:
-            raise ValueError("a chunk needs at least one control step")
-        if not np.isfinite(chunk).all():
-            bad = ids[~np.isfinite(chunk).all(axis=(1, 2))]
-            raise ValueError(f"actions of environments {bad.tolist()} are not finite")
-        if (self._phase[ids] != _RUNNING).any():
-            idle = ids[self._phase[ids] != _RUNNING]
-            raise ValueError(f"environments {idle.tolist()} have no running episode: reset them")
-        return chunk

@@ -20,8 +20,9 @@ from vlarl.errors import ConfigError
 from vlarl.model.backbone import build_backbone
 from vlarl.model.dit import ActionExpert
 from vlarl.model.expert_config import ExpertConfig
+from vlarl.model.patches import PatchLayout
 from vlarl.model.pretrained import Pretrained
-from vlarl.model.processor import PatchLayout, Processor
+from vlarl.model.processor import Processor
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.tokenizer import load_tiny_tokenizer
 from vlarl.model.value_head import ValueConfig, ValueHead

@@ -178,6 +178,7 @@ def new_contract(
     further_embodiments: Sequence[Embodiment] = (),
     history: int = 0,
     history_hz: float = 2.0,
+    further_cameras: Sequence[tuple[CameraSpec, ...]] = (),
 ) -> Contract:
     """What a new model for these cameras and this robot expects, with room for its prompt.
 
@@ -197,6 +198,7 @@ def new_contract(
             horizon=embodiment.horizon,
             embodiment=embodiment,
             further_embodiments=robots[1:],
+            further_cameras=tuple(further_cameras),
             tensor_horizon=tensor_horizon or max(16, *(robot.horizon for robot in robots)),
             state_mode=state[0],
             state_dim=state[1],

@@ -93,6 +93,8 @@ class BalancedOrder:
 
     def _turn(self, path: tuple[int, ...], size: int, number: int) -> tuple[int, int]:
         """Whose turn of `size` it is below `path`, and how many turns it has had."""
+        if size == 1:
+            return 0, number
         block, place = divmod(number, size)
         drawn_for, order = self._orders.get(path, (-1, None))
         if order is None or drawn_for != block:

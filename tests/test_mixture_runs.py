@@ -14,6 +14,7 @@ from mixture_sources import NAMES, SIZE, write_sources
 from actors import cli
 from actors.mixture_data import MixtureData, open_mixture
 from actors.supervise import supervise
+from envservers.registry import make_suite
 from vlarl.config.embodiments import load_embodiment
 from vlarl.config.load import load_config
 from vlarl.data.episode import Episode
@@ -72,6 +73,16 @@ def test_the_debug_config_trains_one_model_on_all_of_them(sources, trained):
         expected = np.quantile(actions.astype(np.float64), 0.01, axis=0).astype(np.float32)
         np.testing.assert_array_equal(model.codecs[robot].stats.low, expected)
     assert (Path(trained["checkpoint"]) / "hands.json").is_file()
+
+
+@pytest.mark.parametrize(("suite", "cameras"), [("tabletop", 2), ("navigation", 1)])
+def test_one_checkpoint_acts_in_suites_of_different_cameras(capsys, trained, suite, cameras):
+    words = ["episodes=1", "env.image_size=32", "env.max_steps=2", "env.mode=inprocess"]
+    words += [f"suite={suite}", "runtime.kind=inprocess", "runtime.threads=1"]
+    assert cli.run(["eval", trained["checkpoint"], *words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["episodes"] == 1
+    spec = make_suite(suite, 1, image_size=32).spec
+    assert len(spec.cameras) == cameras
 
 
 def test_a_resumed_run_is_the_one_that_never_stopped(tmp_path, sources, trained):

@@ -6,6 +6,7 @@ Leaves out the mathematics (`vlarl.data.hands`) and the recording's layout (`han
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from vlarl.config.embodiments import load_embodiment
 from vlarl.config.schema import RunConfig
 from vlarl.contract import Contract
 from vlarl.data.hand_fit import FIT, read_eigengrasps
-from vlarl.data.hand_recording import read_tracks
+from vlarl.data.hand_recording import HandTrack, read_tracks
 from vlarl.data.hand_samples import HandChunks
+from vlarl.data.hands import Eigengrasps
 from vlarl.data.lerobot_reader import LeRobotReader
 from vlarl.errors import UserError
 from vlarl.model.presets import new_contract
@@ -59,6 +61,16 @@ def open_hands(
             f"whose channels are not those of {HANDS}. Name a checkpoint of human hands, or none "
             "for a new model"
         )
+    grasps = agreed_eigengrasps(config, fit, resumed)
+    return hand_chunks(reader, read_tracks(reader), grasps, contract.horizon)
+
+
+def agreed_eigengrasps(config: RunConfig, fit: str, resumed: Path | None) -> Eigengrasps:
+    """Those of a file, which must be those that the run's checkpoint was trained with.
+
+    Raises:
+        UserError: if they are not, or the file holds none.
+    """
     grasps = read_eigengrasps(fit)
     given = config.model.checkpoint or config.model.init.expert
     source = resumed or (Path(checkpoint_of(given)) if given else None)
@@ -69,8 +81,21 @@ def open_hands(
                 f"supervised.data.eigengrasps = {fit!r}: {source} was trained with others. "
                 f"Use supervised.data.eigengrasps={source / FIT}"
             )
-    tracks = read_tracks(reader)
+    return grasps
+
+
+def hand_chunks(
+    reader: LeRobotReader,
+    tracks: Sequence[dict[str, HandTrack]],
+    grasps: Eigengrasps,
+    horizon: int,
+) -> HandChunks:
+    """The chunks of recorded hands.
+
+    Raises:
+        UserError: if no hand was seen throughout any of them.
+    """
     try:
-        return HandChunks(tracks, grasps, contract.horizon)
+        return HandChunks(tracks, grasps, horizon)
     except ValueError as error:
         raise UserError(f"dataset {reader.path}: {error}") from error

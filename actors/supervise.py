@@ -8,27 +8,23 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from actors.collect import collect, make_grounding
 from actors.controller import Interrupt, last_checkpoint
-from actors.env_host import EnvAccess, EnvHost
-from actors.evaluation import EvaluationRequest, evaluate
+from actors.dataset_checks import check_content, check_dataset, check_views
+from actors.evaluation_during import evaluation_during
 from actors.experts import ROBOTS, make_demonstrated, make_tabletop
 from actors.hand_demonstrations import hand_contract, open_hands
-from actors.rollout_worker import policy_of
+from actors.mixture_data import MixtureData, check_conversations, open_mixture
 from envservers.registry import config_options, find_suite, make_suite
 from learners.binding import BindingTrainer
 from learners.localization import LocalizationTrainer
 from learners.supervised import Metrics, SupervisedTrainer, conversation_processor
-from vlarl.action_range import check_recorded
 from vlarl.codec import ActionCodec, fit_action_stats
 from vlarl.config.schema import RunConfig
 from vlarl.contract import Contract
@@ -40,7 +36,7 @@ from vlarl.data.lerobot_reader import LeRobotReader
 from vlarl.data.samples import ChunkSource, refuse_short
 from vlarl.data.skipped import SkippedEpisodes, readable_actions, readable_states
 from vlarl.data.streaming import open_chunks
-from vlarl.errors import ConfigError, UserError
+from vlarl.errors import ConfigError
 from vlarl.model.device import resolved
 from vlarl.model.presets import build, channel_bounds_codec, robot_contract
 from vlarl.model.qwen_vla import QwenVLA
@@ -70,43 +66,44 @@ def supervise(config: RunConfig) -> dict[str, Any]:
     torch.set_num_threads(config.runtime.threads)
     RunFolder.refuse_taken(config)
     checkpoint, first = last_checkpoint(config)
-    model, is_new, data = _resolved(config, checkpoint)
+    mixture = open_mixture(config, checkpoint)
+    model, is_new, data = _resolved(config, checkpoint, mixture)
     conversations = _conversations(config, model)
     run = RunFolder.create(config)
     with Interrupt.watching() as interrupt:
-        if data is None:
+        if data is None and mixture is None:
             reader = _opened(_demonstrations(config, run, interrupt), model.contract)
             data = _Data(reader, None, _skipped(config, reader))
         if is_new:
-            model.codec = _fitted(model.contract, data)
-            if model.contract.shows_state:
-                states = readable_states(data.reader, data.skipped)
-                model.processor.state = fit_state_codec(states)
-        dataset, hands = _chunks(config, data, model.contract), data.hands
+            _fit(model, data, mixture)
+        dataset = None if data is None else _chunks(config, data, model.contract)
+        batches = None if mixture is None else mixture.batches(config, model.contract)
         scenes = _grounding(config, interrupt)
         sees_now = checkpoint is None and config.supervised.localization.steps > 0
         if config.resume == "auto":
             run.forget_after(-1 if checkpoint is None else first)
-        if sees_now:
+        if sees_now and dataset is not None:
             _learn_to_see(model, config, scenes, dataset.sentences, run, interrupt)
         trainer = SupervisedTrainer(
-            model, config.supervised, dataset, scenes, config.seed, run, conversations
+            model, config.supervised, dataset, scenes, config.seed, run, conversations, batches
         )
         if checkpoint is not None:
             state = torch.load(checkpoint / TRAINING_STATE, map_location="cpu", weights_only=True)
             trainer.load_state_dict(state)
 
+        eigengrasps = mixture.eigengrasps if mixture else config.supervised.data.eigengrasps
+
         def save(step: int) -> None:
             with run.checkpoint(step) as folder:
                 model.save_pretrained(folder)
                 torch.save(trainer.state_dict(), folder / TRAINING_STATE)
-                if hands is not None:
-                    shutil.copy(fit_file(config.supervised.data.eigengrasps), folder / FIT)
+                if eigengrasps:
+                    shutil.copy(fit_file(eigengrasps), folder / FIT)
 
         if sees_now:
             save(0)
         with (
-            _evaluation(config, model) as judge,
+            evaluation_during(config, model) as judge,
             Progress("sft", config.supervised.steps) as progress,
         ):
             progress.reach(trainer.step)
@@ -122,7 +119,7 @@ def supervise(config: RunConfig) -> dict[str, Any]:
         "checkpoint": str(run.checkpoint_path(trainer.step)),
         "steps": trainer.step,
         "interrupted": interrupt.pressed,
-        "skipped_episodes": len(data.skipped),
+        "skipped_episodes": sum(len(each) for each in _skips(data, mixture)),
         **metrics,
     }
 
@@ -136,27 +133,37 @@ class _Data(NamedTuple):
     """Its corrupt episodes, as far as they were met."""
 
 
-def _resolved(config: RunConfig, checkpoint: Path | None) -> tuple[QwenVLA, bool, _Data | None]:
+def _skips(data: _Data | None, mixture: MixtureData | None) -> Sequence[SkippedEpisodes]:
+    if mixture is not None:
+        return mixture.skipped
+    return () if data is None else (data.skipped,)
+
+
+def _resolved(
+    config: RunConfig, checkpoint: Path | None, mixture: MixtureData | None
+) -> tuple[QwenVLA, bool, _Data | None]:
     """Model, whether it is a new one, and the configured dataset, after checking all of them.
 
-    A new model's codec must yet be fitted to the dataset.
+    A new model's codecs must yet be fitted to the data.
     """
-    model, is_new = _model(config, checkpoint)
+    model, is_new = _model(config, checkpoint, mixture)
     _check_suite(config, model.contract)
     data = config.supervised.data
+    if mixture is not None:
+        mixture.check(config, model)
     if not data.path:
         return model, is_new, None
     if data.eigengrasps:
         reader = LeRobotReader(data.path)
         hands = open_hands(config, model.contract, reader, checkpoint)
-        _check_views(model.contract, reader)
+        check_views(model.contract, reader)
         # Images and hands are matched by number, so that none of them may be left out.
         skipped = SkippedEpisodes(reader.path, len(reader), limit=0.0)
-        _check_content(model, reader, skipped, hands.extremes())
+        check_content(model, reader, skipped, hands.extremes())
         return model, is_new, _Data(reader, hands, skipped)
     reader = _opened(data.path, model.contract)
     skipped = _skipped(config, reader)
-    _check_content(model, reader, skipped, (readable_actions(reader, skipped),))
+    check_content(model, reader, skipped, (readable_actions(reader, skipped),))
     if not data.pad_short:
         refuse_short(reader, model.contract.horizon)
     return model, is_new, _Data(reader, None, skipped)
@@ -265,22 +272,22 @@ def _conversations(config: RunConfig, model: QwenVLA) -> ConversationSet | None:
     if not path:
         return None
     conversations = ConversationSet(path)
-    processor = conversation_processor(model, config.supervised)
-    with Progress("checking conversations", len(conversations), "samples") as progress:
-        for conversation in conversations:
-            processor.token_count(conversation)
-            progress.advance(1)
+    check_conversations(conversations, conversation_processor(model, config.supervised))
     return conversations
 
 
-def _model(config: RunConfig, resumed: Path | None) -> tuple[QwenVLA, bool]:
+def _model(
+    config: RunConfig, resumed: Path | None, mixture: MixtureData | None
+) -> tuple[QwenVLA, bool]:
     """The run's own last weights, the configured checkpoint's, or new ones: True."""
     device = resolved(config.runtime.device)
     model = given_model(config.model, resumed, config.seed, device)
     if model is not None:
         return model, False
     pretrained = given_backbone(config.model)
-    if config.supervised.data.eigengrasps:
+    if mixture is not None:
+        contract = mixture.contract(pretrained)
+    elif config.supervised.data.eigengrasps:
         contract = hand_contract(config.supervised.data.path, pretrained)
     else:
         contract = robot_contract(
@@ -293,8 +300,9 @@ def _model(config: RunConfig, resumed: Path | None) -> tuple[QwenVLA, bool]:
             _instructions(config.supervised.data.path),
         )
     torch.manual_seed(config.seed)
-    codec = channel_bounds_codec(contract)
-    built = build(config.model.preset, contract, codec, pretrained)
+    places = range(len(contract.embodiments))
+    codec, *further = (channel_bounds_codec(contract, place) for place in places)
+    built = build(config.model.preset, contract, codec, pretrained, further)
     return configured(built, config.model).to(device), True
 
 
@@ -321,21 +329,33 @@ def _chunks(config: RunConfig, data: _Data, contract: Contract) -> ChunkSource:
     return seen if data.hands is None else HandSource(seen, data.hands)
 
 
-def _fitted(contract: Contract, data: _Data) -> ActionCodec:
+def _fit(model: QwenVLA, data: _Data | None, mixture: MixtureData | None) -> None:
+    """Statistics of a new model: of its actions and, where it is shown any, states."""
+    contract = model.contract
+    if mixture is not None:
+        model.codec, *further = mixture.codecs(contract)
+        model.further_codecs = tuple(further)
+        return
+    assert data is not None
     if data.hands is not None:
-        return ActionCodec.of(contract, data.hands.stats())
-    return ActionCodec.of(contract, fit_action_stats(readable_actions(data.reader, data.skipped)))
+        stats = data.hands.stats()
+    else:
+        stats = fit_action_stats(readable_actions(data.reader, data.skipped))
+    model.codec = ActionCodec.of(contract, stats)
+    if contract.shows_state:
+        model.processor.state = fit_state_codec(readable_states(data.reader, data.skipped))
 
 
 def _check_suite(config: RunConfig, contract: Contract) -> None:
     """Raises UserError for an unknown suite, task or option, or one that does not fit the model."""
     find_suite(config.env.suite)
     settings, env = config.supervised, config.env
-    if not settings.data.path:
+    given = settings.data.path or settings.data.mixture
+    if not given:
         make_demonstrated(env.suite, 1).close()
     if settings.data.grounding_images:
         make_tabletop(env.suite, 1).close()
-    elif settings.data.path and (not settings.eval_every or env.mode == "connect"):
+    elif given and (not settings.eval_every or env.mode == "connect"):
         return
     suite = make_suite(env.suite, 1, **config_options(env))
     contract.check(suite.spec)
@@ -344,88 +364,5 @@ def _check_suite(config: RunConfig, contract: Contract) -> None:
 
 def _opened(path: str | Path, contract: Contract) -> LeRobotReader:
     reader = LeRobotReader(path)
-    _check_dataset(contract, reader)
+    check_dataset(contract, reader)
     return reader
-
-
-def _check_dataset(contract: Contract, reader: LeRobotReader) -> None:
-    """Raises UserError if the dataset's cameras, frequency or actions are not the contract's."""
-    _check_views(contract, reader)
-    channels = tuple(channel.name for channel in contract.embodiment.channels)
-    if reader.action_names != channels:
-        words = f"{reader.action_names}, expected {channels}"
-        raise UserError(f"dataset {reader.path} does not fit the model: actions: {words}")
-
-
-def _check_views(contract: Contract, reader: LeRobotReader) -> None:
-    """Raises UserError if what is seen, and how often, is not what the contract says."""
-    lacking = set(contract.cameras) - set(reader.cameras)
-    if lacking:
-        words = f"cameras: lacks {lacking}"
-    elif reader.fps != contract.embodiment.control_hz:
-        words = f"fps: {reader.fps}, expected {contract.embodiment.control_hz}"
-    elif contract.shows_state and reader.state_dim != contract.state_dim:
-        words = f"state: {reader.state_dim} numbers, expected {contract.state_dim}"
-    else:
-        return
-    raise UserError(f"dataset {reader.path} does not fit the model: {words}")
-
-
-def _check_content(
-    model: QwenVLA,
-    reader: LeRobotReader,
-    skipped: SkippedEpisodes,
-    actions: Sequence[NDArray[np.float32]],
-) -> None:
-    """Raises UserError for an instruction or an action [frames, c] that the model cannot take.
-
-    `actions` are of all episodes but the `skipped` ones.
-    """
-    lengths = [0 if row.index in skipped.reasons else row.length for row in reader.episodes]
-    first = {row.instruction: row.index for row in reversed(reader.episodes)}
-    for sentence, episode in first.items():
-        try:
-            model.processor.check_instruction(sentence)
-        except ValueError as error:
-            raise UserError(f"dataset {reader.path}: episode {episode}: {error}") from error
-    try:
-        for part in actions:
-            for words in check_recorded(part, lengths, model.contract.embodiment.channels):
-                logger.warning("dataset %s: %s", reader.path, words)
-    except ValueError as error:
-        raise UserError(f"dataset {reader.path}: {error}") from error
-
-
-@contextmanager
-def _evaluation(config: RunConfig, model: QwenVLA) -> Iterator[Callable[[int], Metrics] | None]:
-    """What measures success during training, with servers of its own; None if not asked for."""
-    if config.supervised.eval_every == 0:
-        yield None
-        return
-    settings = config.evaluation
-    request = EvaluationRequest(settings.episodes, settings.seed, config.env.tasks)
-    host = None if config.env.mode == "inprocess" else EnvHost(config.env)
-    try:
-        access = EnvAccess(config.env, host)
-        spec = access.clients[0].spec
-        model.contract.check(spec)
-        policy = policy_of(model, config, model.contract.place_of(spec.embodiment))
-
-        def judge(step: int) -> Metrics:
-            played = evaluate(
-                policy,
-                access.clients,
-                request,
-                restart=access.restart,
-                max_restarts=config.env.restarts,
-            )
-            summary = played.summary
-            tasks = summary["tasks"].items()
-            found = {f"eval_success_rate/{task}": row["success_rate"] for task, row in tasks}
-            return {"eval_success_rate": summary["success_rate"], **found}
-
-        yield judge
-        access.close()
-    finally:
-        if host is not None:
-            host.close()

@@ -43,9 +43,10 @@ from vlarl.config.schema import SamplingConfig
 from vlarl.model.device import resolved
 from vlarl.model.empty import assign, empty_weights
 from vlarl.model.parameters import count
+from vlarl.model.patches import PatchLayout
 from vlarl.model.precision import format_of
 from vlarl.model.presets import channel_bounds_codec, load_preset, modules_of, tabletop_contract
-from vlarl.model.processor import PatchLayout, Processor
+from vlarl.model.processor import Processor
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.tokenizer import load_tiny_tokenizer, token_id
 from vlarl.observations import Observations

@@ -9,7 +9,7 @@ caller hands in.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,14 +17,15 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from learners.action_loss import action_loss, encode_chunks
+from learners.mixed_losses import ACTION, CONVERSATION, mixed_losses
 from learners.optimizer import build_optimizer, clip_gradients
-from vlarl.codec import ActionCodec
-from vlarl.config.schema import FlowConfig, SupervisedConfig
+from vlarl.config.schema import SupervisedConfig
 from vlarl.data.conversations import ConversationSet
 from vlarl.data.grounding import GroundingSet, grounding_batch
+from vlarl.data.mixed_batches import MixedBatches
 from vlarl.data.samples import BatchSampler, ChunkBatch, ChunkSource
 from vlarl.errors import CheckpointError, ConfigError
-from vlarl.flow import flow_matching_loss, interpolate, sample_tau, target_velocity
 from vlarl.model.conversation_processor import ConversationProcessor
 from vlarl.model.device import CPU, on
 from vlarl.model.qwen_vla import QwenVLA
@@ -41,62 +42,6 @@ class MetricLog(Protocol):
     def log(self, step: int, **metrics: float) -> None:
         """Record the metrics of one step."""
         ...
-
-
-def encode_chunks(codecs: Sequence[ActionCodec], batch: ChunkBatch) -> tuple[Tensor, Tensor]:
-    """Normalized chunks `y0` [B, H, K], zero where padded, and their mask [B, H, K] bool.
-
-    Each row by the codec of its embodiment: of its own channels and steps, the rest is ignored.
-
-    The steps beyond an episode's end count like any other. Masked, they would tell the expert how
-    far the episode has come, which no mask tells it when it acts.
-    """
-    which = batch.observations.embodiment
-    if which is None:
-        clean, mask = codecs[0].encode(batch.actions)
-    else:
-        mask = codecs[0].mask(len(which), 0)
-        clean = torch.zeros(mask.shape)
-        for place in np.unique(which):
-            rows, codec = np.flatnonzero(which == place), codecs[place]
-            own = batch.actions[rows, : codec.horizon, : len(codec.stats.low)]
-            clean[rows], mask[rows] = codec.encode(own)
-    if batch.channels is not None:
-        mask[..., : batch.channels.shape[1]] &= torch.from_numpy(batch.channels)[:, None]
-    return clean.masked_fill(~mask, 0.0), mask
-
-
-def action_loss(
-    model: QwenVLA,
-    context: TensorDict,
-    clean: Tensor,
-    mask: Tensor,
-    config: FlowConfig,
-    generator: torch.Generator,
-) -> Tensor:
-    """Flow-matching loss (paper eq. 1, 2), averaged over `config.repeats` draws for each context.
-
-    Args:
-        model: whose velocity is trained.
-        context: of `model.encode`, batch size [B].
-        clean: [B, H, K] normalized chunks `y0`.
-        mask: [B, H, K] which entries count.
-        config: how flow times are drawn, and how many for each context.
-        generator: draws flow times and noise, on the CPU.
-
-    Returns:
-        Scalar.
-    """
-    clean = clean.repeat_interleave(config.repeats, dim=0)
-    mask = mask.repeat_interleave(config.repeats, dim=0)
-    tau = sample_tau(len(clean), config, generator)
-    noise = torch.randn(clean.shape, generator=generator).masked_fill(~mask, 0.0)
-    noisy = interpolate(clean, noise, tau)
-    noisy, tau, target, mask = (
-        tensor.to(context["hidden"].device)
-        for tensor in (noisy, tau, target_velocity(clean, noise), mask)
-    )
-    return flow_matching_loss(model.velocity(context, noisy, tau, mask), target, mask).mean()
 
 
 def conversation_processor(model: QwenVLA, config: SupervisedConfig) -> ConversationProcessor:
@@ -123,8 +68,11 @@ class SupervisedTrainer:
         seed: int,
         run: MetricLog | None = None,
         conversations: ConversationSet | None = None,
+        mixture: MixedBatches | None = None,
     ) -> None:
         """Freeze the parts without a rate and build the optimizer.
+
+        A `mixture` takes the place of `dataset` and `conversations`.
 
         Raises:
             ConfigError: if a loss that has weight has no data, no loss has any, or a learning rate
@@ -134,6 +82,7 @@ class SupervisedTrainer:
         self._dataset = dataset if config.action_weight > 0 else None
         self._grounding = grounding if config.grounding_batch_size > 0 else None
         self._conversations = conversations if config.conversation_batch_size > 0 else None
+        self._mixture = mixture
         self._seed, self._run = seed, run
         self._check(dataset, grounding)
         if self._dataset is not None:
@@ -152,6 +101,10 @@ class SupervisedTrainer:
 
     def _check(self, dataset: ChunkSource | None, grounding: GroundingSet | None) -> None:
         config, rates = self.config, self.config.optimizer.learning_rates
+        if "value" in rates:
+            raise ConfigError("supervised.optimizer: no supervised loss trains the value head")
+        if self._mixture is not None:
+            return
         if config.action_weight > 0 and dataset is None:
             raise ConfigError("supervised.action_weight is positive but there are no actions")
         if config.grounding_batch_size > 0 and grounding is None:
@@ -176,8 +129,6 @@ class SupervisedTrainer:
                 "no loss to train on: give supervised.action_weight, grounding_batch_size or "
                 "conversation_batch_size"
             )
-        if "value" in rates:
-            raise ConfigError("supervised.optimizer: no supervised loss trains the value head")
         if self._dataset is None and {"expert", "expert_biases"} & rates.keys():
             raise ConfigError("supervised.optimizer: without action_weight the expert cannot train")
         if speaks and not any(part in rates for part in _BACKBONE):
@@ -190,14 +141,16 @@ class SupervisedTrainer:
         """One optimizer step.
 
         Returns:
-            `action_loss`, `grounding_loss`, `conversation_loss` (where trained),
-            `grad_norm/<part>` before clipping.
+            `action_loss`, `grounding_loss`, `conversation_loss` (where trained), `padding_share` of
+            a mixture, `grad_norm/<part>` before clipping.
 
         Raises:
             FloatingPointError: if the gradient is not finite; nothing was changed then.
         """
         self._optimizer.zero_grad(set_to_none=True)
         metrics: Metrics = {}
+        if self._mixture is not None:
+            metrics |= self._mixed_step(self._mixture)
         if self._dataset is not None:
             loss = self._action_loss(self._dataset)
             (self.config.action_weight * loss).backward()
@@ -220,6 +173,29 @@ class SupervisedTrainer:
         self._scheduler.step()
         self.step += 1
         return metrics | {f"grad_norm/{part}": norm for part, norm in norms.items()}
+
+    def _mixed_step(self, mixture: MixedBatches) -> Metrics:
+        """Gradients of the weighted mean over all samples of a mixed batch (paper eq. 4)."""
+        config = self.config
+        weights = {ACTION: config.action_weight, CONVERSATION: config.vision_language_weight}
+        opened = self.step >= config.expert_only_steps
+        parts = mixed_losses(
+            self.model,
+            mixture.batch(self.step),
+            config.flow,
+            conversation_processor(self.model, config),
+            torch.Generator().manual_seed(_mixed(self._seed, self.step, _ACTION_STREAM)),
+            opened=opened,
+            through_backbone=opened and not self._frozen,
+        )
+        metrics: Metrics = {}
+        tokens, padding = 0, 0
+        for part in parts:
+            (weights[part.kind] * part.share * part.loss).backward()
+            found = part.share_of_kind * float(part.loss.detach())
+            metrics[part.kind] = metrics.get(part.kind, 0.0) + found
+            tokens, padding = tokens + part.tokens, padding + part.padding
+        return metrics | {"padding_share": padding / max(1, tokens)}
 
     def _action_loss(self, dataset: ChunkSource) -> Tensor:
         frames = self._frames.indices(self.step)
@@ -320,7 +296,9 @@ class SupervisedTrainer:
 
     def _summary(self, window: list[Metrics]) -> Metrics:
         """Means over the window, and the present rates."""
-        means = {name: float(np.mean([m[name] for m in window])) for name in window[0]}
+        # Not every batch of a mixture has samples of every kind.
+        names = dict.fromkeys(name for metrics in window for name in metrics)
+        means = {name: float(np.mean([m[name] for m in window if name in m])) for name in names}
         rates = {f"rate/{g['part']}": float(g["lr"]) for g in self._optimizer.param_groups}
         return means | rates
 

@@ -27,8 +27,8 @@ from vlarl.data.samples import ChunkDataset
 from vlarl.errors import CheckpointError, ConfigError
 from vlarl.history import FrameMemory, PastFrames
 from vlarl.model.backbone import hidden_states
+from vlarl.model.patches import PatchLayout
 from vlarl.model.presets import build, channel_bounds_codec, new_contract, tabletop_contract
-from vlarl.model.processor import PatchLayout
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.observations import Observations
 from vlarl.types import CameraSpec

@@ -9,8 +9,9 @@ import pytest
 import torch
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from vlarl.model.patches import PatchLayout
 from vlarl.model.presets import build, channel_bounds_codec, tabletop_contract
-from vlarl.model.processor import PatchLayout, Processor
+from vlarl.model.processor import Processor
 from vlarl.model.tokenizer import load_tiny_tokenizer
 from vlarl.observations import Observations
 from vlarl.types import CameraSpec

@@ -40,7 +40,9 @@ class Contract:
     state_dim: int = 0
     """`d`: numbers of a state that is shown; 0 with `state_mode` none."""
     further_embodiments: tuple[Embodiment, ...] = ()
-    """What the model drives beside `embodiment`: with the same cameras and a horizon of its own."""
+    """What the model drives beside `embodiment`, each with a horizon of its own."""
+    further_cameras: tuple[tuple[CameraSpec, ...], ...] = ()
+    """What each of these sees, as `cameras`; empty: all of them see `cameras`."""
     history: int = 0
     """Frames of the first camera before the present one, shown as a video."""
     history_hz: float = 2.0
@@ -94,6 +96,14 @@ class Contract:
         names = [embodiment.name for embodiment in self.embodiments]
         if len(set(names)) < len(names):
             raise ValueError(f"embodiments {names}: each must have a name of its own")
+        if self.further_cameras:
+            if len(self.further_cameras) != len(names) - 1 or not all(self.further_cameras):
+                raise ValueError(
+                    f"further_cameras are of {len(self.further_cameras)} embodiments: expected "
+                    f"some for each of {', '.join(names[1:]) or 'none'}"
+                )
+            if self.history:
+                raise ValueError("a history needs embodiments that see the same cameras")
         if self.further_embodiments and self.shows_state:
             raise ValueError(
                 f"state_mode {self.state_mode!r} needs a single embodiment, not {len(names)}: "
@@ -109,6 +119,12 @@ class Contract:
     def horizons(self) -> tuple[int, ...]:
         """`H_task` of each embodiment."""
         return (self.horizon, *(embodiment.horizon for embodiment in self.further_embodiments))
+
+    def cameras_of(self, place: int) -> tuple[CameraSpec, ...]:
+        """What the embodiment of this number sees, in the order in which the prompt shows it."""
+        if place == 0 or not self.further_cameras:
+            return self.cameras
+        return self.further_cameras[place - 1]
 
     def place_of(self, reference: str) -> int:
         """The number of an embodiment that is given by name or by path, as in an `EnvSpec`.
@@ -142,8 +158,8 @@ class Contract:
             )
 
     def _problems(self, spec: EnvSpec) -> list[str]:
-        named = [e for e in self.embodiments if e.name == embodiment_name(spec.embodiment)]
-        ours = named[0] if named else self.embodiment
+        place = self._place_in(spec)
+        named, ours = place is not None, self.embodiments[place or 0]
         problems = [*self._camera_problems(spec), *_channel_problems(ours, spec)]
         if not named:
             names = " or ".join(repr(embodiment.name) for embodiment in self.embodiments)
@@ -159,9 +175,16 @@ class Contract:
             )
         return problems
 
+    def _place_in(self, spec: EnvSpec) -> int | None:
+        """The number of the embodiment that an environment names; None: it is another."""
+        names = [embodiment.name for embodiment in self.embodiments]
+        name = embodiment_name(spec.embodiment)
+        return names.index(name) if name in names else None
+
     def _remedy(self, spec: EnvSpec) -> str:
         """Another image size, if that is all it takes."""
-        height, width = self.cameras[0].height, self.cameras[0].width
+        first = self.cameras_of(self._place_in(spec) or 0)[0]
+        height, width = first.height, first.width
         resized = tuple(CameraSpec(camera.name, height, width) for camera in spec.cameras)
         if height == width and not self._problems(replace(spec, cameras=resized)):
             return f"Use env.image_size={height}, or name another checkpoint."
@@ -175,7 +198,7 @@ class Contract:
                 f"history: the checkpoint is shown past frames of camera {self.cameras[0].name!r}, "
                 f"the environment returns those of {spec.cameras[0].name!r}"
             )
-        for camera in self.cameras:
+        for camera in self.cameras_of(self._place_in(spec) or 0):
             found = offered.get(camera.name)
             if found is None:
                 problems.append(f"camera {camera.name!r} is missing; offered: {sorted(offered)}")
@@ -201,7 +224,9 @@ class Contract:
             cameras = tuple(CameraSpec(**camera) for camera in values["cameras"])
             embodiment = Embodiment.from_dict(values["embodiment"])
             further = tuple(map(Embodiment.from_dict, values.get("further_embodiments", ())))
+            seen = values.get("further_cameras", ())
             parsed = {"cameras": cameras, "embodiment": embodiment, "further_embodiments": further}
+            parsed["further_cameras"] = tuple(tuple(CameraSpec(**c) for c in own) for own in seen)
             return Contract(**{**values, **parsed})
         except KeyError as error:
             raise ValueError(f"contract: {error.args[0]} is missing") from error

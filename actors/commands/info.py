@@ -208,7 +208,7 @@ def _config(name: str, invocation: Invocation) -> dict[str, Any]:
     folder = configs_folder()
     files = sorted(
         f"configs/{file.relative_to(folder)}"
-        for stage in ("rl", "sft")
+        for stage in ("rl", "sft", "mixtures")
         for file in (folder / stage).glob("*.yaml")
     )
     print(f"# shipped: {', '.join(files)}")

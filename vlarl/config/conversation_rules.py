@@ -21,10 +21,12 @@ def conversation_rules(config: RunConfig) -> Iterator[Problem]:
         yield Problem(file, "is needed by conversation_batch_size", f"Try {file}=FILE.jsonl.")
     if data.conversations and not batch:
         yield Problem(key, "leaves data.conversations without effect", f"Try {key}=8.")
+    sources = (data.mixture or {}).values()
+    spoken = data.conversations or any(source.kind == "conversations" for source in sources)
     for name in ("conversation_tokens", "image_tokens"):
         budget, own = f"supervised.data.{name}", getattr(data, name)
         if own < _LEAST_TOKENS:
             remedy = f"Try {budget}={_LEAST_TOKENS}."
             yield Problem(budget, f"must be at least {_LEAST_TOKENS}", remedy)
-        if not data.conversations and own != getattr(DataConfig(), name):
+        if not spoken and own != getattr(DataConfig(), name):
             yield Problem(budget, "has no effect without data.conversations", "Remove it.")

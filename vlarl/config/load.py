@@ -23,6 +23,8 @@ from vlarl.config.validate import validate
 from vlarl.errors import ConfigError
 
 COMMAND_LINE = "command line"
+_MIXTURE = "supervised.data.mixture"
+"""Whose free keys are sections: `supervised.data.mixture.NAME.weight`."""
 
 
 def load_config(
@@ -157,16 +159,21 @@ def _apply_override(override: str, given: dict[str, Any], origin: dict[str, str]
     try:
         parsed = OmegaConf.to_container(OmegaConf.create(f"value: {text}" if text else "value: ''"))
     except (yaml.YAMLError, OmegaConfBaseException) as error:
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise ConfigError(
-            f"{COMMAND_LINE}: {key} = {text!r}: not readable as YAML. Quote it: '{key}=\"...\"'."
+            f"{COMMAND_LINE}: {key} = {text!r}: not readable as YAML: {reason}. Quote it: "
+            f"'{key}=\"...\"'."
         ) from error
     assert isinstance(parsed, dict)
     value = parsed["value"]
     owner, name = _owner_of_free_key(key)
     if owner is not None:
-        value = {**given.get(owner, known_keys()[owner]), name: value}
-        key = owner
-        given[key], origin[key] = value, COMMAND_LINE
+        before = given.get(owner, known_keys()[owner]) or {}
+        if owner == _MIXTURE:
+            source, _, setting = name.rpartition(".")
+            if source:
+                name, value = source, {**before.get(source, {}), setting: value}
+        given[owner], origin[owner] = {**before, name: value}, COMMAND_LINE
         return
     nested: dict[str, Any] = {}
     node = nested
@@ -181,7 +188,8 @@ def _apply_override(override: str, given: dict[str, Any], origin: dict[str, str]
 def _owner_of_free_key(key: str) -> tuple[str | None, str]:
     """`("ppo.optimizer.learning_rates", "vision")` of that dotted key; the owner may be None."""
     for known, default in known_keys().items():
-        if isinstance(default, Mapping) and key.startswith(f"{known}."):
+        free = isinstance(default, Mapping) or known == _MIXTURE
+        if free and key.startswith(f"{known}."):
             return known, key[len(known) + 1 :]
     return None, ""
 
@@ -195,7 +203,7 @@ def _typed(given: Mapping[str, Any], origin: Mapping[str, str]) -> RunConfig:
             try:
                 _merge({key: value})
             except OmegaConfBaseException as error:
-                wanted = type(known_keys()[key]).__name__
+                wanted = "mixture" if key == _MIXTURE else type(known_keys()[key]).__name__
                 reason = str(error).splitlines()[0]
                 raise ConfigError(
                     f"{origin[key]}: {key} = {value!r}: {reason}. Give it a {_spoken(wanted)}."
@@ -214,6 +222,8 @@ def _spoken(type_name: str) -> str:
         "bool": "`true` or `false`",
         "list": "list such as `[a, b]` of the right length",
         "dict": "mapping such as `{expert: 1e-5}` of the right types",
+        "NoneType": "number, or null",
+        "mixture": "mapping such as `{NAME: {path: FOLDER, kind: robot, weight: 1}}`",
     }
     return words[type_name]
 
@@ -236,6 +246,8 @@ def _merge(given: Mapping[str, Any]) -> Any:
 def _empty_mapping(base: Any, key: str) -> None:
     """Free mappings replace the default's keys instead of being merged into them."""
     node = OmegaConf.select(base, key)
+    if node is None:
+        return
     OmegaConf.set_readonly(node, False)
     for name in list(node):
         del node[name]

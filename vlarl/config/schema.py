@@ -178,6 +178,22 @@ class FlowConfig:
 
 
 @dataclass(frozen=True)
+class SourceConfig:
+    """One source of a mixture."""
+
+    path: str = ""
+    """A dataset folder, or a folder of such; for `conversations` a file."""
+    kind: str = "robot"
+    """`robot`, `human` (recorded hands), `navigation` (waypoints) or `conversations`."""
+    weight: float = 1.0
+    """Its share of the samples, relative to those of the others; 0 leaves it out."""
+    embodiment: str = ""
+    """Name or YAML file; empty: what each dataset calls its robot."""
+    eigengrasps: str = ""
+    """The file that `vlarl data hands` wrote, for `human`."""
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """Supervised data: a LeRobot dataset and, beside it, grounding samples."""
 
@@ -185,6 +201,8 @@ class DataConfig:
     """Dataset folder; empty means: collect it first, as `collect` says."""
     eigengrasps: str = ""
     """The file that `vlarl data hands` wrote; names `path` a dataset of recorded human hands."""
+    mixture: dict[str, SourceConfig] | None = None
+    """Name -> source, instead of `path` and `conversations`; `batch_size` counts samples of all."""
     memory_gigabytes: float = 8.0
     """Of decoded images. A dataset that takes more is read from its files as training goes, and
     this is what it may keep of them, not decoded."""

@@ -7,16 +7,25 @@ checkpoint or the machine (task names, horizon, memory) is checked where that is
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
 
+from vlarl.config.checks import (
+    above_zero,
+    at_least,
+    choice,
+    fraction,
+    sections_without_effect,
+    value_at,
+    without_effect,
+)
 from vlarl.config.conversation_rules import conversation_rules
 from vlarl.config.embodiments import load_embodiment
 from vlarl.config.lora_rules import lora_rules
+from vlarl.config.mixture_rules import mixture_rules
 from vlarl.config.presets import preset_path
 from vlarl.config.problem import Problem
+from vlarl.config.sampling_rules import exploration_rules, sampling_rules
 from vlarl.config.schema import OptimizerConfig, RunConfig
 from vlarl.contract import STATE_MODES
 from vlarl.errors import ConfigError
@@ -48,7 +57,7 @@ def validate(
     for rule in RULES:
         for key, problem, remedy in rule(config):
             source = _source(origin or {}, key, default_origin)
-            value = _value_at(config, key)
+            value = value_at(config, key)
             raise ConfigError(f"{source}: {key} = {value!r}: {problem}. {remedy}")
 
 
@@ -68,85 +77,35 @@ def check_execute_steps(config: RunConfig, horizon: int, checkpoint: str) -> Non
 
 def _source(origin: Mapping[str, str], key: str, default: str) -> str:
     """Where the key, or the free mapping that holds it, was set."""
-    return origin.get(key) or origin.get(key.rpartition(".")[0]) or default
-
-
-def _value_at(config: RunConfig, key: str) -> Any:
-    value: Any = config
-    for name in key.split("."):
-        value = value.get(name) if isinstance(value, Mapping) else getattr(value, name)
-    return value
-
-
-def _choice(config: RunConfig, key: str, allowed: Sequence[str]) -> Iterator[Problem]:
-    value = _value_at(config, key)
-    if value not in allowed:
-        close = difflib.get_close_matches(str(value), allowed, n=1)
-        remedy = f"Did you mean {close[0]}?" if close else f"Choose one of: {', '.join(allowed)}."
-        yield Problem(key, "no such choice", remedy)
-
-
-def _at_least(config: RunConfig, low: float, keys: Iterable[str]) -> Iterator[Problem]:
-    for key in keys:
-        if not _value_at(config, key) >= low:
-            yield Problem(key, f"must be at least {low:g}", f"Try {key}={low:g}.")
-
-
-def _above_zero(config: RunConfig, keys: Iterable[str]) -> Iterator[Problem]:
-    for key in keys:
-        if not _value_at(config, key) > 0:
-            default = _value_at(RunConfig(), key)
-            yield Problem(key, "must be above zero", f"The default is {default:g}.")
-
-
-def _fraction(config: RunConfig, keys: Iterable[str]) -> Iterator[Problem]:
-    for key in keys:
-        if not 0 <= _value_at(config, key) <= 1:
-            default = _value_at(RunConfig(), key)
-            yield Problem(key, "must lie between 0 and 1", f"The default is {default:g}.")
-
-
-def _without_effect(config: RunConfig, keys: Iterable[str], because: str) -> Iterator[Problem]:
-    defaults = RunConfig()
-    for key in keys:
-        if _value_at(config, key) != _value_at(defaults, key):
-            yield Problem(key, f"has no effect with {because}", "Remove it or change the other.")
-
-
-def _sections_without_effect(config: RunConfig, section: str, because: str) -> Iterator[Problem]:
-    """The changed setting below `section` that does nothing, named in full."""
-    for field in dataclasses.fields(_value_at(config, section)):
-        key = f"{section}.{field.name}"
-        if dataclasses.is_dataclass(_value_at(config, key)):
-            yield from _sections_without_effect(config, key, because)
-        else:
-            yield from _without_effect(config, [key], because)
+    while key and key not in origin:
+        key = key.rpartition(".")[0]
+    return origin.get(key, default)
 
 
 def _run(config: RunConfig) -> Iterator[Problem]:
-    yield from _choice(config, "stage", tuple(_UNUSED))
-    yield from _choice(config, "resume", ("never", "auto"))
-    yield from _at_least(config, 0, ["seed"])
-    yield from _at_least(config, 1, ["checkpoint_every", "keep_checkpoints"])
+    yield from choice(config, "stage", tuple(_UNUSED))
+    yield from choice(config, "resume", ("never", "auto"))
+    yield from at_least(config, 0, ["seed"])
+    yield from at_least(config, 1, ["checkpoint_every", "keep_checkpoints"])
     init = ["model.init.backbone", "model.init.expert"]
     history = ["model.history", "model.history_hz"]
     if config.model.checkpoint:
         unused = ["model.preset", "model.backbone", "model.state", *init, *history]
-        yield from _without_effect(config, unused, "model.checkpoint")
+        yield from without_effect(config, unused, "model.checkpoint")
     if config.model.init.expert and not config.model.init.backbone:
         remedy = f"Name a checkpoint: {init[0]}=..."
         yield Problem(init[0], "is missing beside model.init.expert", remedy)
     if config.model.init.backbone:
-        yield from _without_effect(config, ["model.backbone", *history], "model.init")
+        yield from without_effect(config, ["model.backbone", *history], "model.init")
     if config.model.init.expert:
-        yield from _without_effect(config, ["model.preset"], "model.init.expert")
+        yield from without_effect(config, ["model.preset"], "model.init.expert")
     yield from _history(config)
-    yield from _choice(config, "model.state", STATE_MODES)
+    yield from choice(config, "model.state", STATE_MODES)
     if config.model.init.backbone or config.model.init.expert:
-        yield from _without_effect(config, ["model.state"], "model.init, which decides it")
+        yield from without_effect(config, ["model.state"], "model.init, which decides it")
     if config.stage != "sft":
         reason = f"stage={config.stage}: the checkpoint, made by `vlarl sft`, decides it"
-        yield from _without_effect(config, ["model.state"], reason)
+        yield from without_effect(config, ["model.state"], reason)
     try:
         preset_path(config.model.preset)
     except ConfigError as error:
@@ -157,24 +116,24 @@ def _run(config: RunConfig) -> Iterator[Problem]:
         yield Problem("output", "is empty", "Name a folder, such as output=runs.")
     if config.resume == "auto" and not config.name:
         yield Problem("resume", "needs a run to continue", "Name it: name=NAME.")
-    yield from _choice(config, "model.dtype", ("auto", "float32", "bfloat16"))
-    yield from _choice(config, "model.attention", ("sdpa", "eager", "flash_attention_2"))
+    yield from choice(config, "model.dtype", ("auto", "float32", "bfloat16"))
+    yield from choice(config, "model.attention", ("sdpa", "eager", "flash_attention_2"))
     if config.model.attention == "flash_attention_2" and config.model.dtype != "bfloat16":
         yield Problem("model.attention", "computes in bfloat16 alone", "Add model.dtype=bfloat16.")
     yield from _held_out(config)
     for section in _UNUSED.get(config.stage, ()):
-        yield from _sections_without_effect(config, section, f"stage={config.stage}")
+        yield from sections_without_effect(config, section, f"stage={config.stage}")
 
 
 def _history(config: RunConfig) -> Iterator[Problem]:
     """Past frames: a video's patches hold two of them."""
-    yield from _at_least(config, 0, ["model.history"])
-    yield from _above_zero(config, ["model.history_hz"])
+    yield from at_least(config, 0, ["model.history"])
+    yield from above_zero(config, ["model.history_hz"])
     frames = config.model.history
     if frames % 2:
         yield Problem("model.history", "is odd: frames go in pairs", f"Use {frames + 1}.")
     if not frames:
-        yield from _without_effect(config, ["model.history_hz"], "model.history=0")
+        yield from without_effect(config, ["model.history_hz"], "model.history=0")
 
 
 def _held_out(config: RunConfig) -> Iterator[Problem]:
@@ -189,10 +148,10 @@ def _held_out(config: RunConfig) -> Iterator[Problem]:
 
 
 def _env(config: RunConfig) -> Iterator[Problem]:
-    yield from _choice(config, "env.mode", ("spawn", "connect", "inprocess"))
-    yield from _at_least(config, 1, ["env.servers", "env.envs_per_server", "env.image_size"])
-    yield from _at_least(config, 0, ["env.restarts", "env.max_steps"])
-    yield from _above_zero(config, ["env.deadline_seconds"])
+    yield from choice(config, "env.mode", ("spawn", "connect", "inprocess"))
+    yield from at_least(config, 1, ["env.servers", "env.envs_per_server", "env.image_size"])
+    yield from at_least(config, 0, ["env.restarts", "env.max_steps"])
+    yield from above_zero(config, ["env.deadline_seconds"])
     if not config.env.suite or config.env.suite == "gym:":
         yield Problem("env.suite", "names no suite", "Try env.suite=tabletop or gym:ID.")
     if len(set(config.env.tasks)) < len(config.env.tasks):
@@ -210,9 +169,9 @@ def _env(config: RunConfig) -> Iterator[Problem]:
                     "env.addresses", f"{address!r} is no address", "Write tcp://HOST:PORT."
                 )
     else:
-        yield from _without_effect(config, ["env.addresses"], f"env.mode={config.env.mode}")
+        yield from without_effect(config, ["env.addresses"], f"env.mode={config.env.mode}")
     if config.stage == "sft":
-        yield from _without_effect(config, ["env.embodiment"], "stage=sft")
+        yield from without_effect(config, ["env.embodiment"], "stage=sft")
     elif config.env.embodiment:
         try:
             load_embodiment(config.env.embodiment)
@@ -226,65 +185,8 @@ def _env(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-def _sampling(config: RunConfig) -> Iterator[Problem]:
-    keys = ["denoising_steps", "execute_steps"]
-    yield from _at_least(config, 1, [f"sampling.{key}" for key in keys])
-    yield from _above_zero(config, ["sampling.rollout_temperature"])
-    yield from _at_least(config, 0, ["sampling.eval_temperature"])
-    if config.sampling.rollout_start_temperature is not None:
-        yield from _at_least(config, 0, ["sampling.rollout_start_temperature"])
-
-
-def _exploration(config: RunConfig) -> Iterator[Problem]:
-    prefix = "sampling.exploration"
-    exploration = config.sampling.exploration
-    steps = config.sampling.denoising_steps
-    yield from _choice(config, f"{prefix}.kind", ("flow_sde", "flow_cps", "flow_noise"))
-    yield from _choice(config, f"{prefix}.noise_at", ("one", "all"))
-    yield from _choice(config, f"{prefix}.logprob_at", ("one", "all"))
-    yield from _choice(config, f"{prefix}.logprob_reduction", ("sum", "mean"))
-    yield from _choice(config, f"{prefix}.logprob_steps", ("chunk", "executed"))
-    if not 0 <= exploration.correlation < 1:
-        yield Problem(f"{prefix}.correlation", "must lie in [0, 1)", "The default is 0.")
-    if exploration.logprob_at == "all" and exploration.noise_at == "one":
-        yield Problem(
-            f"{prefix}.logprob_at", "needs noise at every step", f"Set {prefix}.noise_at=all."
-        )
-    if exploration.kind == "flow_noise":
-        yield from _without_effect(config, [f"{prefix}.noise_level"], "kind=flow_noise")
-        yield from _above_zero(config, [f"{prefix}.std_low"])
-        if exploration.std_high <= exploration.std_low:
-            yield Problem(f"{prefix}.std_high", "is not above std_low", "Raise it.")
-    else:
-        unused = [f"{prefix}.std_low", f"{prefix}.std_high"]
-        yield from _without_effect(config, unused, f"kind={exploration.kind}")
-        yield from _above_zero(config, [f"{prefix}.noise_level"])
-    last = steps - 1 if exploration.last_step == -1 else exploration.last_step
-    if exploration.last_step < -1 or last > steps - 1:
-        yield Problem(
-            f"{prefix}.last_step", f"is not a denoising step of {steps}", f"Use 0 to {steps - 1}."
-        )
-    if not 0 <= exploration.first_step <= last:
-        yield Problem(f"{prefix}.first_step", "is not before last_step", f"Use 0 to {last}.")
-    if exploration.logprob_steps == "executed" and exploration.first_step < steps - 1:
-        yield Problem(
-            f"{prefix}.logprob_steps",
-            "is the density of what was executed only if the last denoising step alone is "
-            "stochastic: later steps mix the others in",
-            f"Use {prefix}.first_step={steps - 1}, or logprob_steps=chunk.",
-        )
-    if exploration.kind == "flow_cps" and last > steps - 2:
-        yield Problem(
-            f"{prefix}.last_step",
-            "flow_cps has no noise at the last denoising step, so it cannot be scored there",
-            f"Use {prefix}.last_step={steps - 2}."
-            if steps > 1
-            else "Use sampling.denoising_steps=2 or more.",
-        )
-
-
 def _optimizer(config: RunConfig, prefix: str) -> Iterator[Problem]:
-    optimizer: OptimizerConfig = _value_at(config, prefix)
+    optimizer: OptimizerConfig = value_at(config, prefix)
     if not optimizer.learning_rates:
         yield Problem(f"{prefix}.learning_rates", "trains nothing", "Try {expert: 1e-5}.")
     for part, rate in optimizer.learning_rates.items():
@@ -296,18 +198,18 @@ def _optimizer(config: RunConfig, prefix: str) -> Iterator[Problem]:
             yield Problem(key, "must be above zero", "Leave the part out to freeze it.")
     if not all(0 <= beta < 1 for beta in optimizer.betas):
         yield Problem(f"{prefix}.betas", "must lie in [0, 1)", "The default is [0.9, 0.95].")
-    yield from _at_least(config, 0, [f"{prefix}.weight_decay", f"{prefix}.warmup_steps"])
-    yield from _fraction(config, [f"{prefix}.final_fraction"])
-    yield from _above_zero(config, [f"{prefix}.max_grad_norm"])
+    yield from at_least(config, 0, [f"{prefix}.weight_decay", f"{prefix}.warmup_steps"])
+    yield from fraction(config, [f"{prefix}.final_fraction"])
+    yield from above_zero(config, [f"{prefix}.max_grad_norm"])
 
 
 def _ppo(config: RunConfig) -> Iterator[Problem]:
     counts = ("iterations", "decisions_per_stream", "epochs", "minibatch", "micro_batch")
-    yield from _at_least(config, 1, [f"ppo.{key}" for key in counts])
-    yield from _above_zero(config, ["ppo.clip_epsilon", "ppo.value_clip", "ppo.gamma"])
-    yield from _fraction(config, ["ppo.gamma", "ppo.gae_lambda"])
+    yield from at_least(config, 1, [f"ppo.{key}" for key in counts])
+    yield from above_zero(config, ["ppo.clip_epsilon", "ppo.value_clip", "ppo.gamma"])
+    yield from fraction(config, ["ppo.gamma", "ppo.gae_lambda"])
     nonnegative = ("value_coefficient", "target_kl", "value_warmup_iterations")
-    yield from _at_least(config, 0, [f"ppo.{key}" for key in nonnegative])
+    yield from at_least(config, 0, [f"ppo.{key}" for key in nonnegative])
     ppo = config.ppo
     if ppo.minibatch % ppo.micro_batch:
         yield Problem(
@@ -329,9 +231,9 @@ def _ppo(config: RunConfig) -> Iterator[Problem]:
 
 def _supervised(config: RunConfig) -> Iterator[Problem]:
     prefix = "supervised"
-    yield from _choice(config, f"{prefix}.flow.tau_distribution", ("beta", "logit_normal"))
+    yield from choice(config, f"{prefix}.flow.tau_distribution", ("beta", "logit_normal"))
     counts = ("steps", "batch_size", "flow.repeats", "log_every", "save_every", "collect.episodes")
-    yield from _at_least(config, 1, [f"{prefix}.{key}" for key in counts])
+    yield from at_least(config, 1, [f"{prefix}.{key}" for key in counts])
     nonnegative = (
         "grounding_batch_size",
         "expert_only_steps",
@@ -345,16 +247,16 @@ def _supervised(config: RunConfig) -> Iterator[Problem]:
         "collect.max_steps",
         "collect.seed",
     )
-    yield from _at_least(config, 0, [f"{prefix}.{key}" for key in nonnegative])
+    yield from at_least(config, 0, [f"{prefix}.{key}" for key in nonnegative])
     positive = ("flow.alpha", "flow.beta", "collect.slowest_pace", "data.memory_gigabytes")
-    yield from _above_zero(config, [f"{prefix}.{key}" for key in positive])
-    yield from _fraction(config, [f"{prefix}.collect.slowest_pace", f"{prefix}.data.skip_limit"])
+    yield from above_zero(config, [f"{prefix}.{key}" for key in positive])
+    yield from fraction(config, [f"{prefix}.collect.slowest_pace", f"{prefix}.data.skip_limit"])
     stage = config.supervised
     if stage.flow.tau_distribution == "logit_normal":
         keys = [f"{prefix}.flow.alpha", f"{prefix}.flow.beta"]
-        yield from _without_effect(config, keys, "tau_distribution=logit_normal")
+        yield from without_effect(config, keys, "tau_distribution=logit_normal")
     if stage.data.path:
-        yield from _sections_without_effect(config, f"{prefix}.collect", "supervised.data.path set")
+        yield from sections_without_effect(config, f"{prefix}.collect", "supervised.data.path set")
     yield from _hands(config)
     if stage.grounding_batch_size and not stage.data.grounding_images:
         key = f"{prefix}.data.grounding_images"
@@ -384,30 +286,30 @@ def _hands(config: RunConfig) -> Iterator[Problem]:
     if not stage.data.path:
         key = "supervised.data.eigengrasps"
         yield Problem(key, "needs recorded hands", "Name them: supervised.data.path=DATASET.")
-    yield from _without_effect(config, ["model.state"], "supervised.data.eigengrasps")
+    yield from without_effect(config, ["model.state"], "supervised.data.eigengrasps")
     for key in ("supervised.eval_every", "supervised.data.grounding_images"):
-        if _value_at(config, key):
+        if value_at(config, key):
             yield Problem(key, "needs a suite, and none has human hands", f"Set {key}=0.")
 
 
 def _rest(config: RunConfig) -> Iterator[Problem]:
     if config.reward.name == "sparse_success":
-        yield from _without_effect(config, ["reward.parameters"], "reward.name=sparse_success")
+        yield from without_effect(config, ["reward.parameters"], "reward.name=sparse_success")
     elif ":" not in config.reward.name:
         remedy = "Use sparse_success, or package.module:callable for your own."
         yield Problem("reward.name", "no such reward function", remedy)
-    yield from _at_least(config, 1, ["rollout.workers", "rollout.threads"])
-    yield from _at_least(config, 1, ["evaluation.episodes"])
-    yield from _at_least(config, 0, ["evaluation.every", "evaluation.videos", "evaluation.seed"])
-    yield from _choice(config, "runtime.kind", ("ray", "inprocess"))
+    yield from at_least(config, 1, ["rollout.workers", "rollout.threads"])
+    yield from at_least(config, 1, ["evaluation.episodes"])
+    yield from at_least(config, 0, ["evaluation.every", "evaluation.videos", "evaluation.seed"])
+    yield from choice(config, "runtime.kind", ("ray", "inprocess"))
     yield from _device(config)
-    yield from _at_least(config, 1, ["runtime.threads"])
-    yield from _at_least(config, 80, ["runtime.object_store_mb"])
+    yield from at_least(config, 1, ["runtime.threads"])
+    yield from at_least(config, 80, ["runtime.object_store_mb"])
     if config.runtime.kind == "inprocess":
         keys = ["runtime.address", "runtime.object_store_mb", "rollout.workers", "rollout.threads"]
-        yield from _without_effect(config, keys, "runtime.kind=inprocess")
+        yield from without_effect(config, keys, "runtime.kind=inprocess")
     if not config.logging.wandb:
-        yield from _without_effect(config, ["logging.project"], "logging.wandb=false")
+        yield from without_effect(config, ["logging.project"], "logging.wandb=false")
 
 
 def _device(config: RunConfig) -> Iterator[Problem]:
@@ -415,22 +317,23 @@ def _device(config: RunConfig) -> Iterator[Problem]:
     if colon and (kind != "cuda" or not number.isdigit()):
         yield Problem("runtime.device", "no such device", "Try runtime.device=cuda:0.")
     elif not colon:
-        yield from _choice(config, "runtime.device", ("auto", "cpu", "cuda"))
+        yield from choice(config, "runtime.device", ("auto", "cpu", "cuda"))
     elif config.runtime.kind == "ray" and config.stage == "rl":
         remedy = "Use runtime.device=cuda, or runtime.kind=inprocess."
         yield Problem("runtime.device", "is Ray's to choose with runtime.kind=ray", remedy)
     if kind == "cpu":
-        yield from _without_effect(config, ["runtime.cuda_graphs"], "runtime.device=cpu")
+        yield from without_effect(config, ["runtime.cuda_graphs"], "runtime.device=cpu")
 
 
 RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (
     _run,
     lora_rules,
     _env,
-    _sampling,
-    _exploration,
+    sampling_rules,
+    exploration_rules,
     _ppo,
     _supervised,
     conversation_rules,
+    mixture_rules,
     _rest,
 )

@@ -106,6 +106,7 @@ class HandSource:
 
     Attributes:
         sentences: the different instructions.
+        instructions: [number of samples] index into `sentences`.
     """
 
     def __init__(self, seen: ChunkSource, hands: HandChunks) -> None:
@@ -113,6 +114,7 @@ class HandSource:
         assert len(seen) == len(hands.counts), "other frames than those of the hands"
         self._seen, self._hands = seen, hands
         self.sentences = seen.sentences
+        self.instructions = seen.instructions[hands.starts]
 
     def __len__(self) -> int:
         return len(self._hands.starts)

@@ -40,6 +40,8 @@ class ChunkSource(Protocol):
 
     sentences: tuple[str, ...]
     """The different instructions."""
+    instructions: NDArray[np.int64]
+    """[number of samples] place of each one's in `sentences`."""
 
     def __len__(self) -> int:
         """Frames, each of which starts a sample."""

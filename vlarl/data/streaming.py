@@ -35,6 +35,7 @@ class StreamingChunks:
     Attributes:
         reader: whose cache holds what is remembered.
         sentences: the different instructions.
+        instructions: [F] index into `sentences`.
         skipped: corrupt episodes met so far in this process.
     """
 
@@ -49,7 +50,11 @@ class StreamingChunks:
         self.reader, self.horizon, self.skipped = reader, horizon, skipped
         self._past = past
         self.sentences = tuple(dict.fromkeys(row.instruction for row in reader.episodes))
-        self._starts = np.cumsum([0, *(row.length for row in reader.episodes)])
+        lengths = [row.length for row in reader.episodes]
+        self._starts = np.cumsum([0, *lengths])
+        places = {sentence: place for place, sentence in enumerate(self.sentences)}
+        said = [places[row.instruction] for row in reader.episodes]
+        self.instructions = np.repeat(np.array(said, np.int64), lengths)
 
     def __len__(self) -> int:
         return int(self._starts[-1])

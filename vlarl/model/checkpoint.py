@@ -38,8 +38,9 @@ from vlarl.model.device import CPU
 from vlarl.model.empty import assign, empty_weights, still_empty
 from vlarl.model.expert_config import ExpertConfig
 from vlarl.model.lora import add_adapters, is_adapter, plain_name
+from vlarl.model.patches import PatchLayout
 from vlarl.model.precision import format_of
-from vlarl.model.processor import PatchLayout, Processor
+from vlarl.model.processor import Processor
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.shards import SHARD_BYTES, TensorFiles, write_tensors
 from vlarl.model.value_head import ValueConfig, ValueHead

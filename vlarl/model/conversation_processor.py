@@ -18,7 +18,8 @@ from transformers.models.qwen3_5.tokenization_qwen3_5 import Qwen3_5Tokenizer
 from vlarl.data.conversations import Conversation, Turn
 from vlarl.data.pictures import Picture, fitted_size
 from vlarl.errors import UserError
-from vlarl.model.processor import IGNORED_LABEL, PatchLayout
+from vlarl.model.patches import PatchLayout
+from vlarl.model.processor import IGNORED_LABEL
 from vlarl.model.tokenizer import CONTROL_TOKENS, token_id
 from vlarl.types import VIEWS
 

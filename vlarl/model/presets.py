@@ -20,8 +20,9 @@ from vlarl.errors import ConfigError
 from vlarl.model.backbone import build_backbone
 from vlarl.model.dit import ActionExpert
 from vlarl.model.expert_config import ExpertConfig
+from vlarl.model.patches import PatchLayout
 from vlarl.model.pretrained import Pretrained
-from vlarl.model.processor import PatchLayout, Processor
+from vlarl.model.processor import Processor
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.tokenizer import load_tiny_tokenizer
 from vlarl.model.value_head import ValueConfig, ValueHead
@@ -177,6 +178,7 @@ def new_contract(
     further_embodiments: Sequence[Embodiment] = (),
     history: int = 0,
     history_hz: float = 2.0,
+    further_cameras: Sequence[tuple[CameraSpec, ...]] = (),
 ) -> Contract:
     """What a new model for these cameras and this robot expects, with room for its prompt.
 
@@ -196,6 +198,7 @@ def new_contract(
             horizon=embodiment.horizon,
             embodiment=embodiment,
             further_embodiments=robots[1:],
+            further_cameras=tuple(further_cameras),
             tensor_horizon=tensor_horizon or max(16, *(robot.horizon for robot in robots)),
             state_mode=state[0],
             state_dim=state[1],

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, Qwen3_5Config, Qwen3_5ForConditionalGene
 from transformers.utils import cached_file
 
 from vlarl.errors import CheckpointError
-from vlarl.model.processor import PatchLayout
+from vlarl.model.patches import PatchLayout
 from vlarl.model.tokenizer import CONTROL_TOKENS, special_tokens, token_id
 
 MODEL_TYPE = "qwen3_5"

@@ -11,8 +11,8 @@ have the contract's size; nothing is resized here.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import repeat
+from dataclasses import dataclass, replace
+from itertools import chain, repeat
 
 import numpy as np
 import torch
@@ -22,92 +22,17 @@ from torch import Tensor
 from transformers.models.qwen3_5.tokenization_qwen3_5 import Qwen3_5Tokenizer
 
 from vlarl.contract import Contract
+from vlarl.model.patches import PatchLayout
 from vlarl.model.tokenizer import CONTROL_TOKENS, token_id
 from vlarl.observations import Observations
 from vlarl.prompt import prompt
 from vlarl.state import BINS, StateCodec
-from vlarl.types import VIEWS
+from vlarl.types import VIEWS, CameraSpec
 
 IGNORED_LABEL = -100
 _TEXT, _IMAGE, _VIDEO = 0, 1, 2
 """`mm_token_type_ids`, as transformers numbers them."""
 _REMEMBERED_PROMPTS = 4096
-
-
-@dataclass(frozen=True)
-class PatchLayout:
-    """How images become patches; saved as `preprocessor_config.json`."""
-
-    patch_size: int = 16
-    merge_size: int = 2
-    temporal_patch_size: int = 2
-    image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-
-    def __post_init__(self) -> None:
-        for name in ("patch_size", "merge_size", "temporal_patch_size"):
-            if not getattr(self, name) >= 1:
-                raise ValueError(f"{name} = {getattr(self, name)!r} must be at least 1")
-
-    def grid(self, height: int, width: int) -> tuple[int, int, int]:
-        """Patches of one image: time, rows, columns.
-
-        Raises:
-            ValueError: if the size is no multiple of patch times merge.
-        """
-        unit = self.patch_size * self.merge_size
-        if height % unit or width % unit:
-            raise ValueError(f"image size {height}x{width} must be a multiple of {unit}")
-        return 1, height // self.patch_size, width // self.patch_size
-
-    def tokens(self, height: int, width: int) -> int:
-        """Tokens of one image in the language model."""
-        _, rows, columns = self.grid(height, width)
-        return rows * columns // self.merge_size**2
-
-    def patchify(self, images: Tensor) -> Tensor:
-        """uint8 [B, h, w, 3] -> float32 [B, rows * columns, patch_dim].
-
-        Patches come in blocks of merge x merge, each flattened as channel, time, row, column; a
-        still image is repeated over time. Equals transformers' `Qwen2VLImageProcessorPil`.
-        """
-        batch, height, width, _ = images.shape
-        _, rows, columns = self.grid(height, width)
-        size, merge = self.patch_size, self.merge_size
-        blocks = images.view(
-            batch, rows // merge, merge, size, columns // merge, merge, size, 3
-        ).permute(0, 1, 4, 2, 5, 7, 3, 6)
-        shape = blocks.shape
-        repeated = (
-            self._normal(blocks, 2)
-            .unsqueeze(6)
-            .expand(*shape[:6], self.temporal_patch_size, *shape[6:])
-        )
-        return repeated.reshape(batch, rows * columns, -1)
-
-    def patchify_video(self, frames: Tensor) -> Tensor:
-        """uint8 [B, n, h, w, 3] -> float32 [B, t * rows * columns, patch_dim], `t` pairs of frames.
-
-        Pairs are `temporal_patch_size` consecutive frames, of which `n` must be a multiple. Equals
-        transformers' `Qwen3VLVideoProcessor`.
-        """
-        batch, count, height, width, _ = frames.shape
-        _, rows, columns = self.grid(height, width)
-        size, merge, together = self.patch_size, self.merge_size, self.temporal_patch_size
-        pairs = count // together
-        shape = (rows // merge, merge, size, columns // merge, merge, size, 3)
-        blocks = frames.view(batch, pairs, together, *shape)
-        ordered = self._normal(blocks.permute(0, 1, 3, 6, 4, 7, 9, 2, 5, 8), 3)
-        return ordered.reshape(batch, pairs * rows * columns, -1)
-
-    def _normal(self, blocks: Tensor, trailing: int) -> Tensor:
-        """uint8 -> float32 by the channels' mean and deviation, `trailing` dimensions after them.
-
-        Blocks come as they are to lie: moved about as single bytes, which is a quarter of the work.
-        """
-        shape = (3, *[1] * trailing)
-        mean, std = (torch.tensor(each).view(shape) for each in (self.image_mean, self.image_std))
-        return blocks.contiguous().float().mul_(1.0 / (255.0 * std)).sub_(mean / std)
 
 
 @dataclass(frozen=True)
@@ -136,7 +61,8 @@ class Processor:
         That is a camera without view tags, a size without a patch grid, and a history that is no
         multiple of the frames that share a patch.
         """
-        unknown = [camera.name for camera in contract.cameras if camera.name not in VIEWS]
+        every = [*contract.cameras, *chain(*contract.further_cameras)]
+        unknown = [camera.name for camera in every if camera.name not in VIEWS]
         if unknown:
             raise ValueError(f"cameras {unknown} have no view tags; allowed: {', '.join(VIEWS)}")
         self.tokenizer = tokenizer
@@ -157,6 +83,19 @@ class Processor:
         self._views_with_history = self._views_text(past=self._video_text())
         self._grid = torch.tensor(self.grids)
         self._rows: dict[tuple[str, str | None, bool], _Row] = {}
+        self._others = {
+            cameras: self._seeing(cameras)
+            for cameras in dict.fromkeys(contract.further_cameras)
+            if cameras != contract.cameras
+        }
+
+    def _seeing(self, cameras: tuple[CameraSpec, ...]) -> Processor:
+        """The processor for embodiments with these cameras, with as much room for text."""
+        whole = replace(self.contract, cameras=cameras, further_cameras=())
+        other = Processor(self.tokenizer, whole, self.layout)
+        ours, theirs = (len(self.tokenizer.encode(each._views)) for each in (self, other))
+        tokens = self.contract.prompt_tokens + theirs - ours
+        return Processor(self.tokenizer, replace(whole, prompt_tokens=tokens), self.layout)
 
     def _views_text(self, past: str) -> str:
         """Every camera's image in its view tags; in the first's, `past` before it."""
@@ -194,7 +133,7 @@ class Processor:
         """Inputs that ask for actions.
 
         Args:
-            observations: `B` of them.
+            observations: `B` of them, of embodiments with the same cameras.
 
         Returns:
             TensorDict of batch size [B]: `input_ids`, `attention_mask`, `mm_token_type_ids` [B, L],
@@ -205,8 +144,8 @@ class Processor:
 
         Raises:
             ValueError: for a missing camera or state, a wrong shape or type, NaN in the state, an
-                unknown embodiment, an instruction that is empty or no text, or one that is too
-                long.
+                unknown embodiment or such as see different cameras, an instruction that is empty or
+                no text, or one that is too long.
         """
         if isinstance(observations.instructions, str):
             raise ValueError(
@@ -217,6 +156,12 @@ class Processor:
             raise ValueError("no observations: give at least one image and one instruction")
         robots, horizons = self.contract.embodiments, self.contract.horizons
         which = self._embodiments_of(observations)
+        if self._others:
+            (cameras, *more) = {self.contract.cameras_of(place) for place in np.unique(which)}
+            if more:
+                raise ValueError("these embodiments see different cameras: ask for each apart")
+            if cameras in self._others:
+                return self._others[cameras](observations)
         # A text with a state in it hardly comes again: remembering it would push out the others.
         row, said = self._row, [None] * len(observations)
         if self.state is not None and self.contract.state_mode == "vlm_prompt":
@@ -251,16 +196,17 @@ class Processor:
             )
         return which
 
-    def check_instruction(self, instruction: str) -> None:
-        """Find out what `__call__` would say of it, without images.
+    def check_instruction(self, instruction: str, place: int = 0) -> None:
+        """Find out what `__call__` would say of it to embodiment `place`, without images.
 
         Raises:
             ValueError: if it is empty, no text, or too long.
         """
         contract = self.contract
         longest = [BINS - 1] * contract.state_dim if contract.state_mode == "vlm_prompt" else None
-        text = prompt(contract.embodiment, instruction, contract.horizon, longest)
-        self._row(text, None, with_history=True)
+        robot, horizon = contract.embodiments[place], contract.horizons[place]
+        text = prompt(robot, instruction, horizon, longest)
+        self._others.get(contract.cameras_of(place), self)._row(text, None, with_history=True)
 
     def question(
         self,

@@ -13,7 +13,7 @@ from recorded_hands import CAMERA, FPS, make_track, make_tracks, write
 
 from actors import cli
 from actors.supervise import supervise
-from learners.supervised import encode_chunks
+from learners.action_loss import encode_chunks
 from vlarl.codec import ActionCodec
 from vlarl.config.load import load_config
 from vlarl.config.schema import SamplingConfig

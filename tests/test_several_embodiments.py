@@ -14,8 +14,9 @@ from test_model import random_images
 
 from actors.controller import train
 from envservers.registry import make_suite
+from learners.action_loss import action_loss, encode_chunks
 from learners.ppo import PPOLearner
-from learners.supervised import SupervisedTrainer, action_loss, encode_chunks
+from learners.supervised import SupervisedTrainer
 from vlarl.config.embodiments import load_embodiment
 from vlarl.config.load import load_config
 from vlarl.config.schema import (

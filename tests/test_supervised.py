@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from learners.supervised import SupervisedTrainer, action_loss, encode_chunks
+from learners.action_loss import action_loss, encode_chunks
+from learners.supervised import SupervisedTrainer
 from vlarl.codec import ActionCodec, fit_action_stats
 from vlarl.config.schema import DataConfig, FlowConfig, OptimizerConfig, SupervisedConfig
 from vlarl.data.episode import Episode

@@ -21,7 +21,7 @@ from learners.supervised import SupervisedTrainer
 from vlarl.action_range import check_recorded
 from vlarl.codec import ActionCodec
 from vlarl.config.embodiments import load_embodiment
-from vlarl.config.schema import ModelConfig, RunConfig
+from vlarl.config.schema import RunConfig
 from vlarl.contract import Contract
 from vlarl.data.lerobot_reader import LeRobotReader
 from vlarl.data.skipped import SkippedEpisodes
@@ -151,7 +151,12 @@ def _model(
                 f"{resumed} was trained on other data: resume=auto needs the same"
             )
         return model
-    pretrained = _backbone(config.model)
+    source = given_weights(config.model, config.model.init.backbone)
+    if source is None:
+        pretrained = given_backbone(config.model)
+    else:
+        own = source.processor
+        pretrained = Pretrained(source.backbone, own.tokenizer, own.layout)
     contract = _contract(embodiments, dataset, pretrained)
     codecs = [
         ActionCodec.of(contract, trajectory_stats(robot.trajectories), place)
@@ -159,15 +164,8 @@ def _model(
     ]
     torch.manual_seed(config.seed)
     built = build(config.model.preset, contract, codecs[0], pretrained, codecs[1:])
+    built.lora = None if source is None else source.lora
     return configured(built, config.model).to(device)
-
-
-def _backbone(config: ModelConfig) -> Pretrained | None:
-    """That of another checkpoint, a Qwen3.5, or none: random weights."""
-    source = given_weights(config, config.init.backbone)
-    if source is None:
-        return given_backbone(config)
-    return Pretrained(source.backbone, source.processor.tokenizer, source.processor.layout)
 
 
 def _contract(

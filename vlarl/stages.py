@@ -1,7 +1,8 @@
 """The stages of training, one row each (paper sections 3.1, 4.1 and 4.2).
 
-A config file says how a stage is run; a row says what makes it that stage. Rules of the config hold
-files against the rows, and so do the tests with what ships.
+A config file says how a stage is run; a row says what makes it that stage. What may train is a rule
+of the config (`vlarl.config.stage_rules`); the rest is the recipe, which a file may leave for an
+ablation, and which what ships is held against by a test.
 """
 
 from __future__ import annotations

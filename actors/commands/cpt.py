@@ -22,6 +22,6 @@ COMMAND = Command(
         "Trains all of the model on images and actions, from the weights of an earlier stage\n"
         "(model.init.weights). Settings are those of `vlarl sft`."
     ),
-    example="vlarl cpt configs/cpt/tiny.yaml model.init.weights=runs/t2a",
+    example="vlarl cpt configs/cpt/debug.yaml model.init.weights=runs/t2a",
     run=run,
 )

@@ -129,12 +129,16 @@ def _execute(name: str, invocation: Invocation, as_json: bool) -> int:
     command.check(name, invocation)
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         result: dict[str, Any] = command.run(invocation)
-    if as_json:
+    # Under torchrun, all processes have a result: one of them tells it.
+    speaks = os.environ.get("RANK", "0") == "0"
+    if as_json and speaks:
         print(json.dumps(result))
     if result.get("defects"):
         return FAILURE
     if not result.get("interrupted"):
         return OK
+    if not speaks:
+        return FAILURE
     run = os.path.basename(result["run"])
     print(
         f"vlarl: stopped; left {result['checkpoint']}, which name={run} resume=auto continues",

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from actors.env_host import EnvAccess, EnvHost
 from actors.evaluation import EvaluationRequest, evaluate
 from actors.rollout_worker import policy_of
+from learners.shares import Peers
 from learners.supervised import Metrics
 from vlarl.config.schema import RunConfig
 from vlarl.model.qwen_vla import QwenVLA
@@ -18,7 +19,7 @@ def evaluation_during(
     config: RunConfig, model: QwenVLA
 ) -> Iterator[Callable[[int], Metrics] | None]:
     """What measures success during training, with servers of its own; None if not asked for."""
-    if config.supervised.eval_every == 0:
+    if config.supervised.eval_every == 0 or not Peers.joined().leads:
         yield None
         return
     settings = config.evaluation

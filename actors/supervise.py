@@ -21,10 +21,11 @@ from actors.evaluation_during import evaluation_during
 from actors.experts import ROBOTS, make_demonstrated, make_tabletop
 from actors.hand_demonstrations import hand_contract, open_hands
 from actors.mixture_data import MixtureData, check_conversations, open_mixture
+from actors.stage_run import process_group, resume, run_folder, saver, train_stage
 from envservers.registry import config_options, find_suite, make_suite
 from learners.binding import BindingTrainer
 from learners.localization import LocalizationTrainer
-from learners.supervised import Metrics, SupervisedTrainer, conversation_processor
+from learners.supervised import SupervisedTrainer, conversation_processor
 from vlarl.codec import ActionCodec, fit_action_stats
 from vlarl.config.schema import RunConfig
 from vlarl.contract import Contract
@@ -39,24 +40,30 @@ from vlarl.data.streaming import open_chunks
 from vlarl.errors import ConfigError
 from vlarl.model.device import resolved
 from vlarl.model.presets import build, channel_bounds_codec, robot_contract
+from vlarl.model.pretrained import Pretrained
 from vlarl.model.qwen_vla import QwenVLA
-from vlarl.model.start import configured, given_backbone, given_model
+from vlarl.model.start import (
+    configured,
+    given_backbone,
+    given_model,
+    given_weights,
+    transferred,
+)
 from vlarl.progress import Progress
 from vlarl.runs import RunFolder
 from vlarl.state import fit_state_codec
 
-DEMONSTRATIONS, TRAINING_STATE = "demonstrations", "training_state.pt"
+DEMONSTRATIONS = "demonstrations"
 _SCENES_AT_ONCE = 32
 
 logger = logging.getLogger(__name__)
 
 
 def supervise(config: RunConfig) -> dict[str, Any]:
-    """One supervised training, from scratch, from a checkpoint, or continued (`resume: auto`).
+    """One CPT or SFT, from scratch, from a checkpoint, or continued (`resume: auto`).
 
     Returns:
-        `run` and `checkpoint` (folders), `steps`, `interrupted`, `skipped_episodes` (corrupt ones),
-        and the last metrics.
+        As `train_stage`, and `skipped_episodes` (corrupt ones).
 
     Raises:
         UserError: for a config, dataset or checkpoint that does not fit; nothing is written then.
@@ -64,13 +71,17 @@ def supervise(config: RunConfig) -> dict[str, Any]:
         FloatingPointError: if training diverged.
     """
     torch.set_num_threads(config.runtime.threads)
+    with process_group(config):
+        return _supervise(config)
+
+
+def _supervise(config: RunConfig) -> dict[str, Any]:
     RunFolder.refuse_taken(config)
     checkpoint, first = last_checkpoint(config)
     mixture = open_mixture(config, checkpoint)
     model, is_new, data = _resolved(config, checkpoint, mixture)
     conversations = _conversations(config, model)
-    run = RunFolder.create(config)
-    with Interrupt.watching() as interrupt:
+    with run_folder(config) as run, Interrupt.watching() as interrupt:
         if data is None and mixture is None:
             reader = _opened(_demonstrations(config, run, interrupt), model.contract)
             data = _Data(reader, None, _skipped(config, reader))
@@ -87,41 +98,20 @@ def supervise(config: RunConfig) -> dict[str, Any]:
         trainer = SupervisedTrainer(
             model, config.supervised, dataset, scenes, config.seed, run, conversations, batches
         )
-        if checkpoint is not None:
-            state = torch.load(checkpoint / TRAINING_STATE, map_location="cpu", weights_only=True)
-            trainer.load_state_dict(state)
+        resume(trainer, checkpoint)
 
         eigengrasps = mixture.eigengrasps if mixture else config.supervised.data.eigengrasps
 
-        def save(step: int) -> None:
-            with run.checkpoint(step) as folder:
-                model.save_pretrained(folder)
-                torch.save(trainer.state_dict(), folder / TRAINING_STATE)
-                if eigengrasps:
-                    shutil.copy(fit_file(eigengrasps), folder / FIT)
+        def keep_fit(folder: Path) -> None:
+            if eigengrasps:
+                shutil.copy(fit_file(eigengrasps), folder / FIT)
 
+        save = saver(run, model, trainer, keep_fit)
         if sees_now:
             save(0)
-        with (
-            evaluation_during(config, model) as judge,
-            Progress("sft", config.supervised.steps) as progress,
-        ):
-            progress.reach(trainer.step)
-            metrics = trainer.train(
-                save=save,
-                evaluate=judge,
-                progress=lambda step, found: progress.reach(step, **_shown(found)),
-                stop=lambda: interrupt.pressed,
-            )
-    run.close()
-    return {
-        "run": str(run.path),
-        "checkpoint": str(run.checkpoint_path(trainer.step)),
-        "steps": trainer.step,
-        "interrupted": interrupt.pressed,
-        "skipped_episodes": sum(len(each) for each in _skips(data, mixture)),
-        **metrics,
-    }
+        with evaluation_during(config, model) as judge:
+            found = train_stage(config, run, trainer, interrupt, save, judge)
+    return found | {"skipped_episodes": sum(len(each) for each in _skips(data, mixture))}
 
 
 class _Data(NamedTuple):
@@ -174,10 +164,6 @@ def _instructions(path: str) -> list[str]:
     said = {row.instruction for row in LeRobotReader(path).episodes} if path else set()
     # What is blank is refused later, with its place.
     return sorted(sentence for sentence in said if sentence.strip())
-
-
-def _shown(metrics: Metrics) -> Metrics:
-    return {name: value for name, value in metrics.items() if name.endswith("_loss")}
 
 
 def _reached(progress: Progress, interrupt: Interrupt) -> Callable[..., None]:
@@ -284,7 +270,12 @@ def _model(
     model = given_model(config.model, resumed, config.seed, device)
     if model is not None:
         return model, False
-    pretrained = given_backbone(config.model)
+    source = given_weights(config.model, config.model.init.weights)
+    if source is None:
+        pretrained = given_backbone(config.model)
+    else:
+        own = source.processor
+        pretrained = Pretrained(source.backbone, own.tokenizer, own.layout)
     if mixture is not None:
         contract = mixture.contract(pretrained)
     elif config.supervised.data.eigengrasps:
@@ -302,7 +293,10 @@ def _model(
     torch.manual_seed(config.seed)
     places = range(len(contract.embodiments))
     codec, *further = (channel_bounds_codec(contract, place) for place in places)
-    built = build(config.model.preset, contract, codec, pretrained, further)
+    if source is None:
+        built = build(config.model.preset, contract, codec, pretrained, further)
+    else:
+        built = transferred(source, contract, codec, further)
     return configured(built, config.model).to(device), True
 
 

@@ -1,8 +1,13 @@
-"""The flow-matching loss of action chunks (paper section 2.5): targets and loss."""
+"""The flow-matching loss of action chunks (paper section 2.5): targets, draws, loss.
+
+Flow times and noise are drawn for a whole batch, so that any part of it can be computed by itself,
+now or in another process, with the numbers that the whole batch would have given.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,13 +21,27 @@ from vlarl.flow import flow_matching_loss, interpolate, sample_tau, target_veloc
 from vlarl.model.qwen_vla import QwenVLA
 
 
+class Draws(NamedTuple):
+    """What is random in the loss of `B` chunks, each of which is drawn for `R` times."""
+
+    tau: Tensor
+    """[B, R] flow times."""
+    noise: Tensor
+    """[B, R, H, K]"""
+
+    def part(self, rows: slice, steps: int) -> Draws:
+        """Those of some chunks and of their first `steps` control steps."""
+        return Draws(self.tau[rows], self.noise[rows, :, :steps])
+
+
 def encode_chunks(codecs: Sequence[ActionCodec], batch: ChunkBatch) -> tuple[Tensor, Tensor]:
     """Normalized chunks `y0` [B, H, K], zero where padded, and their mask [B, H, K] bool.
 
     Each row by the codec of its embodiment: of its own channels and steps, the rest is ignored.
 
     The steps beyond an episode's end count like any other. Masked, they would tell the expert how
-    far the episode has come, which no mask tells it when it acts.
+    far the episode has come, which no mask tells it when it acts. Whole trajectories, whose prompt
+    says how long they are (`Observations.steps`), count to their end.
     """
     which = batch.observations.embodiment
     if which is None:
@@ -36,7 +55,48 @@ def encode_chunks(codecs: Sequence[ActionCodec], batch: ChunkBatch) -> tuple[Ten
             clean[rows], mask[rows] = codec.encode(own)
     if batch.channels is not None:
         mask[..., : batch.channels.shape[1]] &= torch.from_numpy(batch.channels)[:, None]
+    if batch.observations.steps is not None:
+        steps = torch.from_numpy(batch.observations.steps)
+        mask &= (torch.arange(mask.shape[1]) < steps[:, None])[..., None]
+        longest = int(steps.max())
+        clean, mask = clean[:, :longest], mask[:, :longest]
     return clean.masked_fill(~mask, 0.0), mask
+
+
+def draw(shape: torch.Size, config: FlowConfig, generator: torch.Generator) -> Draws:
+    """Flow times and noise for chunks of `shape` [B, H, K], from a generator on the CPU."""
+    batch, repeats = shape[0], config.repeats
+    tau = sample_tau(batch * repeats, config, generator)
+    noise = torch.randn((batch * repeats, *shape[1:]), generator=generator)
+    return Draws(tau.view(batch, repeats), noise.view(batch, repeats, *shape[1:]))
+
+
+def drawn_loss(
+    model: QwenVLA, context: TensorDict, clean: Tensor, mask: Tensor, draws: Draws
+) -> Tensor:
+    """Flow-matching loss (paper eq. 1, 2), averaged over the draws for each context.
+
+    Args:
+        model: whose velocity is trained.
+        context: of `model.encode`, batch size [B].
+        clean: [B, H, K] normalized chunks `y0`.
+        mask: [B, H, K] which entries count.
+        draws: of these chunks.
+
+    Returns:
+        Scalar.
+    """
+    repeats = draws.tau.shape[1]
+    clean = clean.repeat_interleave(repeats, dim=0)
+    mask = mask.repeat_interleave(repeats, dim=0)
+    tau = draws.tau.flatten()
+    noise = draws.noise.flatten(0, 1).masked_fill(~mask, 0.0)
+    noisy = interpolate(clean, noise, tau)
+    noisy, tau, target, mask = (
+        tensor.to(context["hidden"].device)
+        for tensor in (noisy, tau, target_velocity(clean, noise), mask)
+    )
+    return flow_matching_loss(model.velocity(context, noisy, tau, mask), target, mask).mean()
 
 
 def action_loss(
@@ -47,26 +107,5 @@ def action_loss(
     config: FlowConfig,
     generator: torch.Generator,
 ) -> Tensor:
-    """Flow-matching loss (paper eq. 1, 2), averaged over `config.repeats` draws for each context.
-
-    Args:
-        model: whose velocity is trained.
-        context: of `model.encode`, batch size [B].
-        clean: [B, H, K] normalized chunks `y0`.
-        mask: [B, H, K] which entries count.
-        config: how flow times are drawn, and how many for each context.
-        generator: draws flow times and noise, on the CPU.
-
-    Returns:
-        Scalar.
-    """
-    clean = clean.repeat_interleave(config.repeats, dim=0)
-    mask = mask.repeat_interleave(config.repeats, dim=0)
-    tau = sample_tau(len(clean), config, generator)
-    noise = torch.randn(clean.shape, generator=generator).masked_fill(~mask, 0.0)
-    noisy = interpolate(clean, noise, tau)
-    noisy, tau, target, mask = (
-        tensor.to(context["hidden"].device)
-        for tensor in (noisy, tau, target_velocity(clean, noise), mask)
-    )
-    return flow_matching_loss(model.velocity(context, noisy, tau, mask), target, mask).mean()
+    """`drawn_loss` of `draw`: `config` says how flow times are drawn, and how many a context."""
+    return drawn_loss(model, context, clean, mask, draw(clean.shape, config, generator))

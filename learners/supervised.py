@@ -9,29 +9,37 @@ caller hands in.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tensordict import TensorDict
-from torch import Tensor
+from torch import Tensor, nn
 
-from learners.action_loss import action_loss, encode_chunks
+from learners.action_loss import draw, drawn_loss, encode_chunks
+from learners.ema import WeightAverage
 from learners.mixed_losses import ACTION, CONVERSATION, mixed_losses
 from learners.optimizer import build_optimizer, clip_gradients
+from learners.shares import Peers
 from vlarl.config.schema import SupervisedConfig
 from vlarl.data.conversations import ConversationSet
 from vlarl.data.grounding import GroundingSet, grounding_batch
 from vlarl.data.mixed_batches import MixedBatches
-from vlarl.data.samples import BatchSampler, ChunkBatch, ChunkSource
+from vlarl.data.samples import BatchSampler, ChunkSource
+from vlarl.data.text_chunks import TextChunks
 from vlarl.errors import CheckpointError, ConfigError
+from vlarl.model.backbone import supervised_tokens
 from vlarl.model.conversation_processor import ConversationProcessor
 from vlarl.model.device import CPU, on
 from vlarl.model.qwen_vla import QwenVLA
+from vlarl.observations import Observations
 from vlarl.progress import Progress
 
 Metrics = dict[str, float]
+_Share = tuple[float, Tensor]
+"""What share of a batch some rows are, and their mean loss."""
 _BACKBONE = ("vision", "language", "lora")
 _ACTION_STREAM, _QUESTION_STREAM = 0, 1
 
@@ -57,6 +65,7 @@ class SupervisedTrainer:
 
     Attributes:
         step: optimizer steps taken so far.
+        average: of the weights that train, if the config asks for one.
     """
 
     def __init__(
@@ -84,6 +93,7 @@ class SupervisedTrainer:
         self._conversations = conversations if config.conversation_batch_size > 0 else None
         self._mixture = mixture
         self._seed, self._run = seed, run
+        self._peers = Peers.joined()
         self._check(dataset, grounding)
         if self._dataset is not None:
             self._frames = BatchSampler(len(self._dataset), config.batch_size, seed)
@@ -95,9 +105,14 @@ class SupervisedTrainer:
         self._parts = model.parts()
         self._frozen = not any(part in config.optimizer.learning_rates for part in _BACKBONE)
         self._contexts: TensorDict | None = None
+        self._context_of = np.arange(0)
         self._optimizer, self._scheduler = build_optimizer(
             self._parts, config.optimizer, config.steps
         )
+        self.average = WeightAverage(self._trained(), config.ema) if config.ema else None
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [p for part in self._parts.values() for p in part if p.requires_grad]
 
     def _check(self, dataset: ChunkSource | None, grounding: GroundingSet | None) -> None:
         config, rates = self.config, self.config.optimizer.learning_rates
@@ -152,17 +167,16 @@ class SupervisedTrainer:
         if self._mixture is not None:
             metrics |= self._mixed_step(self._mixture)
         if self._dataset is not None:
-            loss = self._action_loss(self._dataset)
-            (self.config.action_weight * loss).backward()
-            metrics["action_loss"] = float(loss.detach())
+            found = self._backward(self._action_losses(self._dataset), self.config.action_weight)
+            metrics["action_loss"] = found
+        speaking = self.config.vision_language_weight
         if self._grounding is not None and self.step >= self.config.expert_only_steps:
-            loss = self._grounding_loss(self._grounding)
-            (self.config.vision_language_weight * loss).backward()
-            metrics["grounding_loss"] = float(loss.detach())
+            losses = self._grounding_losses(self._grounding)
+            metrics["grounding_loss"] = self._backward(losses, speaking)
         if self._conversations is not None and self.step >= self.config.expert_only_steps:
-            loss = self._conversation_loss(self._conversations)
-            (self.config.vision_language_weight * loss).backward()
-            metrics["conversation_loss"] = float(loss.detach())
+            losses = self._conversation_losses(self._conversations)
+            metrics["conversation_loss"] = self._backward(losses, speaking)
+        self._peers.add_gradients(self._trained())
         norms = clip_gradients(self._parts, self.config.optimizer.max_grad_norm)
         if not np.isfinite(norms["total"]):
             raise FloatingPointError(
@@ -171,6 +185,8 @@ class SupervisedTrainer:
             )
         self._optimizer.step()
         self._scheduler.step()
+        if self.average is not None:
+            self.average.update()
         self.step += 1
         return metrics | {f"grad_norm/{part}": norm for part, norm in norms.items()}
 
@@ -197,23 +213,40 @@ class SupervisedTrainer:
             tokens, padding = tokens + part.tokens, padding + part.padding
         return metrics | {"padding_share": padding / max(1, tokens)}
 
-    def _action_loss(self, dataset: ChunkSource) -> Tensor:
+    def _backward(self, losses: Iterator[_Share], weight: float) -> float:
+        """Differentiate the parts of a loss one by one; the loss of the whole batch."""
+        whole = 0.0
+        for share, loss in losses:
+            (weight * share * loss).backward()
+            whole += share * float(loss.detach())
+        return self._peers.total(whole)
+
+    def _action_losses(self, dataset: ChunkSource) -> Iterator[_Share]:
         frames = self._frames.indices(self.step)
         batch = dataset.chunks(frames)
-        codecs = (self.model.codec, *self.model.further_codecs)
-        clean, mask = encode_chunks(codecs, batch)
+        seen = batch.observations
+        clean, mask = encode_chunks((self.model.codec, *self.model.further_codecs), batch)
+        if seen.steps is not None:
+            # Trajectories of like length side by side: the parts then have little padding.
+            order = np.argsort(seen.steps, kind="stable")
+            frames, seen, clean, mask = frames[order], seen.part(order), clean[order], mask[order]
         opened = self.step >= self.config.expert_only_steps
-        if self._contexts is not None:
-            context = on(self.model.device, self._contexts[torch.from_numpy(frames)])
-        else:
-            with torch.set_grad_enabled(opened and not self._frozen):
-                context = self._encode(batch)
         seed = _mixed(self._seed, self.step, _ACTION_STREAM)
-        generator = torch.Generator().manual_seed(seed)
-        return action_loss(self.model, context, clean, mask, self.config.flow, generator)
+        draws = draw(clean.shape, self.config.flow, torch.Generator().manual_seed(seed))
+        for rows in self._peers.parts(len(frames), self.config.micro_batch):
+            steps = clean.shape[1] if seen.steps is None else int(seen.steps[rows].max())
+            if self._contexts is not None:
+                places = self._context_of[frames[rows]]
+                remembered = self._contexts[torch.from_numpy(places)]
+                context = on(self.model.device, remembered)
+            else:
+                with torch.set_grad_enabled(opened and not self._frozen):
+                    context = self._encode(seen.part(rows))
+            part = clean[rows, :steps], mask[rows, :steps], draws.part(rows, steps)
+            yield (rows.stop - rows.start) / len(frames), drawn_loss(self.model, context, *part)
 
-    def _encode(self, batch: ChunkBatch) -> TensorDict:
-        return self.model.encode(self.model.processor(batch.observations))
+    def _encode(self, seen: Observations) -> TensorDict:
+        return self.model.encode(self.model.processor(seen))
 
     @torch.no_grad()
     def _remember_contexts(self) -> None:
@@ -221,28 +254,39 @@ class SupervisedTrainer:
         dataset = self._dataset
         if dataset is None or not self._frozen or self._contexts is not None:
             return
-        first = on(CPU, self._encode(dataset.chunks(np.arange(1))))
-        if first.bytes() * len(dataset) > 1e9 * self.config.context_gigabytes:
+        first = on(CPU, self._encode(dataset.chunks(np.arange(1)).observations))
+        frames, self._context_of = _contexts_of(dataset)
+        if first.bytes() * len(frames) > 1e9 * self.config.context_gigabytes:
             return
-        self._contexts = first.expand(len(dataset)).clone()
-        with Progress("contexts", len(dataset), "frames") as progress:
-            for frames in np.array_split(np.arange(len(dataset)), -(-len(dataset) // 256)):
-                seen = self._encode(dataset.chunks(frames))
-                self._contexts[frames[0] : frames[-1] + 1] = on(CPU, seen)
-                progress.advance(len(frames))
+        self._contexts = first.expand(len(frames)).clone()
+        with Progress("contexts", len(frames), "frames") as progress:
+            for places in np.array_split(np.arange(len(frames)), -(-len(frames) // 256)):
+                seen = self._encode(dataset.chunks(frames[places]).observations)
+                self._contexts[places[0] : places[-1] + 1] = on(CPU, seen)
+                progress.advance(len(places))
 
-    def _grounding_loss(self, grounding: GroundingSet) -> Tensor:
+    def _grounding_losses(self, grounding: GroundingSet) -> Iterator[_Share]:
         random = np.random.default_rng(_mixed(self._seed, self.step, _QUESTION_STREAM))
         indices = self._scenes.indices(self.step)
         objects = self.config.data.objects_per_answer
         batch = grounding_batch(grounding, indices, objects, random)
         inputs = self.model.processor.question(batch.images, batch.questions, batch.answers)
-        return self.model.language_loss(inputs)
+        parts = self._peers.parts(len(indices), self.config.micro_batch)
+        return self._language_losses([inputs[rows] for rows in parts])
 
-    def _conversation_loss(self, conversations: ConversationSet) -> Tensor:
+    def _conversation_losses(self, conversations: ConversationSet) -> Iterator[_Share]:
         processor = conversation_processor(self.model, self.config)
-        samples = [conversations[int(index)] for index in self._talks.indices(self.step)]
-        return self.model.language_loss(processor(samples))
+        indices = self._talks.indices(self.step)
+        parts = self._peers.parts(len(indices), self.config.micro_batch)
+        samples = [[conversations[int(index)] for index in indices[rows]] for rows in parts]
+        return self._language_losses([processor(part) for part in samples])
+
+    def _language_losses(self, parts: list[TensorDict]) -> Iterator[_Share]:
+        """A part counts by its supervised tokens, over which the loss of the batch is a mean."""
+        counts = [supervised_tokens(inputs["labels"]) for inputs in parts]
+        total = self._peers.total(sum(counts))
+        for inputs, count in zip(parts, counts, strict=True):
+            yield count / total, self.model.language_loss(inputs)
 
     def train(
         self,
@@ -313,21 +357,36 @@ class SupervisedTrainer:
             "seed": self._seed,
             "optimizer": self._optimizer.state_dict(),
             "scheduler": self._scheduler.state_dict(),
+            **({} if self.average is None else {"average": self.average.state()}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of `state_dict`; the model's weights must be those of the same moment.
 
         Raises:
-            CheckpointError: if the state is of a run with another seed.
+            CheckpointError: if the state is of a run with another seed, or lacks the average.
         """
         if state["seed"] != self._seed:
             raise CheckpointError(
                 f"the training state is of seed {state['seed']}, this run's seed is {self._seed}"
             )
+        if (self.average is not None) != ("average" in state):
+            raise CheckpointError(
+                f"supervised.ema = {self.config.ema:g}: the run that is continued was "
+                f"{'with' if 'average' in state else 'without'} an average. Leave it as it was"
+            )
+        if self.average is not None:
+            self.average.load(state["average"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._scheduler.load_state_dict(state["scheduler"])
         self.step = state["step"]
+
+
+def _contexts_of(dataset: ChunkSource) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Samples that have each context once, and which of these every sample has."""
+    if isinstance(dataset, TextChunks):
+        return dataset.representatives, dataset.context_of
+    return np.arange(len(dataset)), np.arange(len(dataset))
 
 
 def _mixed(seed: int, step: int, stream: int) -> int:

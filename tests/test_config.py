@@ -9,6 +9,7 @@ from vlarl.config.paths import configs_folder
 from vlarl.config.schema import RunConfig
 from vlarl.config.validate import check_execute_steps
 from vlarl.errors import ConfigError
+from vlarl.stages import STAGES
 
 
 def test_defaults_are_a_valid_config():
@@ -58,7 +59,7 @@ def test_dump_reads_back_equal(tmp_path):
 
 
 def test_every_shipped_run_config_loads():
-    files = [file for stage in ("rl", "sft") for file in (configs_folder() / stage).glob("*.yaml")]
+    files = [file for stage in STAGES for file in (configs_folder() / stage).glob("*.yaml")]
     for file in files:
         assert load_config(file).stage == file.parent.name
 
@@ -237,6 +238,9 @@ IMPOSSIBLE_SFT = [
     (["flow.tau_distribution=logit_normal", "flow.alpha=2"], "flow.alpha", "no effect"),
     (["flow.beta=0"], "flow.beta", "above zero"),
     (["batch_size=0"], "batch_size", "at least 1"),
+    (["micro_batch=-1"], "micro_batch", "at least 0"),
+    (["micro_batch=65"], "micro_batch", "above every batch (64)"),
+    (["ema=1"], "ema", "supervised.ema=0.999"),
     (["collect.action_noise=-1"], "collect.action_noise", "at least 0"),
     (["data.path=x", "collect.seed=4"], "collect.seed", "no effect"),
     (["data.memory_gigabytes=0"], "data.memory_gigabytes", "above zero"),
@@ -255,6 +259,48 @@ IMPOSSIBLE_SFT = [
     (["steps=100"], "optimizer.warmup_steps", "below steps"),
     (["optimizer.learning_rates={}"], "optimizer.learning_rates", "trains nothing"),
 ]
+
+T2A = "supervised.data.t2a"
+EXPERT_ALONE = "supervised.optimizer.learning_rates={expert: 1e-3}"
+IMPOSSIBLE_T2A = [
+    ([], f"{T2A}.synthetic", "vlarl synth t2a"),
+    ([f"{T2A}.real=x"], f"{T2A}.embodiment", "whose actions"),
+    ([f"{T2A}.real=x", f"{T2A}.embodiment=y"], f"{T2A}.embodiment", "names no robot"),
+    ([f"{T2A}.synthetic=x", f"{T2A}.embodiment=y"], f"{T2A}.embodiment", "without real"),
+    ([f"{T2A}.synthetic=x", f"{T2A}.prediction=all"], f"{T2A}.prediction", "trajectory, chunk"),
+    ([f"{T2A}.synthetic=x", f"{T2A}.synthetic_share=2"], f"{T2A}.synthetic_share", "between 0"),
+    ([f"{T2A}.synthetic=x", f"{T2A}.synthetic_share=1"], f"{T2A}.synthetic_share", "both"),
+    ([f"{T2A}.synthetic=x", "env.suite=navigation"], "env.suite", "no effect with stage=t2a"),
+    ([f"{T2A}.synthetic=x", "supervised.eval_every=5"], "supervised.eval_every", "no effect"),
+    ([f"{T2A}.synthetic=x", "model.checkpoint=y"], "model.checkpoint", "no effect"),
+    ([f"{T2A}.synthetic=x", "model.init.weights=y"], "model.init.weights", "model.init.backbone"),
+    (
+        [f"{T2A}.synthetic=x", "supervised.optimizer.learning_rates.language=1e-3"],
+        "supervised.optimizer.learning_rates.language",
+        "t2a trains expert",
+    ),
+]
+IMPOSSIBLE_START = [
+    (["model.checkpoint=x"], "model.checkpoint", "says otherwise"),
+    (["model.backbone=x"], "model.backbone", "says otherwise"),
+    (["model.init.backbone=x"], "model.init.backbone", "says otherwise"),
+    (["model.preset=tiny-pooled"], "model.preset", "no effect"),
+    ([f"{T2A}.real=x"], f"{T2A}.real", "no effect with stage=cpt"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "key", "words"), IMPOSSIBLE_T2A)
+def test_impossible_values_of_text_to_action(overrides, key, words):
+    message = refusal(["stage=t2a", EXPERT_ALONE, *overrides])
+    assert f": {key} = " in message
+    assert words in message
+
+
+@pytest.mark.parametrize(("overrides", "key", "words"), IMPOSSIBLE_START)
+def test_weights_of_the_stage_before_are_said_once(overrides, key, words):
+    message = refusal(["stage=cpt", "model.init.weights=y", *overrides])
+    assert f": {key} = " in message
+    assert words in message
 
 
 def refusal(overrides):

@@ -23,7 +23,7 @@ class Contract:
     """The interface of one checkpoint; saved as `contract.json`."""
 
     cameras: tuple[CameraSpec, ...]
-    """In the order in which the prompt shows them."""
+    """In the order in which the prompt shows them; none before a model has seen any (T2A)."""
     horizon: int
     """`H_task`: valid steps of a chunk."""
     embodiment: Embodiment
@@ -49,8 +49,8 @@ class Contract:
     """Their rate; that of navigation videos in section 3.2.4."""
 
     def __post_init__(self) -> None:
-        if not self.cameras:
-            raise ValueError("a contract needs at least one camera")
+        if self.history and not self.cameras:
+            raise ValueError("a history needs at least one camera")
         if not 1 <= self.horizon <= self.tensor_horizon:
             raise ValueError(f"horizon {self.horizon} is not within 1..{self.tensor_horizon}")
         for embodiment in self.embodiments:
@@ -183,6 +183,8 @@ class Contract:
 
     def _remedy(self, spec: EnvSpec) -> str:
         """Another image size, if that is all it takes."""
+        if not self.cameras:
+            return "Train it on images first: vlarl cpt CONFIG.yaml model.init.weights=CHECKPOINT."
         first = self.cameras_of(self._place_in(spec) or 0)[0]
         height, width = first.height, first.width
         resized = tuple(CameraSpec(camera.name, height, width) for camera in spec.cameras)
@@ -193,6 +195,8 @@ class Contract:
     def _camera_problems(self, spec: EnvSpec) -> list[str]:
         offered = {camera.name: camera for camera in spec.cameras}
         problems = []
+        if not self.cameras:
+            problems.append("cameras: the checkpoint was trained on text alone and sees none")
         if self.history and spec.cameras[0].name != self.cameras[0].name:
             problems.append(
                 f"history: the checkpoint is shown past frames of camera {self.cameras[0].name!r}, "

@@ -28,9 +28,22 @@ class Observations:
     history: NDArray[np.uint8] | None = None
     """[n, frames, height, width, 3] past frames of the first camera, oldest first, for a model that
     is shown any; None: the episodes have just begun, so that there are none."""
+    steps: NDArray[np.int64] | None = None
+    """[n] control steps to predict, which the prompt says; None: the contract's horizon."""
 
     def __len__(self) -> int:
         return len(self.instructions)
+
+    def part(self, rows: slice | NDArray[np.int64]) -> Observations:
+        """Some of them, in the order of `rows`."""
+        places = np.arange(len(self))[rows]
+        rest = ("elapsed", "state", "embodiment", "history", "steps")
+        picked = {name: getattr(self, name) for name in rest}
+        return Observations(
+            {name: images[rows] for name, images in self.images.items()},
+            tuple(self.instructions[place] for place in places),
+            **{name: None if value is None else value[rows] for name, value in picked.items()},
+        )
 
     @staticmethod
     def of(

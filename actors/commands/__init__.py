@@ -8,6 +8,8 @@ from actors.commands.command import Command
 
 COMMANDS = {
     "demo": ("demo", "the main job: SFT checkpoint in, RL, instruct checkpoint and report out"),
+    "t2a": ("t2a", "text-to-action pretraining: the action expert alone, without images"),
+    "cpt": ("cpt", "continued pretraining: all of the model, from a T2A checkpoint"),
     "sft": ("sft", "supervised fine-tuning from a config"),
     "rl": ("rl", "reinforcement learning from a config"),
     "eval": ("evaluate", "deterministic evaluation of a checkpoint"),

@@ -5,9 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vlarl.errors import UserError
+
+if TYPE_CHECKING:
+    from vlarl.config.schema import RunConfig
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,24 @@ class Command:
         for key in invocation.settings:
             if key not in self.settings:
                 raise UserError(f"{name}: {key}: no such setting. {hint(key, self.settings)}")
+
+
+def stage_config(invocation: Invocation, stage: str) -> RunConfig:
+    """The config of a training command, which must be of its stage.
+
+    Raises:
+        ConfigError: for a config that is wrong, or another stage's.
+    """
+    from vlarl.config.load import load_config
+    from vlarl.errors import ConfigError
+
+    config = load_config(invocation.arguments[0], invocation.overrides)
+    if config.stage != stage:
+        raise ConfigError(
+            f"{invocation.arguments[0]}: stage = {config.stage!r}: not a config for "
+            f"`vlarl {stage}`. Try: vlarl {config.stage} {invocation.arguments[0]}"
+        )
+    return config
 
 
 def hint(value: str, allowed: Mapping[str, Any] | tuple[str, ...]) -> str:

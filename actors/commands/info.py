@@ -202,13 +202,14 @@ def _embodiment_row(embodiment: Embodiment) -> tuple[str, ...]:
 def _config(name: str, invocation: Invocation) -> dict[str, Any]:
     from vlarl.config.load import config_dict, config_yaml, load_config
     from vlarl.config.paths import configs_folder
+    from vlarl.stages import STAGES
 
     config = load_config(name or None, invocation.overrides)
     print(config_yaml(config), end="")
     folder = configs_folder()
     files = sorted(
         f"configs/{file.relative_to(folder)}"
-        for stage in ("rl", "sft", "mixtures")
+        for stage in (*STAGES, "mixtures")
         for file in (folder / stage).glob("*.yaml")
     )
     print(f"# shipped: {', '.join(files)}")

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from actors.commands.command import Command, Invocation
+from actors.commands.command import Command, Invocation, stage_config
 
 
 def run(invocation: Invocation) -> dict[str, Any]:
     """Train; collects the demonstrations first where the config names no dataset."""
-    from vlarl.config.load import load_config
-    from vlarl.errors import ConfigError
-
-    config = load_config(invocation.arguments[0], invocation.overrides)
-    if config.stage != "sft":
-        raise ConfigError(
-            f"{invocation.arguments[0]}: stage = {config.stage!r}: not a config for `vlarl sft`. "
-            f"Try: vlarl {config.stage} {invocation.arguments[0]}"
-        )
+    config = stage_config(invocation, "sft")
     from actors.supervise import supervise
 
     return supervise(config)

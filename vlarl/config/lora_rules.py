@@ -26,6 +26,7 @@ def lora_rules(config: RunConfig) -> Iterator[Problem]:
                 yield Problem(f"{_KEY}.{name}", "has no effect with model.lora.rank=0", remedy)
     sections = {
         "rl": ("ppo", config.ppo.optimizer),
+        "cpt": ("supervised", config.supervised.optimizer),
         "sft": ("supervised", config.supervised.optimizer),
     }
     if config.stage not in sections:
@@ -39,6 +40,10 @@ def lora_rules(config: RunConfig) -> Iterator[Problem]:
             if part in rates:
                 remedy = "Leave it out: adapters learn instead of the weights under them."
                 yield Problem(f"{key}.{part}", "stands beside a rate for lora", remedy)
-    if lora.rank == 0 and "lora" in rates and not (model.checkpoint or model.init.backbone):
+    if (
+        lora.rank == 0
+        and "lora" in rates
+        and not (model.checkpoint or model.init.backbone or model.init.weights)
+    ):
         remedy = "Try model.lora.rank=16, or leave the part out."
         yield Problem(f"{key}.lora", "has no adapters to train", remedy)

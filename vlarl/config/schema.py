@@ -194,6 +194,22 @@ class SourceConfig:
 
 
 @dataclass(frozen=True)
+class TextToActionConfig:
+    """What `vlarl t2a` learns from: trajectories and sentences, no images (paper section 5.2.1)."""
+
+    synthetic: str = ""
+    """Folder of `vlarl synth t2a`; empty: none."""
+    real: str = ""
+    """LeRobot dataset, whose images are not read; empty: none."""
+    embodiment: str = ""
+    """Name or YAML file of the robot of `real`."""
+    synthetic_share: float = 0.2
+    """Of the samples, where there are both."""
+    prediction: str = "trajectory"
+    """`trajectory`: the whole of it, in one sample; `chunk`: windows of the robot's horizon."""
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """Supervised data: a LeRobot dataset and, beside it, grounding samples."""
 
@@ -222,6 +238,7 @@ class DataConfig:
     """Longest conversation, its images included; a longer one is an error before training."""
     image_tokens: int = 256
     """Of one image of a conversation, at most: bigger ones are scaled down."""
+    t2a: TextToActionConfig = field(default_factory=TextToActionConfig)
 
 
 @dataclass(frozen=True)
@@ -270,6 +287,12 @@ class SupervisedConfig:
     grounding_batch_size: int = 0
     conversation_batch_size: int = 0
     """Samples of `data.conversations` in each step."""
+    micro_batch: int = 0
+    """Samples that a process computes at a time, their gradients added up; 0: all of a batch. The
+    step is that of the whole batch, in less memory."""
+    ema: float = 0.0
+    """Decay of an exponential moving average of the weights that train, which is written beside the
+    last checkpoint; 0: none."""
     expert_only_steps: int = 0
     """First steps, in which the action expert learns alone: gradients through a random expert would
     wash out of the backbone what it has learned about scenes and words."""
@@ -301,6 +324,9 @@ class InitConfig:
     action statistics too, with a random action expert and value head of `preset`."""
     expert: str = ""
     """Whose action expert, value head, contract and action statistics are taken."""
+    weights: str = ""
+    """Whose backbone, tokenizer and action expert a new model starts from, while cameras, robot,
+    horizon and action statistics are those of the data: the stage before (`docs/stages.md`)."""
 
 
 @dataclass(frozen=True)
@@ -381,7 +407,7 @@ class RunConfig:
     """A whole run, resolved: what the run folder's `config.yaml` holds."""
 
     stage: str = "rl"
-    """`rl` or `sft`."""
+    """`t2a`, `cpt`, `sft` or `rl`: the rows of `vlarl.stages`."""
     name: str = ""
     """Folder name under `output`; empty means stage, suite and date."""
     output: str = "runs"

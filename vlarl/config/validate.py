@@ -27,12 +27,19 @@ from vlarl.config.presets import preset_path
 from vlarl.config.problem import Problem
 from vlarl.config.sampling_rules import exploration_rules, sampling_rules
 from vlarl.config.schema import OptimizerConfig, RunConfig
+from vlarl.config.stage_rules import stage_rules
 from vlarl.contract import STATE_MODES
 from vlarl.errors import ConfigError
+from vlarl.stages import SUPERVISED
 
 _BACKBONE = {"vision", "language", "lora"}
 _UNUSED = {
     "rl": ("supervised",),
+    "t2a": (
+        *("reward", "ppo", "rollout", "env", "sampling", "evaluation"),
+        *("supervised.collect", "supervised.localization"),
+    ),
+    "cpt": ("reward", "ppo", "rollout"),
     "sft": ("reward", "ppo", "rollout"),
     "eval": ("reward", "ppo", "rollout", "supervised"),
 }
@@ -103,7 +110,7 @@ def _run(config: RunConfig) -> Iterator[Problem]:
     yield from choice(config, "model.state", STATE_MODES)
     if config.model.init.backbone or config.model.init.expert:
         yield from without_effect(config, ["model.state"], "model.init, which decides it")
-    if config.stage != "sft":
+    if config.stage not in ("cpt", "sft"):
         reason = f"stage={config.stage}: the checkpoint, made by `vlarl sft`, decides it"
         yield from without_effect(config, ["model.state"], reason)
     try:
@@ -170,8 +177,8 @@ def _env(config: RunConfig) -> Iterator[Problem]:
                 )
     else:
         yield from without_effect(config, ["env.addresses"], f"env.mode={config.env.mode}")
-    if config.stage == "sft":
-        yield from without_effect(config, ["env.embodiment"], "stage=sft")
+    if config.stage in SUPERVISED:
+        yield from without_effect(config, ["env.embodiment"], f"stage={config.stage}")
     elif config.env.embodiment:
         try:
             load_embodiment(config.env.embodiment)
@@ -264,7 +271,7 @@ def _supervised(config: RunConfig) -> Iterator[Problem]:
     if stage.data.grounding_images and not (stage.grounding_batch_size or stage.localization.steps):
         key = f"{prefix}.grounding_batch_size"
         yield Problem(key, "leaves data.grounding_images without effect", f"Try {key}=64.")
-    if stage.expert_only_steps >= stage.steps and config.stage == "sft":
+    if stage.expert_only_steps >= stage.steps and config.stage in SUPERVISED:
         remedy = "Use fewer, or leave vision and language out of optimizer.learning_rates."
         yield Problem(f"{prefix}.expert_only_steps", "is not below steps", remedy)
     if stage.expert_only_steps and not _BACKBONE & stage.optimizer.learning_rates.keys():
@@ -273,7 +280,7 @@ def _supervised(config: RunConfig) -> Iterator[Problem]:
             "has no effect: the backbone has no learning rate anyway",
             "Remove it, or give optimizer.learning_rates for vision or language.",
         )
-    if stage.optimizer.warmup_steps >= stage.steps and config.stage == "sft":
+    if stage.optimizer.warmup_steps >= stage.steps and config.stage in SUPERVISED:
         yield Problem(f"{prefix}.optimizer.warmup_steps", "is not below steps", "Shorten it.")
     yield from _optimizer(config, f"{prefix}.optimizer")
 
@@ -333,6 +340,7 @@ RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (
     exploration_rules,
     _ppo,
     _supervised,
+    stage_rules,
     conversation_rules,
     mixture_rules,
     _rest,

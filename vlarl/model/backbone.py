@@ -248,3 +248,8 @@ def next_token_loss(
     supervised = labels[:, 1:] != -100
     logits = backbone.lm_head(hidden[:, :-1][supervised])
     return torch.nn.functional.cross_entropy(logits.float(), labels[:, 1:][supervised])
+
+
+def supervised_tokens(labels: Tensor) -> int:
+    """How many tokens `next_token_loss` is a mean over."""
+    return int((labels[:, 1:] != -100).sum())

@@ -109,7 +109,8 @@ def load(
         codec, *further = _read_codecs(_read_json(file), contract)
     with _blaming(folder / "preprocessor_config.json") as file:
         layout = _layout(_read_json(file))
-        layout.tokens(contract.cameras[0].height, contract.cameras[0].width)
+        for camera in contract.cameras[:1]:
+            layout.tokens(camera.height, camera.width)
     with _blaming(folder / "tokenizer.json"):
         tokenizer = _tokenizer(folder)
     with _blaming(folder / "contract.json"):

@@ -241,6 +241,7 @@ class ActionExpert(nn.Module):
         state: Tensor | None = None,
         embodiment: Tensor | None = None,
         rotary: tuple[Tensor, Tensor] | None = None,
+        steps: Tensor | None = None,
     ) -> Tensor:
         """Velocity field (paper section 2.5).
 
@@ -255,6 +256,8 @@ class ActionExpert(nn.Module):
             state: [B, d] in [-1, 1], where the expert has a token for it.
             embodiment: [B] which embodiment each context is of; None: the first.
             rotary: of `rotary_tables`, likewise.
+            steps: [B] control steps of each context's chunks; no token sees those beyond, so that
+                they might as well not be there. None: all of `H` are seen.
 
         Returns:
             [B * R, H, K] float32.
@@ -268,16 +271,22 @@ class ActionExpert(nn.Module):
             condition = condition + self.summary_in(mean).repeat_interleave(repeats, dim=0)
         which = None if embodiment is None else embodiment.repeat_interleave(repeats)
         tokens = encoded(self.action_in, self.config, actions.to(hidden.dtype), which)
-        rotary = self.rotary_tables(mask, positions) if rotary is None else rotary
+        horizon = actions.shape[1]
+        rotary = self.rotary_tables(mask, positions, horizon) if rotary is None else rotary
+        valid = (
+            None if steps is None else torch.arange(horizon, device=mask.device) < steps[:, None]
+        )
         seen = self._seen(mask)
         if shared is not None:
-            tokens = self._prefixed(shared.unbind(1), tokens, condition, rotary, seen, repeats)
+            tokens = self._prefixed(
+                shared.unbind(1), tokens, condition, rotary, seen, repeats, valid
+            )
         elif self.config.prefix:
             states = self._walk(self._context(hidden, state), seen, rotary)
-            tokens = self._prefixed(states, tokens, condition, rotary, seen, repeats)
+            tokens = self._prefixed(states, tokens, condition, rotary, seen, repeats, valid)
         else:
             context = self._context(hidden, state)
-            tokens = self._joint(context, tokens, condition, rotary, seen, repeats)
+            tokens = self._joint(context, tokens, condition, rotary, seen, repeats, valid)
         shift, scale = self.modulation(F.silu(condition)).unsqueeze(1).chunk(2, dim=-1)
         # In the format of the last layers, which are float32 where the blocks are not.
         last = next(self.action_out.parameters()).dtype
@@ -305,14 +314,16 @@ class ActionExpert(nn.Module):
         """Which tokens of `_context` count."""
         return mask if self.state_in is None else F.pad(mask, (0, 1), value=True)
 
-    def rotary_tables(self, mask: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def rotary_tables(
+        self, mask: Tensor, positions: Tensor, horizon: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Cosines and sines [B, L + H, rotary_dim] of context and action positions.
 
         With a state there is one more, between the two.
         """
         valid = positions.masked_fill(~mask.unsqueeze(1), -1)
         start = valid.amax(dim=(1, 2)) + 1
-        following = self.config.horizon + (self.state_in is not None)
+        following = (horizon or self.config.horizon) + (self.state_in is not None)
         steps = start[:, None] + torch.arange(following, device=start.device)
         joint = torch.cat([positions, steps.unsqueeze(1).expand(-1, 3, -1)], dim=2)
         cosine, sine = self.rotary(self.context_in.weight, joint.transpose(0, 1))
@@ -326,11 +337,15 @@ class ActionExpert(nn.Module):
         rotary: tuple[Tensor, Tensor],
         mask: Tensor,
         repeats: int,
+        valid: Tensor | None,
     ) -> Tensor:
-        """The paper's single stream, every token modulated."""
+        """The paper's single stream, every token modulated; `valid` [B, H] actions are seen."""
         stream = torch.cat([context.repeat_interleave(repeats, dim=0), tokens], dim=1)
         cosine, sine = (part.repeat_interleave(repeats, dim=0) for part in rotary)
-        visible = F.pad(mask, (0, tokens.shape[1]), value=True)
+        if valid is None:
+            visible = F.pad(mask, (0, tokens.shape[1]), value=True)
+        else:
+            visible = torch.cat([mask, valid], dim=1)
         visible = visible.repeat_interleave(repeats, dim=0)[:, None, None, :]
         last = len(self.blocks) - 1
         for index, block in enumerate(self._stack()):
@@ -364,6 +379,7 @@ class ActionExpert(nn.Module):
         rotary: tuple[Tensor, Tensor],
         mask: Tensor,
         repeats: int,
+        valid: Tensor | None,
     ) -> Tensor:
         """The prefix variant: action tokens alone pass through, `states` [blocks] beside them."""
         length, horizon = mask.shape[1], tokens.shape[1]
@@ -373,6 +389,8 @@ class ActionExpert(nn.Module):
         )
         chunk = torch.arange(repeats * horizon, device=mask.device) // horizon
         same_chunk = (chunk[:, None] == chunk).expand(len(mask), -1, -1)
+        if valid is not None:
+            same_chunk = same_chunk & valid.repeat(1, repeats)[:, None, :]
         seen_context = mask[:, None, :].expand(-1, repeats * horizon, -1)
         visible = torch.cat([seen_context, same_chunk], dim=2).unsqueeze(1)
         for block, state in zip(self._stack(), states, strict=True):

@@ -76,7 +76,7 @@ class Processor:
                 f"{self.layout.temporal_patch_size} frames that share a patch"
             )
         pairs = contract.history // self.layout.temporal_patch_size
-        self.video_grid = (pairs, *self.grids[0][1:])
+        self.video_grid = (pairs, *self.grids[0][1:]) if pairs else (0, 0, 0)
         self.image_token = token_id(tokenizer, "<|image_pad|>")
         self.video_token = token_id(tokenizer, "<|video_pad|>")
         self._views = self._views_text(past="")
@@ -108,6 +108,8 @@ class Processor:
 
     def _video_text(self) -> str:
         """The history: each pair of frames after the mean of their times, in seconds."""
+        if not self.contract.history:
+            return ""
         together, rate = self.layout.temporal_patch_size, self.contract.history_hz
         camera = self.contract.cameras[0]
         pads = "<|video_pad|>" * self.layout.tokens(camera.height, camera.width)
@@ -137,10 +139,11 @@ class Processor:
 
         Returns:
             TensorDict of batch size [B]: `input_ids`, `attention_mask`, `mm_token_type_ids` [B, L],
-            `position_ids` [B, 3, L], `pixel_values` [B, P, patch_dim] over all cameras,
-            `image_grid_thw` [B, I, 3]; of a history `pixel_values_videos` [B, P', patch_dim] and
-            `video_grid_thw` [B, 1, 3]; `state` [B, d] in [-1, 1] where the action expert sees it;
-            `embodiment` [B] where there are several.
+            `position_ids` [B, 3, L]; over all cameras, if there are any, `pixel_values`
+            [B, P, patch_dim] and `image_grid_thw` [B, I, 3]; of a history `pixel_values_videos`
+            [B, P', patch_dim] and `video_grid_thw` [B, 1, 3]; `state` [B, d] in [-1, 1] where the
+            action expert sees it; `embodiment` [B] where there are several; `steps` [B] where
+            observations say them.
 
         Raises:
             ValueError: for a missing camera or state, a wrong shape or type, NaN in the state, an
@@ -154,7 +157,7 @@ class Processor:
             )
         if not len(observations):
             raise ValueError("no observations: give at least one image and one instruction")
-        robots, horizons = self.contract.embodiments, self.contract.horizons
+        robots = self.contract.embodiments
         which = self._embodiments_of(observations)
         if self._others:
             (cameras, *more) = {self.contract.cameras_of(place) for place in np.unique(which)}
@@ -162,14 +165,16 @@ class Processor:
                 raise ValueError("these embodiments see different cameras: ask for each apart")
             if cameras in self._others:
                 return self._others[cameras](observations)
+        steps = observations.steps
+        horizons = np.array(self.contract.horizons)[which] if steps is None else steps
         # A text with a state in it hardly comes again: remembering it would push out the others.
         row, said = self._row, [None] * len(observations)
         if self.state is not None and self.contract.state_mode == "vlm_prompt":
             row, said = self._tokenize, self.state.bins(_state_of(observations)).tolist()
         texts = [
-            prompt(robots[index], sentence, horizons[index], state)
-            for index, sentence, state in zip(
-                which.tolist(), observations.instructions, said, strict=True
+            prompt(robots[index], sentence, horizon, state)
+            for index, sentence, horizon, state in zip(
+                which.tolist(), observations.instructions, horizons.tolist(), said, strict=True
             )
         ]
         inputs = self._assemble(observations.images, [row(text, None, True) for text in texts])
@@ -177,6 +182,8 @@ class Processor:
             inputs["pixel_values_videos"] = self._past_pixels(observations)
             grid = torch.tensor([self.video_grid])
             inputs["video_grid_thw"] = grid.expand(len(texts), -1, -1).clone()
+        if steps is not None:
+            inputs["steps"] = torch.from_numpy(steps)
         if len(robots) > 1:
             inputs["embodiment"] = torch.from_numpy(which)
         if self.state is not None and self.contract.state_mode == "dit":
@@ -230,17 +237,19 @@ class Processor:
 
     def _assemble(self, images: Mapping[str, NDArray[np.uint8]], rows: list[_Row]) -> TensorDict:
         batch = len(rows)
-        return TensorDict(
+        inputs = TensorDict(
             {
                 "input_ids": torch.stack([row.input_ids for row in rows]),
                 "attention_mask": torch.stack([row.attention_mask for row in rows]),
                 "mm_token_type_ids": torch.stack([row.mm_token_type_ids for row in rows]),
                 "position_ids": torch.stack([row.position_ids for row in rows]),
-                "pixel_values": self.pixels(images, batch),
-                "image_grid_thw": self._grid.expand(batch, -1, -1).clone(),
             },
             batch_size=[batch],
         )
+        if self.contract.cameras:
+            inputs["pixel_values"] = self.pixels(images, batch)
+            inputs["image_grid_thw"] = self._grid.expand(batch, -1, -1).clone()
+        return inputs
 
     def pixels(self, images: Mapping[str, NDArray[np.uint8]], batch: int) -> Tensor:
         """[B, P, patch_dim] float32 over the contract's cameras; checks names, shapes and types."""
@@ -318,7 +327,7 @@ class Processor:
         merge = self.layout.merge_size
         grids: dict[int, Iterator[tuple[int, int, int]]] = {
             _IMAGE: iter(self.grids),
-            _VIDEO: repeat(self.grids[0]),
+            _VIDEO: repeat(self.grids[0] if self.grids else (0, 0, 0)),
         }
         place, position = 0, 0
         while place < total:

@@ -84,13 +84,13 @@ class QwenVLA(nn.Module):
         """Run the backbone once; what comes back serves all denoising steps and the value.
 
         Args:
-            inputs: of the processor, batch size [B], on any device; `elapsed` [B], `state` [B, d]
-                and `embodiment` [B], if there, are passed on.
+            inputs: of the processor, batch size [B], on any device; `elapsed` [B], `state` [B, d],
+                `embodiment` and `steps` [B], if there, are passed on.
 
         Returns:
             The context: `hidden` [B, L, D] in the backbone's number format, zero where padded,
             `mask` [B, L] bool, `position_ids` [B, 3, L], `elapsed` [B] share of the episode that
-            has passed, `state` and `embodiment` where there are any.
+            has passed, `state`, `embodiment` and `steps` where there are any.
         """
         device = self.device
         context = TensorDict(
@@ -102,7 +102,7 @@ class QwenVLA(nn.Module):
             },
             batch_size=inputs.batch_size,
         )
-        for key in ("state", "embodiment"):
+        for key in ("state", "embodiment", "steps"):
             if key in inputs:
                 context[key] = inputs[key].to(context["hidden"].device)
         return context
@@ -129,8 +129,9 @@ class QwenVLA(nn.Module):
 
         Args:
             context: of `encode` or `prepare`, batch size [B].
-            y: [B * R, H, K] noisy chunks; what stands in padded entries is ignored. Usually R is 1;
-                otherwise rows b * R ... b * R + R - 1 share context b, as `repeat_interleave` does.
+            y: [B * R, H, K] noisy chunks, or their first steps alone; what stands in padded entries
+                is ignored. Usually R is 1; otherwise rows b * R ... b * R + R - 1 share context b,
+                as `repeat_interleave` does.
             tau: [B * R]
             action_mask: [B * R, H, K] bool.
 
@@ -147,6 +148,7 @@ class QwenVLA(nn.Module):
             context.get("state"),
             context.get("embodiment"),
             (context["cosine"], context["sine"]) if "cosine" in context else None,
+            context.get("steps"),
         )
         return velocity.masked_fill(~action_mask, 0.0)
 

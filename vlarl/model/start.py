@@ -5,12 +5,15 @@ They come from a checkpoint, parts of one or two, a Qwen3.5, or nowhere.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from vlarl.codec import ActionCodec
 from vlarl.config.schema import ModelConfig
+from vlarl.contract import Contract
 from vlarl.embodiment import Embodiment
 from vlarl.errors import CheckpointError, ConfigError
 from vlarl.model.backbone import checkpoint_layers
@@ -117,6 +120,60 @@ def given_backbone(config: ModelConfig) -> Pretrained | None:
     if not config.backbone:
         return None
     return load_pretrained(config.backbone, DTYPES.get(config.dtype))
+
+
+def given_weights(config: ModelConfig, name: str) -> QwenVLA | None:
+    """The checkpoint `name` that a new model takes weights from, None for an empty name.
+
+    Raises:
+        CheckpointError: if it is missing or damaged.
+        ConfigError: see `check_machine`.
+    """
+    check_machine(config)
+    return load(checkpoint_of(name), DTYPES.get(config.dtype)) if name else None
+
+
+def transferred(
+    source: QwenVLA,
+    contract: Contract,
+    codec: ActionCodec,
+    further_codecs: Sequence[ActionCodec] = (),
+) -> QwenVLA:
+    """A model for another contract with the backbone and action expert of `source`.
+
+    No weight of either depends on cameras, horizon or robot. The value head is new, and so is what
+    shows a state to the expert, unless it was shown one of the same size.
+
+    Raises:
+        CheckpointError: for an expert whose layers are its embodiments'.
+    """
+    sizes = source.expert_config
+    if sizes.projection != "zero_pad":
+        raise CheckpointError(
+            f"model.init.weights: the expert has layers for each of its embodiments "
+            f"({sizes.projection}), which fit no other; only zero_pad can be transferred"
+        )
+    state_dim = contract.state_dim if contract.state_mode == "dit" else 0
+    processor = Processor(source.processor.tokenizer, contract, source.processor.layout)
+    model = QwenVLA(
+        source.backbone,
+        replace(sizes, horizon=contract.tensor_horizon, state_dim=state_dim),
+        contract,
+        codec,
+        processor,
+        source.value_head.config,
+        further_codecs,
+    )
+    weights = source.expert.state_dict()
+    if state_dim != sizes.state_dim:
+        weights = {k: w for k, w in weights.items() if not k.startswith("state_in.")}
+    model.expert.to(source.expert_dtype)
+    left = model.expert.load_state_dict(weights, strict=False)
+    assert not left.unexpected_keys
+    assert all(key.startswith("state_in.") for key in left.missing_keys)
+    model.exploration_log_std = source.exploration_log_std
+    model.lora = source.lora
+    return model
 
 
 def with_fresh_expert(model: QwenVLA, preset: str, seed: int) -> QwenVLA:

@@ -20,6 +20,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vlarl.errors import UserError
 from vlarl.synthesis.motion import RATE
 from vlarl.synthesis.shard import FORMAT, Shard, Trajectory, read_shard
@@ -199,6 +202,12 @@ class SynthesisDataset:
         place = bisect_right(self._ends, index)
         entry = self.entries[place].name.removesuffix(".safetensors")
         return f"{entry}:{index - self._first(place)}"
+
+    def lengths(self) -> NDArray[np.int64]:
+        """[N] records of every trajectory."""
+        return np.concatenate(
+            [np.diff(self._shard(place).arrays["offsets"]) for place in range(len(self.entries))]
+        )
 
     def indices(self, robot: str) -> list[int]:
         """All trajectories of a robot."""

@@ -1,0 +1,149 @@
+"""What every supervised stage does around its trainer: run folder, resuming, saving, the result.
+
+Under `torchrun` each process runs all of this; the first alone writes, the others get a folder that
+is thrown away.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from actors.controller import Interrupt
+from learners.shares import Peers
+from learners.supervised import Metrics, SupervisedTrainer
+from vlarl.config.schema import LoggingConfig, RunConfig
+from vlarl.errors import UserError
+from vlarl.model.qwen_vla import QwenVLA
+from vlarl.progress import Progress
+from vlarl.runs import RunFolder
+
+TRAINING_STATE, AVERAGE = "training_state.pt", "average"
+
+
+@contextmanager
+def process_group(config: RunConfig) -> Iterator[Peers]:
+    """The processes that `torchrun` started together with this one; alone without it.
+
+    Raises:
+        UserError: if a batch cannot be shared evenly.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Peers()
+        return
+    stage = config.supervised
+    for name in ("batch_size", "grounding_batch_size", "conversation_batch_size"):
+        if getattr(stage, name) % world:
+            raise UserError(
+                f"supervised.{name} = {getattr(stage, name)}: {world} processes cannot share it "
+                f"evenly. Use a multiple of {world}."
+            )
+    if stage.data.mixture:
+        raise UserError(
+            f"supervised.data.mixture: a mixed batch is not shared among {world} processes yet. "
+            "Run without torchrun."
+        )
+    if config.stage != "t2a" and (not stage.data.path or stage.localization.steps):
+        raise UserError(
+            "supervised.data.path is empty or supervised.localization.steps is not 0: data is made "
+            "and localization learned by one process. Run without torchrun first."
+        )
+    dist.init_process_group("gloo")
+    try:
+        yield Peers.joined()
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def run_folder(config: RunConfig) -> Iterator[RunFolder]:
+    """The run's folder, or a scratch one for all processes but the first."""
+    peers = Peers.joined()
+    # All have read what was there before the first one changes it.
+    peers.wait()
+    if peers.leads:
+        run = RunFolder.create(config)
+        yield run
+        run.close()
+    else:
+        with TemporaryDirectory() as scratch:
+            mute = replace(config, output=scratch, name="scratch", logging=LoggingConfig())
+            yield RunFolder.create(mute)
+    peers.wait()
+
+
+def saver(
+    run: RunFolder,
+    model: QwenVLA,
+    trainer: SupervisedTrainer,
+    beside: Callable[[Path], None] | None = None,
+) -> Callable[[int], None]:
+    """What writes a checkpoint that can be resumed; `beside` adds files of the stage's own."""
+
+    def save(step: int) -> None:
+        if not Peers.joined().leads:
+            return
+        with run.checkpoint(step) as folder:
+            model.save_pretrained(folder)
+            torch.save(trainer.state_dict(), folder / TRAINING_STATE)
+            if beside is not None:
+                beside(folder)
+
+    return save
+
+
+def resume(trainer: SupervisedTrainer, checkpoint: Path | None) -> None:
+    """Go on from a checkpoint of `saver`, if there is one."""
+    if checkpoint is not None:
+        state = torch.load(checkpoint / TRAINING_STATE, map_location="cpu", weights_only=True)
+        trainer.load_state_dict(state)
+
+
+def train_stage(
+    config: RunConfig,
+    run: RunFolder,
+    trainer: SupervisedTrainer,
+    interrupt: Interrupt,
+    save: Callable[[int], None],
+    judge: Callable[[int], Metrics] | None = None,
+) -> dict[str, Any]:
+    """Train to the end, or until it is interrupted; writes the average of weights at the end.
+
+    Returns:
+        `run` and `checkpoint` (folders), `average` (likewise, if asked for), `steps`,
+        `interrupted`, and the last metrics.
+    """
+    peers = Peers.joined()
+    with Progress(config.stage, config.supervised.steps) as progress:
+        progress.reach(trainer.step)
+        metrics = trainer.train(
+            save=save,
+            evaluate=judge,
+            progress=lambda step, found: progress.reach(step, **_shown(found)),
+            stop=lambda: peers.total(interrupt.pressed) > 0,
+        )
+    result: dict[str, Any] = {
+        "run": str(run.path),
+        "checkpoint": str(run.checkpoint_path(trainer.step)) if peers.leads else "",
+        "steps": trainer.step,
+        "interrupted": interrupt.pressed,
+        **metrics,
+    }
+    if trainer.average is not None and peers.leads:
+        with trainer.average.in_place():
+            trainer.model.save_pretrained(run.path / AVERAGE)
+        result["average"] = str(run.path / AVERAGE)
+    return result
+
+
+def _shown(metrics: Metrics) -> Metrics:
+    return {name: value for name, value in metrics.items() if name.endswith("_loss")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,14 @@ from learners.mixed_losses import (
 )
 from vlarl.config.embodiments import load_embodiment
 from vlarl.config.schema import FlowConfig
+from vlarl.contract import Contract
 from vlarl.data.conversations import ConversationSet
 from vlarl.data.mixed_batches import EmbodiedChunks, MixedBatch, MixedBatches, Source, joined
 from vlarl.data.samples import ChunkBatch
 from vlarl.flow import flow_matching_loss
 from vlarl.model.conversation_processor import ConversationProcessor
 from vlarl.model.presets import build, channel_bounds_codec, new_contract
+from vlarl.model.processor import Processor
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.observations import Observations
 from vlarl.types import CameraSpec
@@ -295,3 +298,32 @@ def test_contracts_and_checkpoints_hold_the_cameras_of_each_robot(tmp_path: Path
     assert "cam_right_wrist" not in text
     with pytest.raises(ValueError, match="see different cameras"):
         model.processor(Observations(seen.images, seen.instructions, embodiment=np.array([1, 2])))
+
+
+def test_contracts_refuse_cameras_that_do_not_go_with_their_robots(model) -> None:
+    contract = model.contract
+    for changes, words in (
+        (
+            {"further_cameras": CAMERAS[1:2]},
+            "of 1 embodiments: expected some for each",
+        ),
+        ({"further_cameras": ((EGO,), ())}, "expected some for each of vln_agent, human_hands"),
+        ({"history": 2, "history_hz": 1.0}, "a history needs embodiments that see the same"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            dataclasses.replace(contract, **changes)
+    older = contract.to_dict()
+    del older["further_cameras"]
+    assert Contract.from_dict(older).cameras_of(2) == CAMERAS[0]
+    unknown = dataclasses.replace(contract, further_cameras=((EGO,), (CameraSpec("x", 32, 32),)))
+    with pytest.raises(ValueError, match=r"\['x'\] have no view tags"):
+        Processor(model.processor.tokenizer, unknown)
+
+
+def test_every_robot_is_asked_with_its_own_words(model) -> None:
+    """There is as much room for text beside one image as beside two."""
+    long = "go " * 120
+    for place in range(3):
+        model.processor.check_instruction(SENTENCES[1], place)
+        with pytest.raises(ValueError, match="exceed the contract's prompt_tokens"):
+            model.processor.check_instruction(long, place)

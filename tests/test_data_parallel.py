@@ -55,13 +55,12 @@ def losses(output: Path, name: str, key: str) -> list[float]:
 
 @pytest.mark.slow
 def test_two_processes_pretrain_like_one(tmp_path):
-    """Also when they stop half-way and start again."""
+    """Also when the last checkpoint is lost and both go on from the one before."""
     data = synthesize(tmp_path / "data", ("ur5e",), 6)
     words = ("t2a", str(ROOT / "configs/t2a/debug.yaml"))
     settings = (f"supervised.data.t2a.synthetic={data}", "supervised.micro_batch=0")
     one = run(tmp_path, "one", (), *words, *settings)
     two = run(tmp_path, "two", TWO, *words, *settings)
-    # Two peers must have stopped at a checkpoint, and both go on from it.
     stopped = tmp_path / "two/checkpoints"
     (stopped / "last").unlink()
     (stopped / "step_4").rename(tmp_path / "moved")

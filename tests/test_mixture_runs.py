@@ -198,7 +198,7 @@ def test_what_does_not_fit_is_found_before_anything_is_written(tmp_path, sources
 
 
 def test_table_1_says_at_once_which_data_are_missing(tmp_path, capsys):
-    code = cli.run(["sft", "configs/mixtures/table1.yaml", f"output={tmp_path}/runs"])
+    code = cli.run(["cpt", "configs/mixtures/table1.yaml", f"output={tmp_path}/runs"])
     message = capsys.readouterr().err
     assert code == 2
     assert "8 of 8 sources are not there: 'Robot Manipulation Trajectories' (data/" in message
@@ -217,5 +217,5 @@ def test_names_from_the_paper_are_settings(tmp_path, capsys, sources):
     words += ["supervised.optimizer.warmup_steps=0", "runtime.kind=inprocess", "name=run"]
     words += ["runtime.threads=1", "supervised.flow.repeats=1"]
     words += [f"output={tmp_path}"]
-    assert cli.run(["sft", "configs/mixtures/table1.yaml", *words, "--json"]) == 0
+    assert cli.run(["cpt", "configs/mixtures/table1.yaml", *words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["steps"] == 1

@@ -193,6 +193,6 @@ def test_ill_formed_contracts_are_refused() -> None:
     with pytest.raises(ValueError, match="state_mode"):
         replace(contract, state_mode="telepathy")
     with pytest.raises(ValueError, match="camera"):
-        replace(contract, cameras=())
+        replace(contract, cameras=(), history=2)
     with pytest.raises(ValueError, match="contract"):
         Contract.from_dict({**contract.to_dict(), "colour": "red"})

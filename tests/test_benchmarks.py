@@ -156,11 +156,10 @@ def test_synthesis_benchmark_measures_each_number_of_workers() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_compiled_modules_give_the_same_numbers() -> None:
+def test_the_compiled_expert_gives_the_same_numbers() -> None:
     (rows,) = bench_compile.run(quick=True)["sizes"].values()
-    assert set(rows) == {"expert, rollout", "expert, gradient", "backbone, rollout"}
-    assert all(row["difference"] < 1e-4 for row in rows.values())
+    assert set(rows) == {"expert, rollout"}
+    assert rows["expert, rollout"]["difference"] < 1e-4
 
 
 @pytest.mark.slow

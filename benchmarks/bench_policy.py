@@ -1,7 +1,7 @@
 """How long a decision takes, where that time goes, and what of it is not the networks' own work.
 
     python -m benchmarks.bench_policy [--quick] [--json FILE] [--model NAME ...] [--rounds N]
-        [--device DEVICE] [--image-size N]
+        [--device DEVICE] [--image-size N] [--seconds N]
 
 Of each preset (random weights) or checkpoint: latency of one decision and decisions per second of a
 batch, split into image processing (observations to tensors), backbone, expert (all denoising
@@ -56,7 +56,6 @@ from vlarl.runs import checkpoint_of
 PARTS = ("image processing", "backbone", "expert", "value", "rest")
 BATCH = 64
 _SECONDS_A_BATCH = 20.0
-"""On a CPU a batch is at most as large as may be decided in this time."""
 _SENTENCE = "put the carrot on the plate"
 _TOKENS = {
     "image_token_id": "<|image_pad|>",
@@ -73,6 +72,7 @@ def run(
     device: str = "auto",
     image_size: int = 0,
     batch: int = BATCH,
+    seconds: float = _SECONDS_A_BATCH,
 ) -> dict[str, Any]:
     """Measure every model; prints each row as it comes.
 
@@ -82,6 +82,7 @@ def run(
         device: as `runtime.device`.
         image_size: in pixels, of presets; 0: 64 for the tiny ones, else 224.
         batch: for the throughput.
+        seconds: on a CPU the batch is at most as large as may be decided in this time.
     """
     place = resolved(device)
     rows: list[dict[str, Any]] = []
@@ -93,7 +94,7 @@ def run(
             continue
         alone = measure(model, 1, rounds)
         fits = batch
-        while place.type == "cpu" and fits > 1 and fits * alone["seconds"] > _SECONDS_A_BATCH:
+        while place.type == "cpu" and fits > 1 and fits * alone["seconds"] > seconds:
             fits //= 2
         for row in [alone] if fits == 1 else [alone, measure(model, fits, rounds)]:
             rows.append({"model": name, **row})
@@ -342,12 +343,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--image-size", type=int, default=0, help="of presets, in pixels")
+    parser.add_argument("--seconds", type=float, default=_SECONDS_A_BATCH, help="of a batch (CPU)")
     arguments = parser.parse_args()
     models = arguments.model
     if arguments.quick:
         result = run(models or ["tiny", "tiny-pooled"], 3, arguments.device, batch=4)
     else:
-        result = run(models, arguments.rounds, arguments.device, arguments.image_size)
+        given = (arguments.rounds, arguments.device, arguments.image_size)
+        result = run(models, *given, seconds=arguments.seconds)
     print(table(result))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2))

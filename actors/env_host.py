@@ -71,10 +71,6 @@ class EnvHost:
         """Process ids of the servers."""
         return [process.pid for process in self._processes]
 
-    def exit_codes(self) -> list[int | None]:
-        """For each server: None while it runs."""
-        return [process.exit_code for process in self._processes]
-
     def close(self) -> None:
         """End all servers; safe to call twice."""
         for process in self._processes:

@@ -105,10 +105,6 @@ class RolloutWorker:
                 )
             )
 
-    def env_stats(self) -> list[dict[str, float]]:
-        """Counters of every env server."""
-        return [client.stats() for client in self._collector.clients]
-
     def state_dict(self) -> dict[str, Any]:
         """What the next window depends on, besides the weights."""
         return self._collector.state_dict()

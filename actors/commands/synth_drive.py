@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from actors.commands.command import Command, Invocation, whole_number
-from vlarl.errors import UserError
+from actors.commands.command import Command, Invocation, needed, whole_number
 
 SETTINGS = {
     "out": "dataset folder to write; must not exist",
@@ -21,9 +20,7 @@ def run(invocation: Invocation) -> dict[str, Any]:
     from vlarl.progress import Progress
 
     settings = invocation.settings
-    out = settings.get("out", "")
-    if not out:
-        raise UserError("synth drive needs out=DIR, the dataset folder to write.")
+    out = needed(invocation, "synth drive", "out", "DIR")
     episodes = whole_number(settings, "episodes", 100)
     seed = whole_number(settings, "seed", 0, least=0)
     image_size = whole_number(settings, "image_size", 64)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from actors.commands.command import Command, Invocation, whole_number
-from vlarl.errors import UserError
+from actors.commands.command import Command, Invocation, needed, whole_number
 
 SETTINGS = {
     "out": "folder to write; must not exist",
@@ -21,9 +20,7 @@ def run(invocation: Invocation) -> dict[str, Any]:
     from vlarl.progress import Progress
 
     settings = invocation.settings
-    out = settings.get("out", "")
-    if not out:
-        raise UserError("synth vl needs out=DIR, the folder to write.")
+    out = needed(invocation, "synth vl", "out", "DIR")
     samples = whole_number(settings, "samples", 1000)
     seed = whole_number(settings, "seed", 0, least=0)
     image_size = whole_number(settings, "image_size", 128, least=32)

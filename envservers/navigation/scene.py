@@ -52,12 +52,6 @@ _GEOMS = {
 }
 
 
-def body_names() -> list[str]:
-    """The bodies that are placed, in the order of their mocap slots."""
-    walls = [f"{axis}{index}" for axis in ("across", "along") for index in range(PANELS)]
-    return [*walls, *(f"landmark{index}" for index in range(len(SHAPES))), "person"]
-
-
 def build_xml() -> str:
     """The MJCF of the suite."""
     outer, middle = ARENA + WALL_HALF, WALL_HEIGHT / 2

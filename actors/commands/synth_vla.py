@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from actors.commands.command import Command, Invocation, hint, whole_number
+from actors.commands.command import Command, Invocation, hint, needed, whole_number
 from vlarl.errors import UserError
 
 SETTINGS = {
@@ -23,9 +23,8 @@ def run(invocation: Invocation) -> dict[str, Any]:
     from vlarl.progress import Progress
 
     settings = invocation.settings
-    out, horizon = settings.get("out", ""), settings.get("horizon", "both")
-    if not out:
-        raise UserError("synth vla needs out=DIR, the folder to write.")
+    out = needed(invocation, "synth vla", "out", "DIR")
+    horizon = settings.get("horizon", "both")
     if horizon not in _HORIZONS:
         raise UserError(f"horizon = {horizon!r}: no such horizon. {hint(horizon, _HORIZONS)}")
     episodes = whole_number(settings, "episodes", 100)

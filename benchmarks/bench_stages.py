@@ -5,12 +5,12 @@
 
 Every row of a table is a chain of stages: text to action, continued pretraining, and supervised
 fine-tuning, each as its file in `configs/ablations/` says but for the settings that the row names.
-Before SFT nobody sees the robot of SFT (an arm commanded in the frame of its tool), nor one of its
-four tasks. All rows are evaluated on the same held-out initial states. What is in `DIR` already
+Before SFT nobody sees the robot of SFT (an arm commanded in the frame of a turned base), nor one of
+its four tasks. All rows are evaluated on the same held-out initial states. What is in `DIR` already
 (data, runs, results) is not made again, so that rows which share a stage train it once.
 
 Reported for each row: success over all seeds with its 95% interval (Wilson), that of the held-out
-task and of the others, and the success after each third of SFT.
+task and of the others, and the success half way through SFT and at its end.
 """
 
 from __future__ import annotations
@@ -115,8 +115,8 @@ TABLES: dict[str, dict[str, Row]] = {
         for (early, times), (late, more) in product(_TIMES.items(), repeat=2)
     },
     "beta": {
-        "Beta(1, 1.5): more at the actions": Row(),
-        "Beta(1.5, 1): more at the noise": Row(sft=(f"{_FLOW}.alpha=1.5", f"{_FLOW}.beta=1.0")),
+        "Beta(1.5, 1): more at the noise": Row(),
+        "Beta(1, 1.5): more at the actions": Row(sft=(f"{_FLOW}.alpha=1.0", f"{_FLOW}.beta=1.5")),
     },
     "vision_language": {
         "CPT with questions": Row(cpt=()),

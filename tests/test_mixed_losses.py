@@ -15,10 +15,10 @@ from learners.action_loss import encode_chunks
 from learners.mixed_losses import (
     ACTION,
     CONVERSATION,
-    length_buckets,
     mixed_losses,
     trimmed,
 )
+from learners.shares import Peers, length_buckets
 from vlarl.config.embodiments import load_embodiment
 from vlarl.config.schema import FlowConfig
 from vlarl.contract import Contract
@@ -115,7 +115,7 @@ def words_of(model: QwenVLA) -> ConversationProcessor:
     return ConversationProcessor(model.processor.tokenizer, model.processor.layout, 512, 16)
 
 
-def fixed_loss(model, context, clean, mask, flow, generator) -> torch.Tensor:
+def fixed_loss(model, context, clean, mask, draws) -> torch.Tensor:
     """The flow-matching loss at noise and time that are the same for every row."""
     noise = torch.full_like(clean, 0.5).masked_fill(~mask, 0.0)
     tau = torch.full((len(clean),), 0.3)
@@ -132,7 +132,7 @@ def row_of(part: ChunkBatch, row: int) -> ChunkBatch:
 
 def losses(model, batch, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return list(mixed_losses(model, batch, FLOW, words_of(model), generator))
+    return list(mixed_losses(model, batch, FLOW, words_of(model), generator, Peers()))
 
 
 def test_a_batch_holds_every_layout_and_no_row_twice(batch):
@@ -145,7 +145,7 @@ def test_a_batch_holds_every_layout_and_no_row_twice(batch):
 
 def test_the_loss_of_a_mixed_batch_is_the_mean_over_its_rows(monkeypatch, model, batch):
     """Of rows with differing cameras, horizons, channels, and texts, and its gradient likewise."""
-    monkeypatch.setattr(learners.mixed_losses, "action_loss", fixed_loss)
+    monkeypatch.setattr(learners.mixed_losses, "drawn_loss", fixed_loss)
     weights = {ACTION: 1.0, CONVERSATION: 0.1}
     model.zero_grad()
     parts = losses(model, batch)
@@ -161,7 +161,7 @@ def test_the_loss_of_a_mixed_batch_is_the_mean_over_its_rows(monkeypatch, model,
             single = row_of(part, row)
             clean, mask = encode_chunks(codecs, single)
             context = model.encode(model.processor(single.observations))
-            alone.append(fixed_loss(model, context, clean, mask, FLOW, None))
+            alone.append(fixed_loss(model, context, clean, mask, None))
     mean = sum(alone) / 12
     spoken, count = 0.0, 0
     for talk in batch.conversations:
@@ -183,7 +183,7 @@ def test_the_loss_is_the_weighted_mean_of_the_losses_of_its_parts(model, batch):
     generator = torch.Generator().manual_seed(0)
     for index, part in enumerate(batch.chunks):
         alone = MixedBatch((part,), ())
-        (found,) = mixed_losses(model, alone, FLOW, words_of(model), generator)
+        (found,) = mixed_losses(model, alone, FLOW, words_of(model), generator, Peers())
         assert found.share == found.share_of_kind == 1
         torch.testing.assert_close(found.loss, whole[index].loss)
         assert whole[index].share == pytest.approx(len(alone) / 12)
@@ -192,8 +192,9 @@ def test_the_loss_is_the_weighted_mean_of_the_losses_of_its_parts(model, batch):
 
 def test_conversations_wait_until_the_expert_has_learned_alone(model, batch):
     generator = torch.Generator().manual_seed(0)
+    words = words_of(model)
     found = mixed_losses(
-        model, batch, FLOW, words_of(model), generator, opened=False, through_backbone=False
+        model, batch, FLOW, words, generator, Peers(), opened=False, through_backbone=False
     )
     model.zero_grad()
     for part in found:

@@ -99,13 +99,12 @@ def test_two_processes_train_on_a_mixture_like_one(tmp_path, size, parts):
     """Of two rows, an action and a conversation: neither process has both losses."""
     sources = write_sources(tmp_path / "sources")
     words = ("sft", str(ROOT / "configs/sft/mixture_debug.yaml"), *sources)
-    settings = (f"supervised.batch_size={size}", f"supervised.micro_batch={parts}")
+    settings = [f"supervised.batch_size={size}"]
     if size == 2:
-        key = "supervised.data.mixture"
         pair = {"tabletop": 1, "conversations": 1, "navigation": 0, "hands": 0}
-        settings = (*settings, *(f"{key}.{name}.weight={weight}" for name, weight in pair.items()))
-    one = run(tmp_path, "one", (), *words, *settings, "supervised.micro_batch=0")
-    two = run(tmp_path, "two", TWO, *words, *settings)
+        settings += [f"supervised.data.mixture.{name}.weight={pair[name]}" for name in pair]
+    one = run(tmp_path, "one", (), *words, *settings)
+    two = run(tmp_path, "two", TWO, *words, *settings, f"supervised.micro_batch={parts}")
     names = ("action_loss", "conversation_loss", "grad_norm/vision", "grad_norm/expert")
     for name in (*names, "grad_norm/total"):
         assert losses(tmp_path, "two", name) == pytest.approx(

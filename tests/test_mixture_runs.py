@@ -163,6 +163,22 @@ def test_a_mixture_of_conversations_alone_needs_a_checkpoint(tmp_path, sources, 
     assert "action_loss" not in result
 
 
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [("model.state=dit", "shown the robot's state"), ("model.history=2", "shown a history")],
+)
+def test_a_model_that_is_shown_more_than_a_mixture_has_is_refused(
+    tmp_path, sources, setting, words
+):
+    few = [f"output={tmp_path}", "name=made", setting, "supervised.steps=2"]
+    made = supervise(load_config("configs/sft/debug.yaml", few))
+    alone = [f"{KEY}.{name}.weight=0" for name in NAMES[1:]]
+    checkpoint = f"model.checkpoint={made['checkpoint']}"
+    with pytest.raises(UserError, match=words):
+        train(tmp_path, sources, "name=refused", checkpoint, *alone)
+    assert not (tmp_path / "refused").exists()
+
+
 def write_widow(path: Path) -> None:
     """One short episode of another robot."""
     robot = load_embodiment("widowx_eef")

@@ -18,7 +18,7 @@ from actors.collect import collect, make_grounding
 from actors.controller import Interrupt, last_checkpoint
 from actors.dataset_checks import check_content, check_dataset, check_views
 from actors.evaluation_during import evaluation_during
-from actors.experts import ROBOTS, make_demonstrated, make_tabletop
+from actors.experts import make_demonstrated, make_tabletop, robot_of
 from actors.hand_demonstrations import hand_contract, open_hands
 from actors.mixture_data import MixtureData, check_conversations, open_mixture
 from actors.stage_run import process_group, resume, run_folder, saver, train_stage
@@ -191,6 +191,7 @@ def _demonstrations(config: RunConfig, run: RunFolder, interrupt: Interrupt) -> 
                 image_size=config.env.image_size,
                 threads=config.runtime.threads,
                 progress=_reached(progress, interrupt),
+                options=config.env.options,
             )
     return folder
 
@@ -270,7 +271,7 @@ def _model(
     model = given_model(config.model, resumed, config.seed, device)
     if model is not None:
         return model, False
-    source = given_weights(config.model, config.model.init.weights)
+    source = given_weights(config.model)
     if source is None:
         pretrained = given_backbone(config.model)
     else:
@@ -282,7 +283,7 @@ def _model(
         contract = hand_contract(config.supervised.data.path, pretrained)
     else:
         contract = robot_contract(
-            ROBOTS.get(config.env.suite, ROBOTS["tabletop"]),
+            robot_of(config.env),
             config.env.image_size,
             pretrained,
             _state(config),
@@ -293,10 +294,11 @@ def _model(
     torch.manual_seed(config.seed)
     places = range(len(contract.embodiments))
     codec, *further = (channel_bounds_codec(contract, place) for place in places)
-    if source is None:
-        built = build(config.model.preset, contract, codec, pretrained, further)
-    else:
+    if source is not None and (config.model.init.weights or config.model.init.expert):
         built = transferred(source, contract, codec, further)
+    else:
+        built = build(config.model.preset, contract, codec, pretrained, further)
+        built.lora = None if source is None else source.lora
     return configured(built, config.model).to(device), True
 
 

@@ -113,6 +113,37 @@ def test_expert_succeeds_and_only_on_its_task(task: str) -> None:
         assert steps[first_success][1][0, 4] == 1.0, "success came before the gripper opened"
 
 
+def test_motions_in_the_frame_of_the_base_are_turned_by_a_quarter() -> None:
+    world, base = (TabletopSuite(2, image_size=1, frame=frame) for frame in ("world", "base"))
+    assert world.spec.embodiment == "tabletop_arm"
+    assert base.spec.embodiment == "tabletop_arm_turned"
+    ids = np.arange(2)
+    # Along the base's own x and then its y.
+    said = np.tile(np.float32([[0.04, 0, 0, 0.1, 1.0], [0, 0.04, -0.02, 0, 1.0]]), (2, 1, 1))
+    same = np.tile(np.float32([[0, 0.04, 0, 0.1, 1.0], [-0.04, 0, -0.02, 0, 1.0]]), (2, 1, 1))
+    for suite, actions in ((base, said), (world, same)):
+        start(suite)
+        suite.step(ids, actions)
+    assert np.allclose(base.commanded(ids), world.commanded(ids), atol=1e-7)
+    assert np.allclose(base.end_effector(ids), world.end_effector(ids), atol=1e-6)
+    with pytest.raises(ValueError, match="frame = 'hand': choose one of world, base"):
+        TabletopSuite(1, frame="hand")
+
+
+def test_the_expert_works_in_the_frame_of_the_base() -> None:
+    suite = TabletopSuite(16, image_size=1, frame="base")
+    expert, ids = Expert(suite), np.arange(16)
+    starts = [EpisodeStart(NAMES[seed % 4], seed) for seed in range(16)]
+    suite.reset(ids, starts)
+    expert.reset(ids, starts)
+    successes = 0
+    while len(ids):
+        now = suite.step(ids, expert.act(ids)[:, None])
+        successes += int(now.success[now.done].sum())
+        ids = ids[~now.done]
+    assert successes >= 14
+
+
 @pytest.mark.parametrize("task", NAMES)
 def test_expert_succeeds_in_95_of_100_episodes(task: str) -> None:
     """At least 175 of 192: binomially, a true rate of 95% falls below with probability 0.8%, and a

@@ -189,6 +189,8 @@ class SourceConfig:
     """Its share of the samples, relative to those of the others; 0 leaves it out."""
     embodiment: str = ""
     """Name or YAML file; empty: what each dataset calls its robot."""
+    cameras: dict[str, str] = field(default_factory=dict)
+    """View -> name in the dataset, of the cameras that are read; empty: names are the views'."""
     eigengrasps: str = ""
     """The file that `vlarl data hands` wrote, for `human`."""
 
@@ -215,6 +217,11 @@ class DataConfig:
 
     path: str = ""
     """Dataset folder; empty means: collect it first, as `collect` says."""
+    embodiment: str = ""
+    """Robot of `path`: name or YAML file; a new model sees images in the dataset's sizes. Empty:
+    the robot of `env.suite`, and `env.image_size`."""
+    cameras: dict[str, str] = field(default_factory=dict)
+    """View -> name in `path`, of the cameras that are read; empty: names are the views'."""
     eigengrasps: str = ""
     """The file that `vlarl data hands` wrote; names `path` a dataset of recorded human hands."""
     mixture: dict[str, SourceConfig] | None = None

@@ -20,6 +20,7 @@ from vlarl.config.checks import (
     without_effect,
 )
 from vlarl.config.conversation_rules import conversation_rules
+from vlarl.config.dataset_rules import dataset_rules
 from vlarl.config.embodiments import load_embodiment
 from vlarl.config.lora_rules import lora_rules
 from vlarl.config.mixture_rules import mixture_rules
@@ -343,5 +344,6 @@ RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (
     stage_rules,
     conversation_rules,
     mixture_rules,
+    dataset_rules,
     _rest,
 )

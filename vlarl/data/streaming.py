@@ -129,9 +129,10 @@ def open_chunks(
     Raises:
         UserError: if too many episodes are corrupt.
     """
-    if reader.meta.decoded_bytes <= memory_bytes:
+    if reader.decoded_bytes <= memory_bytes:
         return ChunkDataset.read(reader, horizon, past, skipped)
-    return StreamingChunks(LeRobotReader(reader.path, memory_bytes), horizon, skipped, past)
+    again = LeRobotReader(reader.path, memory_bytes, reader.chosen)
+    return StreamingChunks(again, horizon, skipped, past)
 
 
 def _joined(parts: Sequence[ChunkBatch], order: NDArray[np.int64]) -> ChunkBatch:

@@ -40,12 +40,14 @@ def cameras_of(reader: LeRobotReader, robot: Embodiment) -> tuple[CameraSpec, ..
     """What a new model sees of a dataset: the robot's cameras that it has, in the prompt's order.
 
     Raises:
-        UserError: if it has none of them, or one was chosen that the robot does not have.
+        UserError: if it has none of them; if one was chosen that the robot does not have; or if one
+            is missing while the dataset has others, whose names say nothing: it may be among them.
     """
     offered = {camera.name: camera for camera in reader.cameras}
     wanted = robot.cameras or VIEWS
     found = tuple(offered[name] for name in wanted if name in offered)
-    if not found or reader.chosen.keys() - set(wanted):
+    in_doubt = len(found) < len(wanted) and offered.keys() - set(VIEWS)
+    if not found or in_doubt or reader.chosen.keys() - set(wanted):
         words = f"cameras are {_seen(reader.cameras)}; {robot.name} has {', '.join(wanted)}"
         raise UserError(f"dataset {reader.path} does not fit {robot.name}: {words}. {_CAMERAS}")
     return found

@@ -7,7 +7,7 @@ begins clumsily, only the recovery.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,6 +132,7 @@ def collect(
     image_size: int = 64,
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> CollectResult:
     """Run the expert and write its episodes to `out` as a LeRobot v3.0 dataset.
 
@@ -144,13 +145,16 @@ def collect(
         image_size: of all cameras, in pixels.
         threads: of physics and renderer.
         progress: called with episodes kept and wanted.
+        options: further ones of the suite, as in `EnvConfig.options`.
 
     Raises:
         UserError: for a suite without expert, an unknown task, more environments than memory, a
             folder that exists, or an expert that fails.
     """
     slots = min(num_envs, config.episodes)
-    suite = make_demonstrated(suite_name, slots, tasks, image_size, config.max_steps, threads)
+    suite = make_demonstrated(
+        suite_name, slots, tasks, image_size, config.max_steps, threads, options
+    )
     expert = expert_of(suite, config)
     quota = EpisodeQuota(suite.spec.tasks, config.episodes, config.seed)
     kept = frames = successes = 0

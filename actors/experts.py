@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,14 +12,21 @@ from envservers.navigation import expert as navigation
 from envservers.navigation.suite import NavigationSuite
 from envservers.registry import make_suite
 from envservers.tabletop import expert as tabletop
-from envservers.tabletop.suite import TabletopSuite
-from vlarl.config.schema import CollectConfig
+from envservers.tabletop.suite import EMBODIMENTS, TabletopSuite
+from vlarl.config.schema import CollectConfig, EnvConfig
 from vlarl.env_protocol import Suite
 from vlarl.errors import UserError
 from vlarl.types import EpisodeStart
 
-ROBOTS = {"tabletop": "tabletop_arm", "navigation": "vln_agent"}
-"""Suite with an expert -> its embodiment."""
+DEMONSTRATED = ("tabletop", "navigation")
+"""Suites with an expert."""
+
+
+def robot_of(env: EnvConfig) -> str:
+    """The embodiment that a new model for these environments drives."""
+    if env.suite == "navigation":
+        return "vln_agent"
+    return EMBODIMENTS.get(env.options.get("frame", "world"), EMBODIMENTS["world"])
 
 
 class Expert(Protocol):
@@ -45,17 +52,17 @@ def make_demonstrated(
     image_size: int = 64,
     max_steps: int = 0,
     threads: int = 1,
+    further: Mapping[str, Any] | None = None,
 ) -> Suite:
-    """A suite that has an expert.
+    """A suite that has an expert; `further` options are as in `EnvConfig.options`.
 
     Raises:
         UserError: for a suite without one, an unknown task, or more environments than memory.
     """
-    if suite_name not in ROBOTS:
-        raise UserError(
-            f"suite {suite_name!r} has no scripted expert; suites that have: {', '.join(ROBOTS)}"
-        )
-    options: dict[str, Any] = {"image_size": image_size, "threads": threads}
+    if suite_name not in DEMONSTRATED:
+        known = ", ".join(DEMONSTRATED)
+        raise UserError(f"suite {suite_name!r} has no scripted expert; suites that have: {known}")
+    options: dict[str, Any] = {"image_size": image_size, "threads": threads, **(further or {})}
     if tasks:
         options["tasks"] = list(tasks)
     if max_steps:

@@ -24,7 +24,7 @@ from actors.dataset_checks import (
     check_views,
 )
 from actors.evaluation_during import evaluation_during
-from actors.experts import ROBOTS, make_demonstrated, make_tabletop
+from actors.experts import make_demonstrated, make_tabletop, robot_of
 from actors.hand_demonstrations import hand_contract, open_hands
 from actors.mixture_data import MixtureData, check_conversations, open_mixture
 from actors.stage_run import process_group, resume, run_folder, saver, train_stage
@@ -208,6 +208,7 @@ def _demonstrations(config: RunConfig, run: RunFolder, interrupt: Interrupt) -> 
                 image_size=config.env.image_size,
                 threads=config.runtime.threads,
                 progress=_reached(progress, interrupt),
+                options=config.env.options,
             )
     return folder
 
@@ -287,7 +288,7 @@ def _model(
     model = given_model(config.model, resumed, config.seed, device)
     if model is not None:
         return model, False
-    source = given_weights(config.model, config.model.init.weights)
+    source = given_weights(config.model)
     if source is None:
         pretrained = given_backbone(config.model)
     else:
@@ -302,10 +303,11 @@ def _model(
     torch.manual_seed(config.seed)
     places = range(len(contract.embodiments))
     codec, *further = (channel_bounds_codec(contract, place) for place in places)
-    if source is None:
-        built = build(config.model.preset, contract, codec, pretrained, further)
-    else:
+    if source is not None and (config.model.init.weights or config.model.init.expert):
         built = transferred(source, contract, codec, further)
+    else:
+        built = build(config.model.preset, contract, codec, pretrained, further)
+        built.lora = None if source is None else source.lora
     return configured(built, config.model).to(device), True
 
 
@@ -314,8 +316,7 @@ def _contract(config: RunConfig, pretrained: Pretrained | None) -> Contract:
     name, model = config.supervised.data.embodiment, config.model
     history, said = (model.history, model.history_hz), _instructions(config)
     if not name:
-        robot = ROBOTS.get(config.env.suite, ROBOTS["tabletop"])
-        size = config.env.image_size
+        robot, size = robot_of(config.env), config.env.image_size
         return robot_contract(robot, size, pretrained, _state(config), *history, said)
     embodiment = load_embodiment(name)
     return new_contract(

@@ -21,7 +21,7 @@ from learners.supervised import SupervisedTrainer
 from vlarl.action_range import check_recorded
 from vlarl.codec import ActionCodec
 from vlarl.config.embodiments import load_embodiment
-from vlarl.config.schema import RunConfig
+from vlarl.config.schema import RunConfig, TextToActionConfig
 from vlarl.contract import Contract
 from vlarl.data.lerobot_reader import LeRobotReader
 from vlarl.data.skipped import SkippedEpisodes
@@ -47,6 +47,7 @@ from vlarl.runs import RunFolder
 from vlarl.synthesis.arm import load_arm
 from vlarl.synthesis.dataset import SynthesisDataset
 from vlarl.synthesis.embodiment import arm_embodiment
+from vlarl.synthesis.motion import RATE
 
 WINDOW = 16
 """Control steps of a synthesized arm's chunk, as of manipulation in the paper (section 4.1)."""
@@ -77,7 +78,7 @@ def text_to_action(config: RunConfig) -> dict[str, Any]:
         checkpoint, first = last_checkpoint(config)
         data = config.supervised.data.t2a
         whole = data.prediction == "trajectory"
-        synthetic = _synthetic(data.synthetic, whole) if data.synthetic else []
+        synthetic = _synthetic(data, whole) if data.synthetic else []
         real, skipped = _real(config, whole) if data.real else ([], 0)
         robots = [*synthetic, *real]
         dataset = TextChunks(
@@ -103,13 +104,13 @@ def text_to_action(config: RunConfig) -> dict[str, Any]:
     return found | counts
 
 
-def _synthetic(folder: str, whole: bool) -> list[_Robot]:
-    dataset = SynthesisDataset(folder)
+def _synthetic(data: TextToActionConfig, whole: bool) -> list[_Robot]:
+    dataset, hertz = SynthesisDataset(data.synthetic), data.synthetic_hz
     robots = []
     for name in dataset.robots:
-        own = SynthesizedTrajectories(dataset, name)
+        own = SynthesizedTrajectories(dataset, name, round(RATE / hertz))
         horizon = int(own.lengths.max()) if whole else WINDOW
-        robots.append(_Robot(arm_embodiment(load_arm(name), horizon), own))
+        robots.append(_Robot(arm_embodiment(load_arm(name), horizon, hertz), own))
     return robots
 
 
@@ -151,7 +152,7 @@ def _model(
                 f"{resumed} was trained on other data: resume=auto needs the same"
             )
         return model
-    source = given_weights(config.model, config.model.init.backbone)
+    source = given_weights(config.model)
     if source is None:
         pretrained = given_backbone(config.model)
     else:

@@ -27,6 +27,7 @@ def demonstrations_in(folder: Path, config: RunConfig) -> Path:
                 wanted,
                 threads=config.runtime.threads,
                 progress=lambda kept, _wanted: progress.reach(kept),
+                options=config.env.options,
             )
     return out
 

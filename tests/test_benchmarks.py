@@ -1,5 +1,7 @@
 """The benchmarks run as a user runs them, with next to nothing to do."""
 
+from collections import Counter
+
 import pytest
 import torch
 from torch import nn
@@ -11,6 +13,7 @@ from benchmarks import (
     bench_gradient,
     bench_load,
     bench_policy,
+    bench_stages,
     bench_state,
     bench_synth,
 )
@@ -160,6 +163,27 @@ def test_the_compiled_expert_gives_the_same_numbers() -> None:
     (rows,) = bench_compile.run(quick=True)["sizes"].values()
     assert set(rows) == {"expert, rollout"}
     assert rows["expert, rollout"]["difference"] < 1e-4
+
+
+@pytest.mark.slow
+def test_stages_benchmark_plays_chains_and_keeps_what_is_there(tmp_path, monkeypatch) -> None:
+    rows = {
+        "new": bench_stages.Row(t2a=None),
+        "whole": bench_stages.Row(cpt=()),
+        "expert": bench_stages.Row(cpt=(), fresh_backbone=True),
+        "images": bench_stages.Row(t2a=None, images=()),
+    }
+    monkeypatch.setattr(bench_stages, "TABLES", {"some": rows})
+    result = bench_stages.run(tmp_path, ("some",), quick=True)
+    assert {row["episodes"] for row in result["tables"]["some"].values()} == {4}
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")}
+    # Both chains with continued pretraining share their first two stages.
+    stages = Counter(path.relative_to(tmp_path).parts[0].split("_")[0] for path in made)
+    assert stages == {"t2a": 1, "cpt": 1, "images": 1, "sft": 4}
+    assert bench_stages.run(tmp_path, ("some",), quick=True) == result
+    again = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")}
+    assert again == made
+    assert "| expert |" in bench_stages.table(result)
 
 
 @pytest.mark.slow

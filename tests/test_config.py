@@ -62,6 +62,8 @@ def test_every_shipped_run_config_loads():
     files = [file for stage in STAGES for file in (configs_folder() / stage).glob("*.yaml")]
     for file in files:
         assert load_config(file).stage == file.parent.name
+    ablations = sorted((configs_folder() / "ablations").glob("*.yaml"))
+    assert [load_config(file).stage for file in ablations] == ["cpt", "cpt", "sft", "t2a"]
 
 
 @pytest.mark.parametrize(
@@ -270,6 +272,8 @@ IMPOSSIBLE_T2A = [
     ([f"{T2A}.synthetic=x", f"{T2A}.prediction=all"], f"{T2A}.prediction", "trajectory, chunk"),
     ([f"{T2A}.synthetic=x", f"{T2A}.synthetic_share=2"], f"{T2A}.synthetic_share", "between 0"),
     ([f"{T2A}.synthetic=x", f"{T2A}.synthetic_share=1"], f"{T2A}.synthetic_share", "both"),
+    ([f"{T2A}.synthetic=x", f"{T2A}.synthetic_hz=15"], f"{T2A}.synthetic_hz", "whole fraction"),
+    ([f"{T2A}.synthetic=x", f"{T2A}.synthetic_hz=0"], f"{T2A}.synthetic_hz", "whole fraction"),
     ([f"{T2A}.synthetic=x", "env.suite=navigation"], "env.suite", "no effect with stage=t2a"),
     ([f"{T2A}.synthetic=x", "supervised.eval_every=5"], "supervised.eval_every", "no effect"),
     ([f"{T2A}.synthetic=x", "model.checkpoint=y"], "model.checkpoint", "no effect"),
@@ -285,6 +289,7 @@ IMPOSSIBLE_START = [
     (["model.backbone=x"], "model.backbone", "says otherwise"),
     (["model.init.backbone=x"], "model.init.backbone", "says otherwise"),
     (["model.preset=tiny-pooled"], "model.preset", "no effect"),
+    (["model.init.contract=data"], "model.init.contract", "without model.init.backbone"),
     ([f"{T2A}.real=x"], f"{T2A}.real", "no effect with stage=cpt"),
 ]
 

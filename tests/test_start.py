@@ -118,6 +118,11 @@ def test_parts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
             "model.backbone = 'c': has no effect with model.init",
         ),
         (
+            ["model.init.backbone=a", "model.init.contract=data"],
+            "model.init.contract = 'data': has no effect with stage=rl",
+        ),
+        (["model.init.contract=b"], "model.init.contract = 'b': no such choice"),
+        (
             ["model.checkpoint=a", "model.backbone=c"],
             "model.backbone = 'c': has no effect with model.checkpoint",
         ),

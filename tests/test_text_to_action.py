@@ -20,7 +20,7 @@ from vlarl.config.embodiments import load_embodiment
 from vlarl.config.load import load_config
 from vlarl.config.schema import FlowConfig, ModelConfig
 from vlarl.data.text_chunks import TextChunks, balanced
-from vlarl.data.trajectories import every_action, trajectory_stats
+from vlarl.data.trajectories import SynthesizedTrajectories, every_action, trajectory_stats
 from vlarl.errors import CheckpointError, UserError
 from vlarl.model.presets import build, channel_bounds_codec, new_contract, tabletop_contract
 from vlarl.model.qwen_vla import QwenVLA
@@ -28,6 +28,7 @@ from vlarl.model.start import configured, transferred
 from vlarl.observations import Observations
 from vlarl.prompt import prompt
 from vlarl.runs import RunFolder
+from vlarl.synthesis.dataset import SynthesisDataset
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 ROBOT = load_embodiment("tabletop_arm")
@@ -76,6 +77,19 @@ def test_windows_join_to_the_trajectories_and_share_a_context_by_sentence():
     assert len(chunks.representatives) == len(chunks.sentences) == 2
     said = np.array(batch.observations.instructions)
     assert (said[chunks.representatives][chunks.context_of] == said).all()
+
+
+def test_synthesized_arms_can_be_read_at_a_fraction_of_their_rate(tmp_path):
+    dataset = SynthesisDataset(synthesize(tmp_path))
+    robot = dataset.robots[0]
+    whole, fifth = (SynthesizedTrajectories(dataset, robot, stride) for stride in (1, 5))
+    for index, (many, few) in enumerate(zip(whole.lengths, fifth.lengths, strict=True)):
+        every, taken = whole.actions(index), fifth.actions(index)
+        assert len(every) == many
+        assert len(taken) == few == -(-many // 5)
+        # Each action is where the arm is a control step later; the last, where it ends.
+        assert (taken[: many // 5] == every[4::5]).all()
+        assert (taken[-1] == every[-1]).all()
 
 
 def test_stats_are_the_quantiles_of_every_action():

@@ -18,6 +18,7 @@ ALIASES = {
     "slowest_pace": "supervised.collect.slowest_pace",
     "clumsy_steps": "supervised.collect.clumsy_steps",
     "max_steps": "supervised.collect.max_steps",
+    "frame": "env.options.frame",
     "keep_failures": "supervised.collect.keep_failures",
 }
 SETTINGS = {
@@ -30,6 +31,7 @@ SETTINGS = {
     "clumsy_steps": "longest clumsy, unrecorded beginning of half of the episodes (0)",
     "slowest_pace": "of the episodes' random speeds, as a fraction of the arm's (1)",
     "max_steps": "control steps that an episode may take (the suite's limit)",
+    "frame": "of tabletop's commanded motions: world or tool (world)",
     "keep_failures": "whether failed episodes are kept (false)",
     "num_envs": "episodes that run at once (16)",
     "image_size": "pixels (64)",
@@ -58,6 +60,7 @@ def run(invocation: Invocation) -> dict[str, Any]:
             num_envs=config.env.envs_per_server,
             image_size=config.env.image_size,
             progress=lambda kept, _wanted: progress.reach(kept),
+            options=config.env.options,
         )
     print(f"{result.episodes} episodes, {result.frames} frames in {out}")
     return {

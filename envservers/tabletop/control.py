@@ -44,6 +44,14 @@ def yaw_of(quaternion: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
 
 
+def turned(actions: NDArray[np.float64], yaw: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[n, c] the actions with their first two channels, a motion in the plane, turned by `yaw`."""
+    x, y = actions[:, 0], actions[:, 1]
+    cosine, sine = np.cos(yaw), np.sin(yaw)
+    plane = np.stack([cosine * x - sine * y, sine * x + cosine * y], axis=1)
+    return np.concatenate([plane, actions[:, 2:]], axis=1)
+
+
 def _rotation_error(rotation: NDArray[np.float64], yaw: NDArray[np.float64]) -> NDArray[np.float64]:
     """[n, 3] world rotation vector from `rotation` [n, 9] to "down, at `yaw`" (small angles)."""
     zero = np.zeros_like(yaw)

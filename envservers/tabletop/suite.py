@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from envservers.raycaster import project
 from envservers.requests import checked_chunk, checked_slots, checked_task
 from envservers.snapshots import packed, unpack
-from envservers.tabletop.control import ACTION_HIGH, ACTION_LOW, ArmControl, yaw_of
+from envservers.tabletop.control import ACTION_HIGH, ACTION_LOW, ArmControl, turned, yaw_of
 from envservers.tabletop.renderer import CAMERAS, FIELD_OF_VIEW, Renderer
 from envservers.tabletop.sampling import geom_color_keys, sample_scene
 from envservers.tabletop.scene import (
@@ -32,6 +32,8 @@ from envservers.tabletop.scene import (
 from envservers.tabletop.tasks import achieved, find_tasks, phrase
 from vlarl.types import CameraSpec, Channel, EnvSpec, EpisodeStart, TimeStep
 
+EMBODIMENTS = {"world": "tabletop_arm", "tool": "tabletop_arm_tool"}
+"""Frame in which motions are commanded -> embodiment."""
 CONTROL_HZ = 5.0
 MAX_STEPS = 48
 """About twice the 95th percentile of the noise-free expert's episodes: room for one retry."""
@@ -63,9 +65,11 @@ class TabletopSuite:
             `TimeStep.task_success`.
         max_steps: control steps after which an episode is truncated.
         terminate_on_success: whether reaching the goal ends the episode, and the chunk.
+        frame: of commanded motions: `world`, or `tool`, which turns with the hand about the
+            vertical.
 
     Raises:
-        ValueError: for an unknown task, or for a number that is not positive.
+        ValueError: for an unknown task or frame, or for a number that is not positive.
     """
 
     def __init__(
@@ -76,13 +80,16 @@ class TabletopSuite:
         tasks: Sequence[str] | None = None,
         max_steps: int = MAX_STEPS,
         terminate_on_success: bool = True,
+        frame: str = "world",
     ) -> None:
         """Compile the model and allocate the slots."""
         numbers = (("num_envs", num_envs), ("image_size", image_size), ("threads", threads))
         if any(value < 1 for _, value in (*numbers, ("max_steps", max_steps))):
             raise ValueError(f"each must be at least 1: {dict(numbers)}, max_steps {max_steps}")
+        if frame not in EMBODIMENTS:
+            raise ValueError(f"frame = {frame!r}: choose one of {', '.join(EMBODIMENTS)}")
         self.num_envs, self.tasks = num_envs, find_tasks(tasks)
-        self.terminate_on_success = terminate_on_success
+        self.terminate_on_success, self._frame = terminate_on_success, frame
         self.spec = EnvSpec(
             suite="tabletop",
             tasks=tuple(task.name for task in self.tasks),
@@ -91,7 +98,7 @@ class TabletopSuite:
                 Channel(*words, float(low), float(high))
                 for words, low, high in zip(_CHANNELS, ACTION_LOW, ACTION_HIGH, strict=True)
             ),
-            embodiment="tabletop_arm",
+            embodiment=EMBODIMENTS[frame],
             control_hz=CONTROL_HZ,
             max_steps=max_steps,
             state_dim=STATE_DIM,
@@ -193,6 +200,9 @@ class TabletopSuite:
         self, ids: NDArray[np.int64], actions: NDArray[np.float64]
     ) -> NDArray[np.float32]:
         """One control step of running slots `ids` (ascending); returns their rewards [n]."""
+        if self._frame == "tool":
+            actions = np.clip(actions, ACTION_LOW, ACTION_HIGH)
+            actions = turned(actions, self.end_effector(ids)[:, 3])
         self._control.step(ids, actions)
         self._raise_if_unstable(ids)
         self._steps[ids] += 1
@@ -264,6 +274,15 @@ class TabletopSuite:
     def commanded(self, env_ids: NDArray[np.int64]) -> NDArray[np.float64]:
         """[n, 4] commanded tool pose, to which the next action adds."""
         return self._control.target[env_ids].copy()
+
+    def in_frame(
+        self, env_ids: NDArray[np.int64], actions: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """[n, 5] actions whose motions are the world's, as they are commanded here and now."""
+        if self._frame == "world":
+            return actions
+        own = turned(actions, -self.end_effector(env_ids)[:, 3])
+        return np.clip(own, ACTION_LOW, ACTION_HIGH)
 
     def state(self, env_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """[n, 11] joint angles (6), gripper opening in meters, tool x, y, z, yaw."""

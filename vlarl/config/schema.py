@@ -201,6 +201,9 @@ class TextToActionConfig:
 
     synthetic: str = ""
     """Folder of `vlarl synth t2a`; empty: none."""
+    synthetic_hz: float = 50.0
+    """Control frequency at which it is read: its own 50 Hz, or a whole fraction of it, which makes
+    trajectories shorter."""
     real: str = ""
     """LeRobot dataset, whose images are not read; empty: none."""
     embodiment: str = ""
@@ -331,9 +334,13 @@ class InitConfig:
     action statistics too, with a random action expert and value head of `preset`."""
     expert: str = ""
     """Whose action expert, value head, contract and action statistics are taken."""
+    contract: str = "checkpoint"
+    """`checkpoint`: as above; `data`: of `backbone` and `expert` the weights alone are taken, while
+    cameras, robot, horizon and action statistics are those of the data. Without `expert` it is
+    random, of `preset`."""
     weights: str = ""
-    """Whose backbone, tokenizer and action expert a new model starts from, while cameras, robot,
-    horizon and action statistics are those of the data: the stage before (`docs/stages.md`)."""
+    """The stage before (`docs/stages.md`): `backbone` and `expert` of one checkpoint, with
+    `contract: data`."""
 
 
 @dataclass(frozen=True)

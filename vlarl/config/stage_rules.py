@@ -38,7 +38,14 @@ def stage_rules(config: RunConfig) -> Iterator[Problem]:
         yield from _text_to_action(stage)
         yield from _without_images(config)
     elif stage.data.t2a != DataConfig().t2a:
-        for name in ("synthetic", "real", "embodiment", "synthetic_share", "prediction"):
+        for name in (
+            "synthetic",
+            "synthetic_hz",
+            "real",
+            "embodiment",
+            "synthetic_share",
+            "prediction",
+        ):
             if getattr(stage.data.t2a, name) != getattr(DataConfig().t2a, name):
                 remedy = "Remove it, or use stage=t2a."
                 yield Problem(f"{_T2A}.{name}", f"has no effect with stage={config.stage}", remedy)
@@ -46,6 +53,11 @@ def stage_rules(config: RunConfig) -> Iterator[Problem]:
 
 def _weights(config: RunConfig) -> Iterator[Problem]:
     model, key = config.model, "model.init.weights"
+    if model.init.contract == "data":
+        other = "" if config.stage in ("cpt", "sft") else f"with stage={config.stage}"
+        lacking = "" if model.init.backbone else "without model.init.backbone"
+        if other or lacking:
+            yield Problem("model.init.contract", f"has no effect {other or lacking}", "Remove it.")
     if not model.init.weights:
         return
     for name in ("checkpoint", "backbone", "init.backbone", "init.expert"):
@@ -68,6 +80,10 @@ def _text_to_action(stage: SupervisedConfig) -> Iterator[Problem]:
         yield Problem(f"{_T2A}.synthetic", "is empty, and so is real: nothing to learn", remedy)
     if data.prediction not in ("trajectory", "chunk"):
         yield Problem(f"{_T2A}.prediction", "no such choice", "Choose one of: trajectory, chunk.")
+    recorded = DataConfig().t2a.synthetic_hz
+    if not 0 < data.synthetic_hz <= recorded or recorded % data.synthetic_hz:
+        problem = f"is no whole fraction of the {recorded:g} Hz of the records"
+        yield Problem(f"{_T2A}.synthetic_hz", problem, "Try 10, or leave it out.")
     if not 0 <= data.synthetic_share <= 1:
         remedy = "The default is 0.2."
         yield Problem(f"{_T2A}.synthetic_share", "must lie between 0 and 1", remedy)

@@ -103,13 +103,16 @@ def _run(config: RunConfig) -> Iterator[Problem]:
     if config.model.init.expert and not config.model.init.backbone:
         remedy = f"Name a checkpoint: {init[0]}=..."
         yield Problem(init[0], "is missing beside model.init.expert", remedy)
+    of_data = config.model.init.contract == "data"
     if config.model.init.backbone:
-        yield from without_effect(config, ["model.backbone", *history], "model.init")
+        unused = ["model.backbone", *([] if of_data else history)]
+        yield from without_effect(config, unused, "model.init")
     if config.model.init.expert:
         yield from without_effect(config, ["model.preset"], "model.init.expert")
     yield from _history(config)
+    yield from choice(config, "model.init.contract", ("checkpoint", "data"))
     yield from choice(config, "model.state", STATE_MODES)
-    if config.model.init.backbone or config.model.init.expert:
+    if config.model.init.backbone and not of_data:
         yield from without_effect(config, ["model.state"], "model.init, which decides it")
     if config.stage not in ("cpt", "sft"):
         reason = f"stage={config.stage}: the checkpoint, made by `vlarl sft`, decides it"

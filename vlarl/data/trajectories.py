@@ -38,12 +38,13 @@ class Trajectories(Protocol):
 class SynthesizedTrajectories:
     """Those of one arm in a folder of `vlarl synth t2a`.
 
-    The action is the position one record later, which is what a position controller is told.
+    The action is the position one control step later, which is what a position controller is told.
     """
 
-    def __init__(self, dataset: SynthesisDataset, robot: str) -> None:
-        self._dataset, self._indices = dataset, dataset.indices(robot)
-        self.lengths = dataset.lengths()[self._indices] - 1
+    def __init__(self, dataset: SynthesisDataset, robot: str, stride: int = 1) -> None:
+        """A control step is `stride` records long, the last of a trajectory maybe fewer."""
+        self._dataset, self._indices, self._stride = dataset, dataset.indices(robot), stride
+        self.lengths = -(-(dataset.lengths()[self._indices] - 1) // stride)
 
     def sentence(self, index: int) -> str:
         """What trajectory `index` does."""
@@ -52,7 +53,9 @@ class SynthesizedTrajectories:
     def actions(self, index: int) -> NDArray[np.float32]:
         """[T, joints + 1] joint positions in rad, and the gripper."""
         one = self._dataset[self._indices[index]]
-        return np.concatenate([one.joint_position[1:], one.gripper[1:, None]], axis=1)
+        last = len(one.gripper) - 1
+        taken = np.minimum(np.arange(1, self.lengths[index] + 1) * self._stride, last)
+        return np.concatenate([one.joint_position[taken], one.gripper[taken, None]], axis=1)
 
 
 class RecordedTrajectories:

@@ -53,7 +53,7 @@ def given_model(
         model = load(resumed, dtype, device)
     elif config.checkpoint:
         model = load(checkpoint_of(config.checkpoint), dtype, device)
-    elif config.init.backbone:
+    elif config.init.backbone and config.init.contract == "checkpoint":
         model = load(checkpoint_of(config.init.backbone), dtype, device)
         if config.init.expert:
             model = combined(model, load(checkpoint_of(config.init.expert), dtype, device))
@@ -122,15 +122,24 @@ def given_backbone(config: ModelConfig) -> Pretrained | None:
     return load_pretrained(config.backbone, DTYPES.get(config.dtype))
 
 
-def given_weights(config: ModelConfig, name: str) -> QwenVLA | None:
-    """The checkpoint `name` that a new model takes weights from, None for an empty name.
+def given_weights(config: ModelConfig) -> QwenVLA | None:
+    """The model whose weights a new one takes, for another contract; None if none is named.
+
+    Of `init.backbone` without `init.expert` the action expert is not to be taken.
 
     Raises:
-        CheckpointError: if it is missing or damaged.
+        CheckpointError: for a checkpoint that is missing, damaged, or does not fit the other.
         ConfigError: see `check_machine`.
     """
     check_machine(config)
-    return load(checkpoint_of(name), DTYPES.get(config.dtype)) if name else None
+    init, dtype = config.init, DTYPES.get(config.dtype)
+    name = init.weights or init.backbone
+    if not name:
+        return None
+    model = load(checkpoint_of(name), dtype)
+    if init.expert:
+        model = combined(model, load(checkpoint_of(init.expert), dtype))
+    return model
 
 
 def transferred(

@@ -1,4 +1,4 @@
-"""A synthesized arm as a robot that prompts name: absolute joints and the gripper at 50 Hz."""
+"""A synthesized arm as a robot that prompts name: absolute joints and the gripper."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vlarl.synthesis.motion import RATE
 from vlarl.types import Channel
 
 
-def arm_embodiment(arm: Arm, horizon: int) -> Embodiment:
+def arm_embodiment(arm: Arm, horizon: int, control_hz: float = RATE) -> Embodiment:
     """The embodiment of `arm`, which predicts `horizon` control steps; channels as exported."""
     joints = [
         Channel(f"joint_{number}", "rad", "absolute_joint", float(low), float(high))
@@ -20,7 +20,7 @@ def arm_embodiment(arm: Arm, horizon: int) -> Embodiment:
         dual_arm=False,
         waist=False,
         mobile_base=False,
-        control_hz=RATE,
+        control_hz=control_hz,
         horizon=horizon,
         channels=(*joints, Channel("gripper", "1", "gripper", 0.0, 1.0)),
     )

@@ -112,6 +112,7 @@ class MixtureData:
         Raises:
             UserError: for the first that does not fit.
         """
+        _refuse_unseen(model.contract, self.recordings)
         for recording in self.recordings:
             place = model.contract.place_of(recording.robot.name)
             reader, skipped = recording.reader, recording.skipped
@@ -269,3 +270,15 @@ def _recording(config: RunConfig, name: str, source: SourceConfig, path: Path) -
             f"kind {kind}"
         )
     return Recording(reader, robot, skipped)
+
+
+def _refuse_unseen(contract: Contract, recordings: Sequence[Recording]) -> None:
+    """Raises UserError for a model that is shown more than the rows of a mixture come with."""
+    shown = {"the robot's state": contract.shows_state, "a history": contract.history > 0}
+    for what, needed in shown.items():
+        if needed and recordings:
+            raise UserError(
+                f"{_KEY}: the model is shown {what}, and a mixture has none. Train it on one "
+                "dataset (supervised.data.path), or take its weights for a new model without: "
+                "model.init.weights instead of model.checkpoint"
+            )

@@ -47,12 +47,8 @@ def process_group(config: RunConfig) -> Iterator[Peers]:
                 f"supervised.{name} = {getattr(stage, name)}: {world} processes cannot share it "
                 f"evenly. Use a multiple of {world}."
             )
-    if stage.data.mixture:
-        raise UserError(
-            f"supervised.data.mixture: a mixed batch is not shared among {world} processes yet. "
-            "Run without torchrun."
-        )
-    if config.stage != "t2a" and (not stage.data.path or stage.localization.steps):
+    given = config.stage == "t2a" or stage.data.path or stage.data.mixture
+    if not given or stage.localization.steps:
         raise UserError(
             "supervised.data.path is empty or supervised.localization.steps is not 0: data is made "
             "and localization learned by one process. Run without torchrun first."

@@ -1,16 +1,17 @@
 """What the stages before SFT are worth (paper section 5.2, Fig. 6 and 7), on `tabletop`.
 
     python -m benchmarks.bench_stages [TABLE ...] [--quick] [--json FILE] [--folder DIR]
-        [--seeds 0 1 ...] [--jobs 1]
+        [--seeds 0 1 ...] [--jobs 1] [--figure FILE.png]
 
 Every row of a table is a chain of stages: text to action, continued pretraining, and supervised
 fine-tuning, each as its file in `configs/ablations/` says but for the settings that the row names.
-Before SFT nobody sees the robot of SFT (an arm commanded in the frame of its tool), nor one of its
-four tasks. All rows are evaluated on the same held-out initial states. What is in `DIR` already
+Before SFT nobody sees the robot of SFT (an arm commanded in the frame of a turned base), nor one of
+its four tasks. All rows are evaluated on the same held-out initial states. What is in `DIR` already
 (data, runs, results) is not made again, so that rows which share a stage train it once.
 
-Reported for each row: success over all seeds with its 95% interval (Wilson), that of the held-out
-task and of the others, and the success after each third of SFT.
+Reported for each row: success over all seeds with its 95% interval (Wilson, of the episodes; what
+another seed of the training changes is seen in the seeds themselves), that of the held-out task and
+of the others, and the success half way through SFT and at its end.
 """
 
 from __future__ import annotations
@@ -31,13 +32,14 @@ from typing import Any
 from actors.supervise import supervise
 from actors.text_to_action import text_to_action
 from benchmarks.stage_data import HELD_OUT, data_in
-from benchmarks.trained import success
+from benchmarks.stage_figure import draw_tables
 from vlarl.config.load import load_config
 from vlarl.evaluation.statistics import wilson
 from vlarl.runs import RunFolder
 
 CONFIGS = {name: f"configs/ablations/{name}.yaml" for name in ("t2a", "images", "cpt", "sft")}
 BACKBONE = "tabletop-sft"
+_RATE = "eval_success_rate"
 _T2A, _FLOW = "supervised.data.t2a", "supervised.flow"
 _QUICK = {
     "t2a": ("supervised.batch_size=4", "supervised.micro_batch=2"),
@@ -87,25 +89,11 @@ TABLES: dict[str, dict[str, Row]] = {
         "T2A, CPT": Row(cpt=()),
         "T2A, CPT; fresh backbone": Row(cpt=(), fresh_backbone=True),
     },
-    "synthetic": {
-        f"{share:.0%} synthetic": Row(t2a=() if share == 0.2 else _share(share))
-        for share in (0.0, 0.2, 0.5, 1.0)
-    },
-    "duration": {
-        "no T2A": Row(t2a=None),
-        "500 steps": Row(t2a=("supervised.steps=500", "supervised.save_every=500")),
-        "2000 steps": Row(),
-        "8000 steps": Row(t2a=("supervised.steps=8000",)),
-    },
     "prediction": {
         "trajectories, 20% synthetic": Row(),
         "chunks, 20% synthetic": Row(t2a=_CHUNKS),
         "trajectories, real alone": Row(t2a=_share(0.0)),
         "chunks, real alone": Row(t2a=_share(0.0, *_CHUNKS)),
-    },
-    "images": {
-        "chunks, real alone": Row(t2a=_share(0.0, *_CHUNKS)),
-        "chunks, real alone, with images": Row(t2a=None, images=()),
     },
     "flow_times": {
         f"{early} at T2A, {late} at SFT": Row(
@@ -114,13 +102,27 @@ TABLES: dict[str, dict[str, Row]] = {
         )
         for (early, times), (late, more) in product(_TIMES.items(), repeat=2)
     },
-    "beta": {
-        "Beta(1, 1.5): more at the actions": Row(),
-        "Beta(1.5, 1): more at the noise": Row(sft=(f"{_FLOW}.alpha=1.5", f"{_FLOW}.beta=1.0")),
+    "synthetic": {
+        f"{share:.0%} synthetic": Row(t2a=() if share == 0.2 else _share(share))
+        for share in (0.0, 0.2, 1.0)
     },
     "vision_language": {
         "CPT with questions": Row(cpt=()),
         "CPT without questions": Row(cpt=_WITHOUT_QUESTIONS),
+    },
+    "beta": {
+        "Beta(1.5, 1): more at the noise": Row(),
+        "Beta(1, 1.5): more at the actions": Row(sft=(f"{_FLOW}.alpha=1.0", f"{_FLOW}.beta=1.5")),
+    },
+    "images": {
+        "chunks, real alone": Row(t2a=_share(0.0, *_CHUNKS)),
+        "chunks, real alone, with images": Row(t2a=None, images=()),
+    },
+    "duration": {
+        "no T2A": Row(t2a=None),
+        "250 steps": Row(t2a=("supervised.steps=250",)),
+        "1000 steps": Row(),
+        "4000 steps": Row(t2a=("supervised.steps=4000",)),
     },
 }
 
@@ -148,23 +150,18 @@ class Chain:
         self._data = data_in(folder)
 
     def play(self, row: Row) -> dict[str, Any]:
-        """The summary of the last stage's evaluation, and its success in the course of SFT."""
+        """Success in the course of SFT and at its end, in all and by task."""
         start, path = self._before(row)
-        stage = self._stage("sft", (*start, *self._data["sft"], *row.sft))
-        run = self._trained(stage)
-        file = run / "success.json"
-        if not file.exists():
-            overrides = stage.config(self._seed, self._folder)
-            found = success(run, CONFIGS["sft"], overrides)
-            key = "eval_success_rate"
-            found["curve"] = {
-                str(logged["step"]): logged[key]
-                for logged in RunFolder(run).metrics()
-                if key in logged
-            }
-            file.write_text(json.dumps(found | {"before": path}, indent=2))
-        result: dict[str, Any] = json.loads(file.read_text())
-        return result | {"seed": self._seed}
+        run = self._trained(self._stage("sft", (*start, *self._data["sft"], *row.sft)))
+        judged = [one for one in RunFolder(run).metrics() if _RATE in one]
+        tasks = {key: rate for key, rate in judged[-1].items() if key.startswith(f"{_RATE}/")}
+        return {
+            "seed": self._seed,
+            "episodes": load_config(run).evaluation.episodes,
+            "curve": {str(one["step"]): one[_RATE] for one in judged},
+            "tasks": {key.removeprefix(f"{_RATE}/"): rate for key, rate in tasks.items()},
+            "runs": [*path, run.name],
+        }
 
     def _before(self, row: Row) -> tuple[tuple[str, ...], list[str]]:
         """Settings that say where SFT starts, and the runs it comes from."""
@@ -221,7 +218,7 @@ def _play_seed(
         for title, row in TABLES[name].items():
             played = chain.play(row)
             found.setdefault(name, {})[title] = played
-            rate = played["success_rate"]
+            rate = _last(played["curve"])
             print(f"{name}: {title}, seed {seed}: {rate:.1%}", flush=True)
     return found
 
@@ -254,7 +251,7 @@ def run(
 def _pooled(played: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One row over all of its seeds."""
     episodes = sum(one["episodes"] for one in played)
-    won = sum(round(one["success_rate"] * one["episodes"]) for one in played)
+    won = sum(round(_last(one["curve"]) * one["episodes"]) for one in played)
     tasks = [one["tasks"] for one in played]
     known = [rate for own in tasks for task, rate in own.items() if task != HELD_OUT]
     steps = played[0]["curve"]
@@ -264,9 +261,13 @@ def _pooled(played: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "episodes": episodes,
         "held_out": sum(own[HELD_OUT] for own in tasks) / len(tasks),
         "others": sum(known) / len(known),
-        "seeds": {one["seed"]: one["success_rate"] for one in played},
+        "seeds": {one["seed"]: _last(one["curve"]) for one in played},
         "curve": {step: sum(one["curve"][step] for one in played) / len(played) for step in steps},
     }
+
+
+def _last(curve: Mapping[str, float]) -> float:
+    return list(curve.values())[-1]
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -299,6 +300,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/stages"), help="of the runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--jobs", type=int, default=1, help="seeds at a time")
+    parser.add_argument("--figure", type=Path, help="also draw the tables")
     arguments = parser.parse_args()
     names = arguments.tables or list(TABLES)
     if unknown := set(names) - set(TABLES):
@@ -311,6 +313,8 @@ def main() -> None:
     print(table(result))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2))
+    if arguments.figure:
+        arguments.figure.write_bytes(draw_tables(result["tables"]))
 
 
 if __name__ == "__main__":

@@ -25,8 +25,14 @@ _CLUMSY: dict[str, Any] = {
     "max_steps": 144,
 }
 """Demonstrators, as of the policy that ships (`configs/sft/tabletop.yaml`)."""
-_SIZES = {"pretraining": 600, "tool": 240, "navigation": 120, "synthetic": 3600, "questions": 3000}
-_FEW = {"pretraining": 6, "tool": 8, "navigation": 4, "synthetic": 36, "questions": 24}
+_SIZES = {
+    "pretraining": 600,
+    "turned": 400,
+    "navigation": 120,
+    "synthetic": 3600,
+    "questions": 3000,
+}
+_FEW = {"pretraining": 6, "turned": 8, "navigation": 4, "synthetic": 36, "questions": 24}
 
 
 def data_in(folder: Path, few: bool = False) -> Mapping[str, tuple[str, ...]]:
@@ -35,7 +41,7 @@ def data_in(folder: Path, few: bool = False) -> Mapping[str, tuple[str, ...]]:
     path = {name: folder / "data" / name for name in sizes}
     demonstrated: tuple[tuple[str, str, tuple[str, ...], dict[str, Any]], ...] = (
         ("pretraining", "tabletop", _KNOWN, {}),
-        ("tool", "tabletop", (), {"frame": "tool"}),
+        ("turned", "tabletop", (), {"frame": "base"}),
         ("navigation", "navigation", (), {}),
     )
     for seed, (name, suite, tasks, options) in enumerate(demonstrated):
@@ -71,5 +77,5 @@ def data_in(folder: Path, few: bool = False) -> Mapping[str, tuple[str, ...]]:
             f"{mixture}.navigation.path={path['navigation']}",
             f"{mixture}.questions.path={path['questions']}/conversations.jsonl",
         ),
-        "sft": (f"supervised.data.path={path['tool']}",),
+        "sft": (f"supervised.data.path={path['turned']}",),
     }

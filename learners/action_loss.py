@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tensordict import TensorDict
 from torch import Tensor
 
@@ -29,7 +30,7 @@ class Draws(NamedTuple):
     noise: Tensor
     """[B, R, H, K]"""
 
-    def part(self, rows: slice, steps: int) -> Draws:
+    def part(self, rows: slice | NDArray[np.int64], steps: int) -> Draws:
         """Those of some chunks and of their first `steps` control steps."""
         return Draws(self.tau[rows], self.noise[rows, :, :steps])
 
@@ -97,15 +98,3 @@ def drawn_loss(
         for tensor in (noisy, tau, target_velocity(clean, noise), mask)
     )
     return flow_matching_loss(model.velocity(context, noisy, tau, mask), target, mask).mean()
-
-
-def action_loss(
-    model: QwenVLA,
-    context: TensorDict,
-    clean: Tensor,
-    mask: Tensor,
-    config: FlowConfig,
-    generator: torch.Generator,
-) -> Tensor:
-    """`drawn_loss` of `draw`: `config` says how flow times are drawn, and how many a context."""
-    return drawn_loss(model, context, clean, mask, draw(clean.shape, config, generator))

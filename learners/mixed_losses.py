@@ -2,32 +2,29 @@
 
 Rows that see the same cameras go together, cut to the longest text among them; conversations go by
 length. Each loss comes with its share, so that their weighted sum is the mean over all samples,
-however the batch was divided. The caller runs one backward pass for each and keeps no graph.
+however the batch was divided, among processes too. Every part has a backward pass of its own, and
+no graph is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from tensordict import TensorDict
 from torch import Tensor
 
-from learners.action_loss import action_loss, encode_chunks
+from learners.action_loss import draw, drawn_loss, encode_chunks
+from learners.shares import Peers, divided, length_buckets
 from vlarl.config.schema import FlowConfig
 from vlarl.data.mixed_batches import MixedBatch
 from vlarl.model.conversation_processor import ConversationProcessor
-from vlarl.model.processor import IGNORED_LABEL
 from vlarl.model.qwen_vla import QwenVLA
 
 ACTION, CONVERSATION = "action_loss", "conversation_loss"
 _BUCKET = 8
 """Rows of actions are cut to a multiple of this many tokens."""
-_SHORTEST = 0.75
-"""Length of the shortest row of a forward, as a share of the longest."""
 
 
 @dataclass(frozen=True)
@@ -48,21 +45,6 @@ class PartLoss:
     """How many of these were padding."""
 
 
-def length_buckets(lengths: Sequence[int], shortest: float = _SHORTEST) -> list[NDArray[np.int64]]:
-    """Places of `lengths` in groups, of which none holds a length below `shortest` of its longest.
-
-    Longest first. With 0.75 no more than a quarter of any row is padding.
-    """
-    order = np.argsort(-np.asarray(lengths), kind="stable")
-    groups: list[list[int]] = []
-    for place in order.tolist():
-        if groups and lengths[place] >= shortest * lengths[groups[-1][0]]:
-            groups[-1].append(place)
-        else:
-            groups.append([place])
-    return [np.array(group) for group in groups]
-
-
 def trimmed(inputs: TensorDict) -> TensorDict:
     """The processor's inputs without the columns that are padding in every row, but for a few."""
     longest = int(inputs["attention_mask"].sum(dim=1).max())
@@ -79,41 +61,82 @@ def mixed_losses(
     flow: FlowConfig,
     conversations: ConversationProcessor,
     generator: torch.Generator,
+    peers: Peers,
+    micro_batch: int = 0,
     opened: bool = True,
     through_backbone: bool = True,
 ) -> Iterator[PartLoss]:
-    """The losses of all parts of a batch, each computed when it is asked for.
+    """The losses of this process' parts of a batch, each computed when it is asked for.
 
     Args:
         model: whose losses they are.
-        batch: the rows.
+        batch: the rows of all processes.
         flow: how flow times are drawn.
         conversations: makes inputs of conversations.
-        generator: draws flow times and noise, for one part after another.
+        generator: draws flow times and noise of the whole batch, so that no division changes them.
+        peers: the processes that share the batch.
+        micro_batch: rows that are computed at a time; 0: as many as go together.
         opened: whether conversations are asked for.
         through_backbone: whether gradients of actions reach the backbone.
     """
     total, codecs = len(batch), (model.codec, *model.further_codecs)
     rows = sum(len(part.actions) for part in batch.chunks)
+    first = 0
     for part in batch.chunks:
         clean, mask = encode_chunks(codecs, part)
-        inputs = trimmed(model.processor(part.observations))
-        with torch.set_grad_enabled(through_backbone):
-            context = model.encode(inputs)
-        loss = action_loss(model, context, clean, mask, flow, generator)
-        count = len(part.actions)
-        yield PartLoss(ACTION, loss, count / total, count / rows, *_padding(inputs))
+        draws = draw(clean.shape, flow, generator)
+        for own in divided(peers.own(len(part.actions), first), micro_batch):
+            inputs = trimmed(model.processor(part.observations.part(own)))
+            with torch.set_grad_enabled(through_backbone):
+                context = model.encode(inputs)
+            drawn = draws.part(own, clean.shape[1])
+            loss = drawn_loss(model, context, clean[own], mask[own], drawn)
+            yield PartLoss(ACTION, loss, len(own) / total, len(own) / rows, *_padding(inputs))
+        first += len(part.actions)
     if not (batch.conversations and opened):
         return
     talks = batch.conversations
-    buckets = length_buckets([conversations.token_count(talk) for talk in talks])
-    prepared = [conversations([talks[place] for place in bucket]) for bucket in buckets]
-    words = [int((inputs["labels"][:, 1:] != IGNORED_LABEL).sum()) for inputs in prepared]
-    for inputs, own in zip(prepared, words, strict=True):
-        part_of_kind = own / sum(words)
-        share = part_of_kind * len(talks) / total
-        loss = model.language_loss(inputs)
-        yield PartLoss(CONVERSATION, loss, share, part_of_kind, *_padding(inputs))
+    words = [conversations.answer_tokens(talk) for talk in talks]
+    for bucket in length_buckets([conversations.token_count(talk) for talk in talks]):
+        for own in divided(peers.own(len(bucket), first), micro_batch):
+            places = bucket[own]
+            inputs = conversations([talks[place] for place in places])
+            part_of_kind = sum(words[place] for place in places) / sum(words)
+            share = part_of_kind * len(talks) / total
+            loss = model.language_loss(inputs)
+            yield PartLoss(CONVERSATION, loss, share, part_of_kind, *_padding(inputs))
+        first += len(bucket)
+
+
+def mixed_step(
+    batch: MixedBatch,
+    parts: Iterator[PartLoss],
+    weights: Mapping[str, float],
+    peers: Peers,
+    opened: bool = True,
+) -> dict[str, float]:
+    """Differentiate the parts one by one.
+
+    Args:
+        batch: the rows of all processes.
+        parts: of `mixed_losses`; `opened` as given there.
+        weights: of each kind of loss.
+        peers: who share the batch, and who all call this.
+        opened: whether conversations were asked for.
+
+    Returns:
+        Of the whole batch: the loss of each kind that it has, and `padding_share`.
+    """
+    losses = {ACTION: 0.0} if batch.chunks else {}
+    if batch.conversations and opened:
+        losses[CONVERSATION] = 0.0
+    tokens, padding = 0, 0
+    for part in parts:
+        (weights[part.kind] * part.share * part.loss).backward()
+        losses[part.kind] += part.share_of_kind * float(part.loss.detach())
+        tokens, padding = tokens + part.tokens, padding + part.padding
+    found = {kind: peers.total(loss) for kind, loss in losses.items()}
+    return found | {"padding_share": peers.total(padding) / max(1, peers.total(tokens))}
 
 
 def _padding(inputs: TensorDict) -> tuple[int, int]:

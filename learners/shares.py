@@ -11,12 +11,45 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 _BUCKET = 2**24
 """Numbers that are sent at a time."""
+_SHORTEST = 0.75
+"""Length of the shortest row of a group, as a share of the longest."""
+
+
+def length_buckets(
+    lengths: Sequence[int], most: int = 0, shortest: float = _SHORTEST
+) -> list[NDArray[np.int64]]:
+    """Places of `lengths` in groups, of which none holds a length below `shortest` of its longest.
+
+    Longest first. With 0.75 no more than a quarter of any row is padding.
+
+    Args:
+        lengths: of the rows, above zero.
+        most: rows of a group; 0: any number.
+        shortest: in (0, 1].
+    """
+    order = np.argsort(-np.asarray(lengths), kind="stable")
+    groups: list[list[int]] = []
+    for place in order.tolist():
+        fits = groups and lengths[place] >= shortest * lengths[groups[-1][0]]
+        if fits and not (most and len(groups[-1]) == most):
+            groups[-1].append(place)
+        else:
+            groups.append([place])
+    return [np.array(group) for group in groups]
+
+
+def divided(rows: NDArray[np.int64], micro_batch: int) -> list[NDArray[np.int64]]:
+    """`rows` in their order, at most `micro_batch` at a time (0: all); none of nothing."""
+    step = micro_batch or max(1, len(rows))
+    return [rows[start : start + step] for start in range(0, len(rows), step)]
 
 
 @dataclass(frozen=True)
@@ -51,6 +84,21 @@ class Peers:
             for start in range(first, first + own, step)
         ]
 
+    def own(self, size: int, first: int = 0) -> NDArray[np.int64]:
+        """This process' rows of `size`, dealt out in turns, of which `first` were dealt before.
+
+        Neighbors go to different processes: sorted by length, all have long and short ones.
+        """
+        return np.arange((self.rank - first) % self.world, size, self.world)
+
+    def alike(self, lengths: NDArray[np.int64], micro_batch: int) -> list[NDArray[np.int64]]:
+        """This process' rows of a batch of `lengths` [B], grouped so that little is padded.
+
+        At most `micro_batch` at a time (0: any number), see `length_buckets`.
+        """
+        own = np.argsort(lengths, kind="stable")[self.own(len(lengths))]
+        return [own[group] for group in length_buckets(lengths[own].tolist(), micro_batch)]
+
     def total(self, number: float) -> float:
         """The sum of every process' number."""
         if self.world == 1:
@@ -67,12 +115,23 @@ class Peers:
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace each gradient by the sum of every process', in place.
 
-        All processes must have gradients of the same parameters, in the same order.
+        Where only some processes have a gradient, because no row of the others led to that
+        parameter, it counts as zero for the others. Where none has, there is none afterwards.
+
+        All processes must give the same parameters, in the same order.
         """
         if self.world == 1:
             return
+        trained = list(parameters)
+        reached = torch.tensor([float(p.grad is not None) for p in trained])
+        dist.all_reduce(reached)
         bucket: list[Tensor] = []
-        for gradient in (p.grad for p in parameters if p.grad is not None):
+        for parameter, count in zip(trained, reached.tolist(), strict=True):
+            if count == 0:
+                continue
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            gradient = parameter.grad
             fits = not bucket or (
                 gradient.dtype == bucket[0].dtype
                 and sum(g.numel() for g in bucket) + gradient.numel() <= _BUCKET

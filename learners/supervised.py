@@ -9,7 +9,7 @@ caller hands in.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,16 +20,17 @@ from torch import Tensor, nn
 
 from learners.action_loss import draw, drawn_loss, encode_chunks
 from learners.ema import WeightAverage
-from learners.mixed_losses import ACTION, CONVERSATION, mixed_losses
+from learners.mixed_losses import ACTION, CONVERSATION, mixed_losses, mixed_step
 from learners.optimizer import build_optimizer, clip_gradients
 from learners.shares import Peers
+from learners.supervised_losses import BACKBONE, check_losses
 from vlarl.config.schema import SupervisedConfig
 from vlarl.data.conversations import ConversationSet
 from vlarl.data.grounding import GroundingSet, grounding_batch
 from vlarl.data.mixed_batches import MixedBatches
-from vlarl.data.samples import BatchSampler, ChunkSource
+from vlarl.data.samples import BatchSampler, ChunkBatch, ChunkSource
 from vlarl.data.text_chunks import TextChunks
-from vlarl.errors import CheckpointError, ConfigError
+from vlarl.errors import CheckpointError
 from vlarl.model.backbone import supervised_tokens
 from vlarl.model.conversation_processor import ConversationProcessor
 from vlarl.model.device import CPU, on
@@ -40,7 +41,7 @@ from vlarl.progress import Progress
 Metrics = dict[str, float]
 _Share = tuple[float, Tensor]
 """What share of a batch some rows are, and their mean loss."""
-_BACKBONE = ("vision", "language", "lora")
+_Rows = slice | NDArray[np.int64]
 _ACTION_STREAM, _QUESTION_STREAM = 0, 1
 
 
@@ -94,7 +95,13 @@ class SupervisedTrainer:
         self._mixture = mixture
         self._seed, self._run = seed, run
         self._peers = Peers.joined()
-        self._check(dataset, grounding)
+        check_losses(
+            config,
+            mixture is not None,
+            dataset is not None,
+            grounding is not None,
+            conversations is not None,
+        )
         if self._dataset is not None:
             self._frames = BatchSampler(len(self._dataset), config.batch_size, seed)
         if self._grounding is not None:
@@ -103,7 +110,7 @@ class SupervisedTrainer:
             batch = config.conversation_batch_size
             self._talks = BatchSampler(len(self._conversations), batch, seed)
         self._parts = model.parts()
-        self._frozen = not any(part in config.optimizer.learning_rates for part in _BACKBONE)
+        self._frozen = not any(part in config.optimizer.learning_rates for part in BACKBONE)
         self._contexts: TensorDict | None = None
         self._context_of = np.arange(0)
         self._optimizer, self._scheduler = build_optimizer(
@@ -114,50 +121,13 @@ class SupervisedTrainer:
     def _trained(self) -> list[nn.Parameter]:
         return [p for part in self._parts.values() for p in part if p.requires_grad]
 
-    def _check(self, dataset: ChunkSource | None, grounding: GroundingSet | None) -> None:
-        config, rates = self.config, self.config.optimizer.learning_rates
-        if "value" in rates:
-            raise ConfigError("supervised.optimizer: no supervised loss trains the value head")
-        if self._mixture is not None:
-            return
-        if config.action_weight > 0 and dataset is None:
-            raise ConfigError("supervised.action_weight is positive but there are no actions")
-        if config.grounding_batch_size > 0 and grounding is None:
-            raise ConfigError(
-                f"supervised.grounding_batch_size is {config.grounding_batch_size} but there are "
-                "no grounding scenes: set supervised.data.grounding_images"
-            )
-        if config.conversation_batch_size > 0 and self._conversations is None:
-            raise ConfigError(
-                f"supervised.conversation_batch_size is {config.conversation_batch_size} but there "
-                "are no conversations: set supervised.data.conversations"
-            )
-        speaks = self._grounding is not None or self._conversations is not None
-        if speaks and not config.vision_language_weight > 0:
-            raise ConfigError(
-                "supervised.vision_language_weight must be positive with grounding or conversation "
-                "batches; set supervised.grounding_batch_size and conversation_batch_size to 0 to "
-                "train without"
-            )
-        if self._dataset is None and not speaks:
-            raise ConfigError(
-                "no loss to train on: give supervised.action_weight, grounding_batch_size or "
-                "conversation_batch_size"
-            )
-        if self._dataset is None and {"expert", "expert_biases"} & rates.keys():
-            raise ConfigError("supervised.optimizer: without action_weight the expert cannot train")
-        if speaks and not any(part in rates for part in _BACKBONE):
-            raise ConfigError(
-                "supervised.optimizer: grounding and conversations need a rate for vision or "
-                "language"
-            )
-
     def train_step(self) -> Metrics:
         """One optimizer step.
 
         Returns:
-            `action_loss`, `grounding_loss`, `conversation_loss` (where trained), `padding_share` of
-            a mixture, `grad_norm/<part>` before clipping.
+            `action_loss`, `grounding_loss`, `conversation_loss` (where trained), `padding_share`
+            (of a mixture, tokens of the language model; of whole trajectories, control steps),
+            `grad_norm/<part>` before clipping.
 
         Raises:
             FloatingPointError: if the gradient is not finite; nothing was changed then.
@@ -167,8 +137,7 @@ class SupervisedTrainer:
         if self._mixture is not None:
             metrics |= self._mixed_step(self._mixture)
         if self._dataset is not None:
-            found = self._backward(self._action_losses(self._dataset), self.config.action_weight)
-            metrics["action_loss"] = found
+            metrics |= self._action_step(self._dataset)
         speaking = self.config.vision_language_weight
         if self._grounding is not None and self.step >= self.config.expert_only_steps:
             losses = self._grounding_losses(self._grounding)
@@ -192,26 +161,21 @@ class SupervisedTrainer:
 
     def _mixed_step(self, mixture: MixedBatches) -> Metrics:
         """Gradients of the weighted mean over all samples of a mixed batch (paper eq. 4)."""
-        config = self.config
+        config, batch = self.config, mixture.batch(self.step)
         weights = {ACTION: config.action_weight, CONVERSATION: config.vision_language_weight}
         opened = self.step >= config.expert_only_steps
         parts = mixed_losses(
             self.model,
-            mixture.batch(self.step),
+            batch,
             config.flow,
             conversation_processor(self.model, config),
             torch.Generator().manual_seed(_mixed(self._seed, self.step, _ACTION_STREAM)),
+            self._peers,
+            config.micro_batch,
             opened=opened,
             through_backbone=opened and not self._frozen,
         )
-        metrics: Metrics = {}
-        tokens, padding = 0, 0
-        for part in parts:
-            (weights[part.kind] * part.share * part.loss).backward()
-            found = part.share_of_kind * float(part.loss.detach())
-            metrics[part.kind] = metrics.get(part.kind, 0.0) + found
-            tokens, padding = tokens + part.tokens, padding + part.padding
-        return metrics | {"padding_share": padding / max(1, tokens)}
+        return mixed_step(batch, parts, weights, self._peers, opened)
 
     def _backward(self, losses: Iterator[_Share], weight: float) -> float:
         """Differentiate the parts of a loss one by one; the loss of the whole batch."""
@@ -221,19 +185,31 @@ class SupervisedTrainer:
             whole += share * float(loss.detach())
         return self._peers.total(whole)
 
-    def _action_losses(self, dataset: ChunkSource) -> Iterator[_Share]:
-        frames = self._frames.indices(self.step)
+    def _action_step(self, dataset: ChunkSource) -> Metrics:
+        """Gradients of the action loss; the loss, and of whole trajectories what was padding."""
+        frames, size = self._frames.indices(self.step), self.config.micro_batch
         batch = dataset.chunks(frames)
+        parts: Sequence[_Rows]
+        metrics: Metrics = {}
+        steps = batch.observations.steps
+        if steps is None:
+            parts = self._peers.parts(len(frames), size)
+        else:
+            parts = groups = self._peers.alike(steps, size)
+            computed = self._peers.total(sum(int(steps[g].max()) * len(g) for g in groups))
+            metrics["padding_share"] = 1 - int(steps.sum()) / computed
+        losses = self._action_losses(frames, batch, parts)
+        return {"action_loss": self._backward(losses, self.config.action_weight)} | metrics
+
+    def _action_losses(
+        self, frames: NDArray[np.int64], batch: ChunkBatch, parts: Sequence[_Rows]
+    ) -> Iterator[_Share]:
         seen = batch.observations
         clean, mask = encode_chunks((self.model.codec, *self.model.further_codecs), batch)
-        if seen.steps is not None:
-            # Trajectories of like length side by side: the parts then have little padding.
-            order = np.argsort(seen.steps, kind="stable")
-            frames, seen, clean, mask = frames[order], seen.part(order), clean[order], mask[order]
         opened = self.step >= self.config.expert_only_steps
         seed = _mixed(self._seed, self.step, _ACTION_STREAM)
         draws = draw(clean.shape, self.config.flow, torch.Generator().manual_seed(seed))
-        for rows in self._peers.parts(len(frames), self.config.micro_batch):
+        for rows in parts:
             steps = clean.shape[1] if seen.steps is None else int(seen.steps[rows].max())
             if self._contexts is not None:
                 places = self._context_of[frames[rows]]
@@ -243,7 +219,7 @@ class SupervisedTrainer:
                 with torch.set_grad_enabled(opened and not self._frozen):
                     context = self._encode(seen.part(rows))
             part = clean[rows, :steps], mask[rows, :steps], draws.part(rows, steps)
-            yield (rows.stop - rows.start) / len(frames), drawn_loss(self.model, context, *part)
+            yield len(frames[rows]) / len(frames), drawn_loss(self.model, context, *part)
 
     def _encode(self, seen: Observations) -> TensorDict:
         return self.model.encode(self.model.processor(seen))

@@ -88,6 +88,28 @@ def test_every_row_is_computed_once(size, micro_batch, world):
     assert rows == list(range(size))
 
 
+def test_rows_are_dealt_out_in_turns_over_several_groups():
+    """Every row once, and as many for each process as its fair share of all of them."""
+    sizes = (3, 5, 1, 1, 2)
+    groups = list(zip(sizes, np.cumsum((0, *sizes[:-1])), strict=True))
+    dealt = [[Peers(rank, 4).own(*group).tolist() for group in groups] for rank in range(4)]
+    for group, size in enumerate(sizes):
+        assert sorted(row for rows in dealt for row in rows[group]) == list(range(size))
+    assert [sum(map(len, rows)) for rows in dealt] == [3, 3, 3, 3]
+
+
+@pytest.mark.parametrize("world", [1, 3])
+def test_trajectories_of_like_length_go_together(world):
+    lengths = np.random.default_rng(0).integers(80, 1500, 48)
+    groups = [Peers(rank, world).alike(lengths, 4) for rank in range(world)]
+    rows = [row for own in groups for group in own for row in group]
+    assert sorted(rows) == list(range(48))
+    for own in groups:
+        assert sum(map(len, own)) == 48 / world
+        assert max(map(len, own)) <= 4
+        assert all(lengths[group].min() >= 0.75 * lengths[group].max() for group in own)
+
+
 def test_the_average_follows_the_weights():
     weight = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
     average = WeightAverage([weight], 0.75)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mixture_sources import write_sources
 from t2a_data import synthesize
 
 from actors.stage_run import process_group
@@ -87,6 +88,28 @@ def test_two_processes_train_all_of_the_model_like_one(tmp_path):
         assert losses(tmp_path, "two", loss) == pytest.approx(
             losses(tmp_path, "one", loss), rel=1e-3
         ), loss
+    for part in ("vision", "language", "expert"):
+        gap = (weights(one, part) - weights(two, part)).abs()
+        assert gap.mean() < 1e-5, part
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "parts"), [(16, 0), (2, 1)])
+def test_two_processes_train_on_a_mixture_like_one(tmp_path, size, parts):
+    """Of two rows, an action and a conversation: neither process has both losses."""
+    sources = write_sources(tmp_path / "sources")
+    words = ("sft", str(ROOT / "configs/sft/mixture_debug.yaml"), *sources)
+    settings = [f"supervised.batch_size={size}"]
+    if size == 2:
+        pair = {"tabletop": 1, "conversations": 1, "navigation": 0, "hands": 0}
+        settings += [f"supervised.data.mixture.{name}.weight={pair[name]}" for name in pair]
+    one = run(tmp_path, "one", (), *words, *settings)
+    two = run(tmp_path, "two", TWO, *words, *settings, f"supervised.micro_batch={parts}")
+    names = ("action_loss", "conversation_loss", "grad_norm/vision", "grad_norm/expert")
+    for name in (*names, "grad_norm/total"):
+        assert losses(tmp_path, "two", name) == pytest.approx(
+            losses(tmp_path, "one", name), rel=1e-3
+        ), name
     for part in ("vision", "language", "expert"):
         gap = (weights(one, part) - weights(two, part)).abs()
         assert gap.mean() < 1e-5, part

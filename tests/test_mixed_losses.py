@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -15,12 +16,13 @@ from learners.action_loss import encode_chunks
 from learners.mixed_losses import (
     ACTION,
     CONVERSATION,
-    length_buckets,
     mixed_losses,
     trimmed,
 )
+from learners.shares import Peers, length_buckets
+from learners.supervised import SupervisedTrainer
 from vlarl.config.embodiments import load_embodiment
-from vlarl.config.schema import FlowConfig
+from vlarl.config.schema import FlowConfig, OptimizerConfig, SupervisedConfig
 from vlarl.contract import Contract
 from vlarl.data.conversations import ConversationSet
 from vlarl.data.mixed_batches import EmbodiedChunks, MixedBatch, MixedBatches, Source, joined
@@ -115,7 +117,7 @@ def words_of(model: QwenVLA) -> ConversationProcessor:
     return ConversationProcessor(model.processor.tokenizer, model.processor.layout, 512, 16)
 
 
-def fixed_loss(model, context, clean, mask, flow, generator) -> torch.Tensor:
+def fixed_loss(model, context, clean, mask, draws) -> torch.Tensor:
     """The flow-matching loss at noise and time that are the same for every row."""
     noise = torch.full_like(clean, 0.5).masked_fill(~mask, 0.0)
     tau = torch.full((len(clean),), 0.3)
@@ -132,7 +134,7 @@ def row_of(part: ChunkBatch, row: int) -> ChunkBatch:
 
 def losses(model, batch, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return list(mixed_losses(model, batch, FLOW, words_of(model), generator))
+    return list(mixed_losses(model, batch, FLOW, words_of(model), generator, Peers()))
 
 
 def test_a_batch_holds_every_layout_and_no_row_twice(batch):
@@ -145,7 +147,7 @@ def test_a_batch_holds_every_layout_and_no_row_twice(batch):
 
 def test_the_loss_of_a_mixed_batch_is_the_mean_over_its_rows(monkeypatch, model, batch):
     """Of rows with differing cameras, horizons, channels, and texts, and its gradient likewise."""
-    monkeypatch.setattr(learners.mixed_losses, "action_loss", fixed_loss)
+    monkeypatch.setattr(learners.mixed_losses, "drawn_loss", fixed_loss)
     weights = {ACTION: 1.0, CONVERSATION: 0.1}
     model.zero_grad()
     parts = losses(model, batch)
@@ -161,7 +163,7 @@ def test_the_loss_of_a_mixed_batch_is_the_mean_over_its_rows(monkeypatch, model,
             single = row_of(part, row)
             clean, mask = encode_chunks(codecs, single)
             context = model.encode(model.processor(single.observations))
-            alone.append(fixed_loss(model, context, clean, mask, FLOW, None))
+            alone.append(fixed_loss(model, context, clean, mask, None))
     mean = sum(alone) / 12
     spoken, count = 0.0, 0
     for talk in batch.conversations:
@@ -177,13 +179,74 @@ def test_the_loss_of_a_mixed_batch_is_the_mean_over_its_rows(monkeypatch, model,
         torch.testing.assert_close(gradient, apart[name], rtol=1e-3, atol=1e-5, msg=name)
 
 
+def gradients(model) -> dict[str, torch.Tensor]:
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize(("world", "micro_batch"), [(1, 1), (1, 2), (2, 0), (5, 2), (12, 0)])
+def test_the_gradient_of_a_batch_is_the_sum_of_its_shares(model, batch, world, micro_batch):
+    """With flow times and noise as drawn; of processes too that have no row of some kind."""
+    weights = {ACTION: 1.0, CONVERSATION: 0.1}
+    model.zero_grad()
+    whole = losses(model, batch)
+    sum(weights[part.kind] * part.share * part.loss for part in whole).backward()
+    expected = gradients(model)
+    model.zero_grad()
+    shares, rows, kinds = 0.0, 0, []
+    for rank in range(world):
+        generator = torch.Generator().manual_seed(0)
+        peers = Peers(rank, world)
+        own = mixed_losses(model, batch, FLOW, words_of(model), generator, peers, micro_batch)
+        kinds.append(set())
+        for part in own:
+            (weights[part.kind] * part.share * part.loss).backward()
+            shares, rows = shares + part.share, rows + 1
+            kinds[-1].add(part.kind)
+    assert shares == pytest.approx(1)
+    assert rows > len(whole)
+    assert ({CONVERSATION} in kinds) == (world == 12)
+    found = gradients(model)
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_micro_batches_take_the_step_of_the_whole_mixed_batch(model, talks):
+    """Through the trainer, whose metrics are those of the whole batch."""
+    sources = [
+        Source("arm", 3.0, (EmbodiedChunks(0, Frames(0)),)),
+        Source("others", 2.0, (EmbodiedChunks(1, Frames(1)), EmbodiedChunks(2, Frames(2)))),
+        Source("talks", 3.0, conversations=talks),
+    ]
+    cameras = [model.contract.cameras_of(place) for place in range(3)]
+    optimizer = OptimizerConfig(
+        learning_rates={"vision": 1e-4, "language": 1e-4, "expert": 1e-3}, max_grad_norm=1e9
+    )
+    config = SupervisedConfig(steps=2, batch_size=16, flow=FLOW, optimizer=optimizer)
+    found = []
+    for micro_batch in (0, 2):
+        own = copy.deepcopy(model)
+        mixture = MixedBatches(sources, cameras, 16, 0)
+        settings = dataclasses.replace(config, micro_batch=micro_batch)
+        trainer = SupervisedTrainer(own, settings, None, None, 3, mixture=mixture)
+        metrics = trainer.train_step()
+        metrics.pop("padding_share")
+        found.append((metrics, gradients(own)))
+    (whole, expected), (parts, divided) = found
+    assert {"action_loss", "conversation_loss", "grad_norm/vision"} <= whole.keys()
+    assert parts == pytest.approx(whole, rel=1e-4)
+    assert divided.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(divided[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
+
+
 def test_the_loss_is_the_weighted_mean_of_the_losses_of_its_parts(model, batch):
     """With flow times and noise as they are drawn, one part after another."""
     whole = losses(model, batch)
     generator = torch.Generator().manual_seed(0)
     for index, part in enumerate(batch.chunks):
         alone = MixedBatch((part,), ())
-        (found,) = mixed_losses(model, alone, FLOW, words_of(model), generator)
+        (found,) = mixed_losses(model, alone, FLOW, words_of(model), generator, Peers())
         assert found.share == found.share_of_kind == 1
         torch.testing.assert_close(found.loss, whole[index].loss)
         assert whole[index].share == pytest.approx(len(alone) / 12)
@@ -192,8 +255,9 @@ def test_the_loss_is_the_weighted_mean_of_the_losses_of_its_parts(model, batch):
 
 def test_conversations_wait_until_the_expert_has_learned_alone(model, batch):
     generator = torch.Generator().manual_seed(0)
+    words = words_of(model)
     found = mixed_losses(
-        model, batch, FLOW, words_of(model), generator, opened=False, through_backbone=False
+        model, batch, FLOW, words, generator, Peers(), opened=False, through_backbone=False
     )
     model.zero_grad()
     for part in found:
@@ -270,6 +334,7 @@ def test_buckets_hold_every_row_once_and_no_row_far_shorter_than_the_longest():
     assert len(buckets) < 16
     assert [bucket.tolist() for bucket in length_buckets([5, 5, 5])] == [[0, 1, 2]]
     assert [bucket.tolist() for bucket in length_buckets([3, 100, 80])] == [[1, 2], [0]]
+    assert [bucket.tolist() for bucket in length_buckets([5, 5, 5], 2)] == [[0, 1], [2]]
 
 
 def test_a_source_has_either_datasets_or_conversations(talks):

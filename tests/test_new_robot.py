@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two checkpoints of one robot, and demonstrations by another."""
     path = tmp_path_factory.mktemp("robots")
     few = CollectConfig(episodes=2)
-    collect("tabletop", path / "data", few, image_size=SIZE, options={"frame": "tool"})
+    collect("tabletop", path / "data", few, image_size=SIZE, options={"frame": "base"})
     contract = tabletop_contract(SIZE)
     for seed, name in enumerate(("seeing", "acting")):
         torch.manual_seed(seed)
@@ -38,7 +38,7 @@ def tuned(folder: Path, out: Path, *overrides: str) -> QwenVLA:
     given: list[str] = [
         f"output={out}",
         f"supervised.data.path={folder / 'data'}",
-        "env.options.frame=tool",
+        "env.options.frame=base",
         "supervised.collect.episodes=400",
         "supervised.steps=1",
         "supervised.optimizer.warmup_steps=0",
@@ -65,7 +65,7 @@ def test_backbone_of_one_and_expert_of_another_for_a_robot_that_neither_knew(
     seeing, acting = (QwenVLA.from_pretrained(folder / name) for name in ("seeing", "acting"))
     start = [f"model.init.backbone={folder}/seeing", "model.init.contract=data"]
     model = tuned(folder, tmp_path, *start, f"model.init.expert={folder}/acting")
-    assert model.contract.embodiment.name == "tabletop_arm_tool"
+    assert model.contract.embodiment.name == "tabletop_arm_turned"
     assert model.codec.stats.to_dict() != acting.codec.stats.to_dict()
     assert distance(model, seeing, "language") == distance(model, seeing, "vision") == 0
     assert distance(model, acting, "language") > 0.01

@@ -14,7 +14,7 @@ from test_model import random_images
 
 from actors.controller import train
 from envservers.registry import make_suite
-from learners.action_loss import action_loss, encode_chunks
+from learners.action_loss import draw, drawn_loss, encode_chunks
 from learners.ppo import PPOLearner
 from learners.supervised import SupervisedTrainer
 from vlarl.config.embodiments import load_embodiment
@@ -162,8 +162,8 @@ def test_the_loss_of_a_mixed_batch_is_the_mean_of_its_rows(tmp_path: Path, desig
         rows = slice(row, row + 1)
         alone = model.velocity(context[rows], y[rows], tau[rows], mask[rows])
         torch.testing.assert_close(alone[0], together[row], atol=2e-6, rtol=1e-5)
-    generator = torch.Generator().manual_seed(0)
-    loss = action_loss(model, context, clean, mask, FlowConfig(repeats=3), generator)
+    draws = draw(clean.shape, FlowConfig(repeats=3), torch.Generator().manual_seed(0))
+    loss = drawn_loss(model, context, clean, mask, draws)
     model.zero_grad()
     loss.backward()
     gradient = model.expert.action_in.get_parameter(

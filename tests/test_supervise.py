@@ -163,6 +163,22 @@ def test_conversations_train_beside_actions_and_grounding(tmp_path):
     assert result["conversation_loss"] < rows[0]["conversation_loss"]
 
 
+def test_conversations_resume_beside_actions_as_if_never_stopped(tmp_path):
+    path = write_conversations(tmp_path, "a plate", "two spoons", "a towel")
+    words = (f"supervised.data.conversations={path}", "supervised.conversation_batch_size=2")
+    whole = train(tmp_path, "name=whole", *words)
+    train(tmp_path, "name=parts", *words)
+    for leftover in ("last", "step_4"):
+        (tmp_path / "parts/checkpoints" / leftover).rename(tmp_path / leftover)
+    again = train(tmp_path, "name=parts", "resume=auto", *words)
+    one, other = (QwenVLA.from_pretrained(r["checkpoint"]).state_dict() for r in (whole, again))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    rows = [RunFolder(result["run"]).metrics() for result in (whole, again)]
+    assert [row["step"] for row in rows[1]] == [1, 2, 3, 4]
+    for name in ("action_loss", "grounding_loss", "conversation_loss", "grad_norm/total"):
+        assert [row[name] for row in rows[0]] == [row[name] for row in rows[1]], name
+
+
 def test_a_broken_conversation_is_found_before_anything_is_written(tmp_path):
     path = write_conversations(tmp_path, "a plate", "two spoons")
     data = f"supervised.data.conversations={path}", "supervised.conversation_batch_size=2"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from learners.action_loss import action_loss, encode_chunks
+from learners.action_loss import draw, drawn_loss, encode_chunks
 from learners.supervised import SupervisedTrainer
 from vlarl.codec import ActionCodec, fit_action_stats
 from vlarl.config.schema import DataConfig, FlowConfig, OptimizerConfig, SupervisedConfig
@@ -194,8 +194,8 @@ def gradient(model: QwenVLA, batch: ChunkBatch, scribble: float) -> tuple[float,
     clean, mask = encode_chunks([model.codec], batch)
     clean = clean.masked_fill(~mask, scribble)
     context = model.encode(model.processor(batch.observations))
-    generator = torch.Generator().manual_seed(0)
-    loss = action_loss(model, context, clean, mask, FlowConfig(repeats=3), generator)
+    draws = draw(clean.shape, FlowConfig(repeats=3), torch.Generator().manual_seed(0))
+    loss = drawn_loss(model, context, clean, mask, draws)
     loss.backward()
     return float(loss.detach()), torch.cat([p.grad.flatten() for p in model.expert.parameters()])
 
@@ -227,12 +227,10 @@ def test_repeats_are_separate_draws_on_the_same_context():
         context = model.encode(model.processor(batch.observations))
 
         def mean_loss(rows: list[int], repeats: int) -> float:
-            generator = torch.Generator().manual_seed(3)
-            flow = FlowConfig(repeats=repeats)
             index = torch.tensor(rows)
-            return float(
-                action_loss(model, context[index], clean[index], mask[index], flow, generator)
-            )
+            own, flow = clean[index], FlowConfig(repeats=repeats)
+            draws = draw(own.shape, flow, torch.Generator().manual_seed(3))
+            return float(drawn_loss(model, context[index], own, mask[index], draws))
 
         assert mean_loss([0, 1], 2) == pytest.approx(mean_loss([0, 0, 1, 1], 1), rel=1e-5)
 

@@ -113,30 +113,25 @@ def test_expert_succeeds_and_only_on_its_task(task: str) -> None:
         assert steps[first_success][1][0, 4] == 1.0, "success came before the gripper opened"
 
 
-def test_motions_in_the_frame_of_the_tool_turn_with_it() -> None:
-    suites = [TabletopSuite(2, image_size=1, frame=frame) for frame in ("world", "tool")]
-    assert [s.spec.embodiment for s in suites] == ["tabletop_arm", "tabletop_arm_tool"]
-    ids, forward = np.arange(2), np.float32([0.03, 0.0, 0.0, 0.0, 1.0])
-    for suite in suites:
+def test_motions_in_the_frame_of_the_base_are_turned_by_a_quarter() -> None:
+    world, base = (TabletopSuite(2, image_size=1, frame=frame) for frame in ("world", "base"))
+    assert world.spec.embodiment == "tabletop_arm"
+    assert base.spec.embodiment == "tabletop_arm_turned"
+    ids = np.arange(2)
+    # Along the base's own x and then its y.
+    said = np.tile(np.float32([[0.04, 0, 0, 0.1, 1.0], [0, 0.04, -0.02, 0, 1.0]]), (2, 1, 1))
+    same = np.tile(np.float32([[0, 0.04, 0, 0.1, 1.0], [-0.04, 0, -0.02, 0, 1.0]]), (2, 1, 1))
+    for suite, actions in ((base, said), (world, same)):
         start(suite)
-        suite.step(ids, np.tile(np.float32([0, 0, 0, 0.25, 1.0]), (2, 4, 1)))
-    yaw = suites[1].end_effector(ids)[:, 3]
-    assert np.abs(yaw).min() > 0.2
-    before = suites[1].commanded(ids)
-    suites[1].step(ids, np.tile(forward, (2, 1, 1)))
-    moved = suites[1].commanded(ids) - before
-    assert np.allclose(np.arctan2(moved[:, 1], moved[:, 0]), yaw, atol=0.02)
-    # The same motion, said in the world's frame.
-    said = np.stack([0.03 * np.cos(yaw), 0.03 * np.sin(yaw), 0 * yaw, 0 * yaw, 0 * yaw + 1], 1)
-    suites[0].step(ids, said[:, None].astype(np.float32))
-    poses = [suite.end_effector(ids) for suite in suites]
-    assert np.allclose(*poses, atol=1e-6)
-    with pytest.raises(ValueError, match="frame = 'hand': choose one of world, tool"):
+        suite.step(ids, actions)
+    assert np.allclose(base.commanded(ids), world.commanded(ids), atol=1e-7)
+    assert np.allclose(base.end_effector(ids), world.end_effector(ids), atol=1e-6)
+    with pytest.raises(ValueError, match="frame = 'hand': choose one of world, base"):
         TabletopSuite(1, frame="hand")
 
 
-def test_the_expert_works_in_the_frame_of_the_tool() -> None:
-    suite = TabletopSuite(16, image_size=1, frame="tool")
+def test_the_expert_works_in_the_frame_of_the_base() -> None:
+    suite = TabletopSuite(16, image_size=1, frame="base")
     expert, ids = Expert(suite), np.arange(16)
     starts = [EpisodeStart(NAMES[seed % 4], seed) for seed in range(16)]
     suite.reset(ids, starts)

@@ -15,10 +15,11 @@ from actors import cli
 from actors.supervise import supervise
 from actors.text_to_action import text_to_action
 from learners.action_loss import draw, drawn_loss, encode_chunks
+from learners.supervised import SupervisedTrainer
 from vlarl.codec import ActionCodec, fit_action_stats
 from vlarl.config.embodiments import load_embodiment
 from vlarl.config.load import load_config
-from vlarl.config.schema import FlowConfig, ModelConfig
+from vlarl.config.schema import FlowConfig, ModelConfig, OptimizerConfig, SupervisedConfig
 from vlarl.data.text_chunks import TextChunks, balanced
 from vlarl.data.trajectories import SynthesizedTrajectories, every_action, trajectory_stats
 from vlarl.errors import CheckpointError, UserError
@@ -181,6 +182,18 @@ def test_the_expert_of_whole_trajectories_is_the_same_in_a_model_of_chunks(prese
         noisy = noise[:, :steps].masked_fill(~mask, 0.0)
         found = model.velocity(context.exclude("steps"), noisy, torch.tensor([0.4]), mask)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_the_padding_share_is_that_of_what_is_computed():
+    """10 beside 9 and 4 alone: 24 control steps are computed, 23 of them of trajectories."""
+    model = text_model("tiny")
+    robot = Invented([10, 4, 9], len(ROBOT.channels), "wave")
+    model.codec = ActionCodec(trajectory_stats(robot), 40, tensor_horizon=40)
+    optimizer = OptimizerConfig(learning_rates={"expert": 1e-3})
+    flow = FlowConfig("logit_normal", repeats=1)
+    config = SupervisedConfig(batch_size=3, micro_batch=2, flow=flow, optimizer=optimizer)
+    trainer = SupervisedTrainer(model, config, TextChunks([robot], 1, 1.0), None, 0)
+    assert trainer.train_step()["padding_share"] == pytest.approx(1 / 24)
 
 
 @pytest.fixture(scope="module")

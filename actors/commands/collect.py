@@ -31,7 +31,7 @@ SETTINGS = {
     "clumsy_steps": "longest clumsy, unrecorded beginning of half of the episodes (0)",
     "slowest_pace": "of the episodes' random speeds, as a fraction of the arm's (1)",
     "max_steps": "control steps that an episode may take (the suite's limit)",
-    "frame": "of tabletop's commanded motions: world or tool (world)",
+    "frame": "of tabletop's commanded motions: world or base (world)",
     "keep_failures": "whether failed episodes are kept (false)",
     "num_envs": "episodes that run at once (16)",
     "image_size": "pixels (64)",

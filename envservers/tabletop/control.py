@@ -44,7 +44,7 @@ def yaw_of(quaternion: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
 
 
-def turned(actions: NDArray[np.float64], yaw: NDArray[np.float64]) -> NDArray[np.float64]:
+def turned(actions: NDArray[np.float64], yaw: float) -> NDArray[np.float64]:
     """[n, c] the actions with their first two channels, a motion in the plane, turned by `yaw`."""
     x, y = actions[:, 0], actions[:, 1]
     cosine, sine = np.cos(yaw), np.sin(yaw)

@@ -76,7 +76,7 @@ class Expert:
                 drop_height=BASKET_DROP if in_basket else None,
             )
             actions[row] = motion.act(now)
-        return suite.in_frame(ids, actions).astype(np.float32)
+        return suite.in_frame(actions).astype(np.float32)
 
 
 def run_expert(

@@ -32,8 +32,10 @@ from envservers.tabletop.scene import (
 from envservers.tabletop.tasks import achieved, find_tasks, phrase
 from vlarl.types import CameraSpec, Channel, EnvSpec, EpisodeStart, TimeStep
 
-EMBODIMENTS = {"world": "tabletop_arm", "tool": "tabletop_arm_tool"}
+EMBODIMENTS = {"world": "tabletop_arm", "base": "tabletop_arm_turned"}
 """Frame in which motions are commanded -> embodiment."""
+BASE_YAW = np.pi / 2
+"""Of the base that motions are commanded in with `frame: base`."""
 CONTROL_HZ = 5.0
 MAX_STEPS = 48
 """About twice the 95th percentile of the noise-free expert's episodes: room for one retry."""
@@ -65,8 +67,8 @@ class TabletopSuite:
             `TimeStep.task_success`.
         max_steps: control steps after which an episode is truncated.
         terminate_on_success: whether reaching the goal ends the episode, and the chunk.
-        frame: of commanded motions: `world`, or `tool`, which turns with the hand about the
-            vertical.
+        frame: of commanded motions: `world`, or `base`, that of a base mounted turned by a quarter
+            (`BASE_YAW`): another robot to a policy, on the same tables.
 
     Raises:
         ValueError: for an unknown task or frame, or for a number that is not positive.
@@ -200,9 +202,8 @@ class TabletopSuite:
         self, ids: NDArray[np.int64], actions: NDArray[np.float64]
     ) -> NDArray[np.float32]:
         """One control step of running slots `ids` (ascending); returns their rewards [n]."""
-        if self._frame == "tool":
-            actions = np.clip(actions, ACTION_LOW, ACTION_HIGH)
-            actions = turned(actions, self.end_effector(ids)[:, 3])
+        if self._frame == "base":
+            actions = turned(actions, BASE_YAW)
         self._control.step(ids, actions)
         self._raise_if_unstable(ids)
         self._steps[ids] += 1
@@ -275,14 +276,9 @@ class TabletopSuite:
         """[n, 4] commanded tool pose, to which the next action adds."""
         return self._control.target[env_ids].copy()
 
-    def in_frame(
-        self, env_ids: NDArray[np.int64], actions: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """[n, 5] actions whose motions are the world's, as they are commanded here and now."""
-        if self._frame == "world":
-            return actions
-        own = turned(actions, -self.end_effector(env_ids)[:, 3])
-        return np.clip(own, ACTION_LOW, ACTION_HIGH)
+    def in_frame(self, actions: NDArray[np.float64]) -> NDArray[np.float64]:
+        """[n, 5] actions whose motions are the world's, as they are commanded here."""
+        return actions if self._frame == "world" else turned(actions, -BASE_YAW)
 
     def state(self, env_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """[n, 11] joint angles (6), gripper opening in meters, tool x, y, z, yaw."""

@@ -22,7 +22,6 @@ _REPLACED = (
     "supervised.conversation_batch_size",
     "supervised.grounding_batch_size",
     "supervised.localization.steps",
-    "supervised.micro_batch",
     "supervised.context_gigabytes",
     "model.history",
     "model.state",

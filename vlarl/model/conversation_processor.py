@@ -80,6 +80,10 @@ class ConversationProcessor:
         """
         return sum(len(piece.ids) for piece in self._pieces(conversation))
 
+    def answer_tokens(self, conversation: Conversation) -> int:
+        """Tokens that `language_loss` is a mean over; errors as `token_count`."""
+        return sum(len(piece.ids) for piece in self._pieces(conversation) if piece.supervised)
+
     def __call__(self, conversations: Sequence[Conversation]) -> TensorDict:
         """Inputs for next-token training on all turns of the assistant, and on nothing else.
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from actors.dataset_checks import check_content, check_dataset, check_views
 from actors.hand_demonstrations import HANDS, agreed_eigengrasps, hand_chunks
-from learners.supervised import conversation_processor
+from learners.step_data import conversation_processor
 from vlarl.codec import ActionCodec, fit_action_stats
 from vlarl.config.embodiments import load_embodiment
 from vlarl.config.schema import RunConfig, SourceConfig

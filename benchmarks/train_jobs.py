@@ -62,7 +62,12 @@ class Job:
 
 def make_jobs(folder: Path, batch: int) -> list[Job]:
     """All of them; `batch` samples a step, a quarter of it for text to action."""
-    return [make(folder / name, name, batch) for name, make in _JOBS.items()]
+    return [make(folder / name, name, batch) for name in JOBS]
+
+
+def make(folder: Path, name: str, batch: int) -> Job:
+    """One of `JOBS`, its data in `folder`, which is made."""
+    return _JOBS[name](folder, name, batch)
 
 
 def _all_of_it(folder: Path, name: str, batch: int) -> Job:

@@ -22,7 +22,7 @@ from vlarl.config.schema import SupervisedConfig
 from vlarl.data.conversations import ConversationSet
 from vlarl.data.grounding import GroundingSet, grounding_batch
 from vlarl.data.mixed_batches import MixedBatch, MixedBatches
-from vlarl.data.samples import BatchSampler, ChunkSource
+from vlarl.data.samples import BatchSampler, ChunkBatch, ChunkSource
 from vlarl.model.conversation_processor import ConversationProcessor
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.observations import Observations
@@ -62,10 +62,26 @@ class StepData:
     """The rows of all processes."""
 
 
+class SeenChunks:
+    """The chunks of all samples, without what was seen: for those whose contexts are remembered."""
+
+    def __init__(self, batches: Sequence[ChunkBatch]) -> None:
+        """`batches` hold all samples in order, each with as many steps and channels."""
+        self._actions = np.concatenate([batch.actions for batch in batches])
+        channels = [batch.channels for batch in batches if batch.channels is not None]
+        self._channels = np.concatenate(channels) if channels else None
+
+    def chunks(self, frames: NDArray[np.int64]) -> ChunkBatch:
+        """The samples `frames` [B]."""
+        channels = None if self._channels is None else self._channels[frames]
+        return ChunkBatch(Observations({}, ()), self._actions[frames], channels)
+
+
 class StepLoader:
     """Loads the data of any step.
 
     Attributes:
+        dataset: where the action loss has its chunks from.
         sees: whether the backbone has yet to see the samples of the action loss.
     """
 
@@ -82,7 +98,8 @@ class StepLoader:
         """Of `model`, processor and codecs are used; each source is None without its loss."""
         self.sees = True
         self._model, self._config, self._seed = model, config, seed
-        self._dataset, self._grounding = dataset, grounding
+        self.dataset: ChunkSource | SeenChunks | None = dataset
+        self._grounding = grounding
         self._conversations, self._mixture = conversations, mixture
         self._peers = Peers.joined()
         if dataset is not None:
@@ -101,7 +118,7 @@ class StepLoader:
         opened = step >= self._config.expert_only_steps
         speaks = opened and self._conversations is not None
         return StepData(
-            None if self._dataset is None else self._actions(self._dataset, step),
+            None if self.dataset is None else self._actions(self.dataset, step),
             self._questions(self._grounding, step) if self._grounding and opened else None,
             self._answers(self._conversations, step) if speaks and self._conversations else None,
             None if self._mixture is None else self._mixture.batch(step),
@@ -115,7 +132,7 @@ class StepLoader:
         actions = dataclasses.replace(found.actions, inputs=list(found.actions.inputs))
         return dataclasses.replace(found, actions=actions)
 
-    def _actions(self, dataset: ChunkSource, step: int) -> ActionRows:
+    def _actions(self, dataset: ChunkSource | SeenChunks, step: int) -> ActionRows:
         frames, size = self._frames.indices(step), self._config.micro_batch
         batch = dataset.chunks(frames)
         seen, steps = batch.observations, batch.observations.steps

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,6 +29,7 @@ from learners.shares import Peers
 from learners.step_data import (
     ACTION_STREAM,
     ActionRows,
+    SeenChunks,
     StepLoader,
     conversation_processor,
     seed_of,
@@ -220,20 +222,34 @@ class SupervisedTrainer:
 
     @torch.no_grad()
     def _remember_contexts(self) -> None:
-        """What a frozen backbone says of every frame, if memory allows; the model's modes stay."""
+        """What a frozen backbone says of every frame, if memory allows; the model's modes stay.
+
+        Frames are remembered with their chunks, so that no file is read again. Prompts that many
+        samples share are not: there may be more trajectories than memory holds.
+        """
         dataset = self._dataset
         if dataset is None or not self._frozen or self._contexts is not None:
             return
-        first = on(CPU, self._encode(dataset.chunks(np.arange(1)).observations))
+        probe = dataset.chunks(np.arange(1))
+        first = on(CPU, self._encode(probe.observations))
         frames, self._context_of = _contexts_of(dataset)
-        if first.bytes() * len(frames) > 1e9 * self.config.context_gigabytes:
+        size = (first.bytes() + probe.actions.nbytes) * len(frames)
+        if size > 1e9 * self.config.context_gigabytes:
             return
-        self._contexts, self._loader.sees = first.expand(len(frames)).clone(), False
+        self._contexts = first.expand(len(frames)).clone()
+        chunks = []
         with Progress("contexts", len(frames), "frames") as progress:
             for places in np.array_split(np.arange(len(frames)), -(-len(frames) // 256)):
-                seen = self._encode(dataset.chunks(frames[places]).observations)
+                batch = dataset.chunks(frames[places])
+                seen = self._encode(batch.observations)
                 self._contexts[places[0] : places[-1] + 1] = on(CPU, seen)
+                chunks.append(replace(batch, observations=Observations({}, ())))
                 progress.advance(len(places))
+        self._loader.sees = False
+        if not isinstance(dataset, TextChunks):
+            self._loader.dataset = SeenChunks(chunks)
+            # What is left to load is quicker done than asked for.
+            self._data = Prefetch(self._loader)
 
     def _language_losses(self, parts: list[TensorDict]) -> Iterator[_Share]:
         """A part counts by its supervised tokens, over which the loss of the batch is a mean."""

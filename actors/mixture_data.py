@@ -158,7 +158,7 @@ class MixtureData:
                 tuple(
                     EmbodiedChunks(
                         contract.place_of(recording.robot.name),
-                        self._chunks(recording, contract, memory),
+                        self._chunks(recording, contract, memory, settings.data.workers),
                     )
                     for recording in source.recordings
                 ),
@@ -174,9 +174,11 @@ class MixtureData:
         horizon = contract.horizons[contract.place_of(recording.robot.name)]
         return hand_chunks(recording.reader, recording.tracks, self.grasps, horizon)
 
-    def _chunks(self, recording: Recording, contract: Contract, memory: int) -> ChunkSource:
+    def _chunks(
+        self, recording: Recording, contract: Contract, memory: int, workers: int
+    ) -> ChunkSource:
         horizon = contract.horizons[contract.place_of(recording.robot.name)]
-        seen = open_chunks(recording.reader, horizon, memory, recording.skipped)
+        seen = open_chunks(recording.reader, horizon, memory, recording.skipped, workers=workers)
         return HandSource(seen, self._hands(recording, contract)) if recording.tracks else seen
 
 

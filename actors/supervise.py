@@ -328,8 +328,9 @@ def _skipped(config: RunConfig, reader: LeRobotReader) -> SkippedEpisodes:
 
 
 def _chunks(config: RunConfig, data: _Data, contract: Contract) -> ChunkSource:
-    memory = int(1e9 * config.supervised.data.memory_gigabytes)
-    seen = open_chunks(data.reader, contract.horizon, memory, data.skipped, contract.past_frames)
+    settings, past = config.supervised.data, contract.past_frames
+    memory, workers = int(1e9 * settings.memory_gigabytes), settings.workers
+    seen = open_chunks(data.reader, contract.horizon, memory, data.skipped, past, workers)
     return seen if data.hands is None else HandSource(seen, data.hands)
 
 

@@ -251,6 +251,7 @@ def _supervised(config: RunConfig) -> Iterator[Problem]:
         "vision_language_weight",
         "eval_every",
         "data.grounding_images",
+        "data.workers",
         "collect.waypoint_noise",
         "collect.action_noise",
         "collect.clumsy_steps",

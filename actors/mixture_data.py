@@ -15,7 +15,7 @@ import numpy as np
 
 from actors.dataset_checks import cameras_of, check_content, check_dataset, check_views
 from actors.hand_demonstrations import HANDS, agreed_eigengrasps, hand_chunks
-from learners.supervised import conversation_processor
+from learners.step_data import conversation_processor
 from vlarl.codec import ActionCodec, fit_action_stats
 from vlarl.config.embodiments import load_embodiment
 from vlarl.config.schema import RunConfig, SourceConfig
@@ -158,7 +158,7 @@ class MixtureData:
                 tuple(
                     EmbodiedChunks(
                         contract.place_of(recording.robot.name),
-                        self._chunks(recording, contract, memory),
+                        self._chunks(recording, contract, memory, settings.data.workers),
                     )
                     for recording in source.recordings
                 ),
@@ -174,9 +174,11 @@ class MixtureData:
         horizon = contract.horizons[contract.place_of(recording.robot.name)]
         return hand_chunks(recording.reader, recording.tracks, self.grasps, horizon)
 
-    def _chunks(self, recording: Recording, contract: Contract, memory: int) -> ChunkSource:
+    def _chunks(
+        self, recording: Recording, contract: Contract, memory: int, workers: int
+    ) -> ChunkSource:
         horizon = contract.horizons[contract.place_of(recording.robot.name)]
-        seen = open_chunks(recording.reader, horizon, memory, recording.skipped)
+        seen = open_chunks(recording.reader, horizon, memory, recording.skipped, workers=workers)
         return HandSource(seen, self._hands(recording, contract)) if recording.tracks else seen
 
 

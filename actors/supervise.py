@@ -31,7 +31,8 @@ from actors.stage_run import process_group, resume, run_folder, saver, train_sta
 from envservers.registry import config_options, find_suite, make_suite
 from learners.binding import BindingTrainer
 from learners.localization import LocalizationTrainer
-from learners.supervised import SupervisedTrainer, conversation_processor
+from learners.step_data import conversation_processor
+from learners.supervised import SupervisedTrainer
 from vlarl.codec import ActionCodec, fit_action_stats
 from vlarl.config.embodiments import load_embodiment
 from vlarl.config.schema import RunConfig
@@ -103,8 +104,17 @@ def _supervise(config: RunConfig) -> dict[str, Any]:
             run.forget_after(-1 if checkpoint is None else first)
         if sees_now and dataset is not None:
             _learn_to_see(model, config, scenes, dataset.sentences, run, interrupt)
+        skipped = _skips(data, mixture)
         trainer = SupervisedTrainer(
-            model, config.supervised, dataset, scenes, config.seed, run, conversations, batches
+            model,
+            config.supervised,
+            dataset,
+            scenes,
+            config.seed,
+            run,
+            conversations,
+            batches,
+            skipped,
         )
         resume(trainer, checkpoint)
 
@@ -119,7 +129,7 @@ def _supervise(config: RunConfig) -> dict[str, Any]:
             save(0)
         with evaluation_during(config, model) as judge:
             found = train_stage(config, run, trainer, interrupt, save, judge)
-    return found | {"skipped_episodes": sum(len(each) for each in _skips(data, mixture))}
+    return found | {"skipped_episodes": sum(len(each) for each in skipped)}
 
 
 class _Data(NamedTuple):
@@ -349,8 +359,9 @@ def _skipped(config: RunConfig, reader: LeRobotReader) -> SkippedEpisodes:
 
 
 def _chunks(config: RunConfig, data: _Data, contract: Contract) -> ChunkSource:
-    memory = int(1e9 * config.supervised.data.memory_gigabytes)
-    seen = open_chunks(data.reader, contract.horizon, memory, data.skipped, contract.past_frames)
+    settings, past = config.supervised.data, contract.past_frames
+    memory, workers = int(1e9 * settings.memory_gigabytes), settings.workers
+    seen = open_chunks(data.reader, contract.horizon, memory, data.skipped, past, workers)
     return seen if data.hands is None else HandSource(seen, data.hands)
 
 

@@ -232,6 +232,9 @@ class DataConfig:
     memory_gigabytes: float = 8.0
     """Of decoded images. A dataset that takes more is read from its files as training goes, and
     this is what it may keep of them, not decoded."""
+    workers: int = 0
+    """Processes that load and collate the batches of coming steps; 0: each is loaded when its step
+    begins. The steps are the same."""
     skip_limit: float = 0.01
     """Share of the episodes that may turn out to be corrupt: they are skipped and named. Beyond it
     the run stops."""

@@ -252,6 +252,7 @@ def _supervised(config: RunConfig) -> Iterator[Problem]:
         "vision_language_weight",
         "eval_every",
         "data.grounding_images",
+        "data.workers",
         "collect.waypoint_noise",
         "collect.action_noise",
         "collect.clumsy_steps",

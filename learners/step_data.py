@@ -70,11 +70,16 @@ class SeenChunks:
         self._actions = np.concatenate([batch.actions for batch in batches])
         channels = [batch.channels for batch in batches if batch.channels is not None]
         self._channels = np.concatenate(channels) if channels else None
+        robots = [batch.observations.embodiment for batch in batches]
+        which = [rows for rows in robots if rows is not None]
+        self._embodiment = np.concatenate(which) if which else None
 
     def chunks(self, frames: NDArray[np.int64]) -> ChunkBatch:
         """The samples `frames` [B]."""
         channels = None if self._channels is None else self._channels[frames]
-        return ChunkBatch(Observations({}, ()), self._actions[frames], channels)
+        embodiment = None if self._embodiment is None else self._embodiment[frames]
+        seen = Observations({}, (), embodiment=embodiment)
+        return ChunkBatch(seen, self._actions[frames], channels)
 
 
 class StepLoader:

@@ -243,7 +243,8 @@ class SupervisedTrainer:
                 batch = dataset.chunks(frames[places])
                 seen = self._encode(batch.observations)
                 self._contexts[places[0] : places[-1] + 1] = on(CPU, seen)
-                chunks.append(replace(batch, observations=Observations({}, ())))
+                which = Observations({}, (), embodiment=batch.observations.embodiment)
+                chunks.append(replace(batch, observations=which))
                 progress.advance(len(places))
         self._loader.sees = False
         if not isinstance(dataset, TextChunks):

@@ -278,6 +278,7 @@ IMPOSSIBLE_SFT = [
     (["collect.action_noise=-1"], "collect.action_noise", "at least 0"),
     (["data.path=x", "collect.seed=4"], "collect.seed", "no effect"),
     (["data.memory_gigabytes=0"], "data.memory_gigabytes", "above zero"),
+    (["data.workers=-1"], "data.workers", "at least 0"),
     (["data.skip_limit=1.5"], "data.skip_limit", "between 0 and 1"),
     (["grounding_batch_size=8"], "data.grounding_images", "20000"),
     (["data.grounding_images=8"], "grounding_batch_size", "without effect"),

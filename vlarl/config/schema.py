@@ -219,6 +219,8 @@ class SourceConfig:
     """Its share of the samples, relative to those of the others; 0 leaves it out."""
     embodiment: str = ""
     """Name or YAML file; empty: what each dataset calls its robot."""
+    cameras: dict[str, str] = field(default_factory=dict)
+    """View -> name in the dataset, of the cameras that are read; empty: names are the views'."""
     eigengrasps: str = ""
     """The file that `vlarl data hands` wrote, for `human`."""
 
@@ -248,6 +250,11 @@ class DataConfig:
 
     path: str = ""
     """Dataset folder; empty means: collect it first, as `collect` says."""
+    embodiment: str = ""
+    """Robot of `path`: name or YAML file; a new model sees images in the dataset's sizes. Empty:
+    the robot of `env.suite`, and `env.image_size`."""
+    cameras: dict[str, str] = field(default_factory=dict)
+    """View -> name in `path`, of the cameras that are read; empty: names are the views'."""
     eigengrasps: str = ""
     """The file that `vlarl data hands` wrote; names `path` a dataset of recorded human hands."""
     mixture: dict[str, SourceConfig] | None = None
@@ -255,6 +262,9 @@ class DataConfig:
     memory_gigabytes: float = 8.0
     """Of decoded images. A dataset that takes more is read from its files as training goes, and
     this is what it may keep of them, not decoded."""
+    workers: int = 0
+    """Processes that load and collate the batches of coming steps; 0: each is loaded when its step
+    begins. The steps are the same."""
     skip_limit: float = 0.01
     """Share of the episodes that may turn out to be corrupt: they are skipped and named. Beyond it
     the run stops."""

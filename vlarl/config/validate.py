@@ -20,6 +20,7 @@ from vlarl.config.checks import (
     without_effect,
 )
 from vlarl.config.conversation_rules import conversation_rules
+from vlarl.config.dataset_rules import dataset_rules
 from vlarl.config.embodiments import load_embodiment
 from vlarl.config.lora_rules import lora_rules
 from vlarl.config.mixture_rules import mixture_rules
@@ -251,6 +252,7 @@ def _supervised(config: RunConfig) -> Iterator[Problem]:
         "vision_language_weight",
         "eval_every",
         "data.grounding_images",
+        "data.workers",
         "collect.waypoint_noise",
         "collect.action_noise",
         "collect.clumsy_steps",
@@ -346,5 +348,6 @@ RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (
     stage_rules,
     conversation_rules,
     mixture_rules,
+    dataset_rules,
     _rest,
 )

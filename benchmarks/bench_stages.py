@@ -80,7 +80,11 @@ def _share(value: float, *more: str) -> tuple[str, ...]:
 _CHUNKS = (f"{_T2A}.prediction=chunk", "supervised.batch_size=64", "supervised.micro_batch=16")
 """About as many action tokens in a batch as 16 whole trajectories have."""
 _BETA, _NORMAL = f"{_FLOW}.tau_distribution=beta", f"{_FLOW}.tau_distribution=logit_normal"
-_TIMES = {"logit-normal": (_NORMAL,), "Beta": (_BETA,)}
+_TIMES = {
+    # Without the numbers of the Beta distribution that sft.yaml has: they would say nothing.
+    "logit-normal": (_NORMAL, f"{_FLOW}.alpha=1.0", f"{_FLOW}.beta=1.5"),
+    "Beta": (_BETA,),
+}
 _WITHOUT_QUESTIONS = ("supervised.data.mixture.questions.weight=0",)
 
 _STARTS = {

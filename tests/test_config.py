@@ -118,6 +118,8 @@ IMPOSSIBLE = [
     (["env.mode=connect"], "env.addresses", "tcp://"),
     (["env.mode=connect", "env.addresses=[here]"], "env.addresses", "tcp://"),
     (["env.addresses=['tcp://h:1']"], "env.addresses", "no effect"),
+    (["env.key_file=one.key"], "env.key_file", "no effect"),
+    (["env.mode=connect", "env.addresses=['tcp://10.0.0.5:1']"], "env.key_file", "vlarl key"),
     (["sampling.denoising_steps=0"], "sampling.denoising_steps", "at least 1"),
     (["sampling.execute_steps=0"], "sampling.execute_steps", "at least 1"),
     (["sampling.rollout_temperature=0"], "sampling.rollout_temperature", "above zero"),

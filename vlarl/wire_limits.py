@@ -58,6 +58,8 @@ def _value_sizes() -> list[tuple[int, int, int, int, int] | None]:
 
 
 _SIZES = _value_sizes()
+_WHOLE = [1 + sizes[0] if sizes is not None and not any(sizes[1:]) else 0 for sizes in _SIZES]
+"""First byte -> bytes of the whole value, where that byte says it all; else 0."""
 
 
 def check_sizes(frames: Sequence[bytes | memoryview]) -> None:
@@ -88,31 +90,38 @@ def check_header(data: bytes | memoryview) -> None:
         WireError: saying which.
     """
     size, position = len(data), 0
-    expected = [1]  # values still to come at each open level
-    while expected:
-        if not expected[-1]:
-            expected.pop()
+    expected, above = 1, list[int]()  # values still to come, here and at each level above
+    owed = 1  # of all levels
+    while expected or above:
+        if not expected:
+            expected = above.pop()
             continue
-        expected[-1] -= 1
+        expected -= 1
+        owed -= 1
         if position >= size:
             raise WireError("the header frame is cut short")
-        found = _SIZES[data[position]]
+        first = data[position]
+        whole = _WHOLE[first]
+        if whole:
+            position += whole
+            continue
+        found = _SIZES[first]
         if found is None:
             raise WireError("the header frame is not msgpack: byte 0xc1")
         skipped, inside, length_bytes, unit_bytes, unit_values = found
-        position += 1
-        if length_bytes:
-            length = int.from_bytes(data[position : position + length_bytes], "big")
-            position += length_bytes
-            skipped += length * unit_bytes
-            inside += length * unit_values
-        position += skipped
+        length = int.from_bytes(data[position + 1 : position + 1 + length_bytes], "big")
+        position += 1 + length_bytes + skipped + length * unit_bytes
+        inside += length * unit_values
+        owed += inside
         # Every value takes a byte at least.
-        if position + inside > size:
+        if position + owed > size:
             raise WireError("the header frame is cut short, or declares more than it holds")
         if inside:
-            if len(expected) > MAX_DEPTH:
+            if len(above) >= MAX_DEPTH:
                 raise WireError(f"a header nests deeper than {MAX_DEPTH} maps and lists")
-            expected.append(inside)
-    if position != size:
+            above.append(expected)
+            expected = inside
+    if position > size:
+        raise WireError("the header frame is cut short")
+    if position < size:
         raise WireError(f"the header frame has {size - position} bytes too many: not msgpack")

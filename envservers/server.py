@@ -44,6 +44,8 @@ from vlarl.wire_limits import MAX_FRAME_BYTES
 
 _PR_SET_PDEATHSIG = 1
 _GRACE_SECONDS = 1.0
+_LONGEST_ERROR = 100_000
+"""Characters; what a client sent may be quoted in it, and the header of an answer is bounded."""
 
 
 class _Connection:
@@ -97,10 +99,10 @@ class EnvServer:
             result = self._calls[request["call"]](client, request)
             return wire.encode({"id": number, "result": result})
         except EnvContractError as error:
-            return wire.encode({"id": number, "broken_contract": str(error)})
+            return wire.encode({"id": number, "broken_contract": str(error)[:_LONGEST_ERROR]})
         # The boundary at which every error of a suite turns into text for the client.
         except Exception:  # noqa: BLE001
-            return wire.encode({"id": number, "error": traceback.format_exc()})
+            return wire.encode({"id": number, "error": traceback.format_exc()[-_LONGEST_ERROR:]})
 
     def _hello(self, _client: bytes, _request: dict[str, Any]) -> dict[str, Any]:
         return {

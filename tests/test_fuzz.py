@@ -255,6 +255,11 @@ def test_a_server_answers_damaged_messages_and_goes_on(server):
     stranger.linger, stranger.rcvtimeo = 0, 20_000
     stranger.connect(server.address)
     try:
+        long_word = {"id": 1, "call": "x" * (MAX_HEADER_BYTES - 100)}
+        many = {"id": 1, "call": "reset", "env_ids": np.zeros(10**6, np.int64), "starts": []}
+        for body in (long_word, many):
+            stranger.send_multipart(wire.encode(body))
+            assert "error" in wire.decode(stranger.recv_multipart())
         for _ in range(FOR_A_SERVER):
             frames = mutated(draw.choice(messages), draw) or [b""]
             # A single bit makes no `close` of another call: the server owes an answer to each.

@@ -7,10 +7,12 @@ evaluated initial state was ever trained on. What a seed means is the suite's bu
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from actors.task_allocation import TaskAllocation
 from vlarl.errors import UserError
 from vlarl.types import EpisodeStart
 
@@ -22,17 +24,24 @@ class EpisodeSource:
     """An endless sequence of episodes for every stream, each its own.
 
     Tasks come in shuffled blocks that hold each task once, so that every stream meets them equally
-    often. An episode depends on `(seed, stream, index)` alone: the counters are the whole state.
+    often, unless an allocation names the task of every stream. An episode depends on
+    `(seed, stream, index)` alone, and on the allocation: counters and allocation are the state.
 
     Args:
         tasks: names to draw from.
         seed: of the run and, where there are several, the worker.
         streams: number of streams.
         limit: scene seeds lie below.
+        allocation: of the streams to the tasks; None: each stream meets all tasks.
     """
 
     def __init__(
-        self, tasks: Sequence[str], seed: Sequence[int], streams: int, limit: int = HELD_OUT
+        self,
+        tasks: Sequence[str],
+        seed: Sequence[int],
+        streams: int,
+        limit: int = HELD_OUT,
+        allocation: TaskAllocation | None = None,
     ) -> None:
         if not tasks:
             raise ValueError("an episode source needs at least one task")
@@ -41,15 +50,40 @@ class EpisodeSource:
         self._limit = limit
         self.counters = [0] * streams
         """Episodes handed out so far, for each stream."""
+        self.allocation = allocation
 
     def next(self, stream: int) -> EpisodeStart:
         """The stream's next episode."""
         index = self.counters[stream]
         self.counters[stream] += 1
+        scene = np.random.default_rng([*self._seed, stream, index, 1]).integers(self._limit)
+        return EpisodeStart(self._task(stream, index), int(scene))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counters and, if there is one, the allocation, as plain values."""
+        state: dict[str, Any] = {"counters": list(self.counters)}
+        if self.allocation is not None:
+            state["allocation"] = self.allocation.state_dict()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Inverse of `state_dict`, for as many streams.
+
+        A run that is resumed with an allocation that it did not have begins that one anew.
+
+        Raises:
+            UserError: if the allocation was to other tasks.
+        """
+        self.counters[:] = state["counters"]
+        if self.allocation is not None and "allocation" in state:
+            self.allocation.load_state_dict(state["allocation"])
+
+    def _task(self, stream: int, index: int) -> str:
+        if self.allocation is not None:
+            return self.allocation.task_of(stream)
         block, place = divmod(index, len(self._tasks))
         order = np.random.default_rng([*self._seed, stream, block, 0]).permutation(len(self._tasks))
-        scene = np.random.default_rng([*self._seed, stream, index, 1]).integers(self._limit)
-        return EpisodeStart(self._tasks[order[place]], int(scene))
+        return self._tasks[order[place]]
 
 
 def held_out_starts(tasks: Sequence[str], episodes: int, seed: int) -> list[EpisodeStart]:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from actors.dataset_checks import check_content, check_dataset, check_views
+from actors.dataset_checks import cameras_of, check_content, check_dataset, check_views
 from actors.hand_demonstrations import HANDS, agreed_eigengrasps, hand_chunks
-from learners.supervised import conversation_processor
+from learners.step_data import conversation_processor
 from vlarl.codec import ActionCodec, fit_action_stats
 from vlarl.config.embodiments import load_embodiment
 from vlarl.config.schema import RunConfig, SourceConfig
@@ -37,7 +37,6 @@ from vlarl.model.presets import new_contract
 from vlarl.model.pretrained import Pretrained
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.progress import Progress
-from vlarl.types import VIEWS, CameraSpec
 
 _KEY = "supervised.data.mixture"
 
@@ -96,7 +95,7 @@ class MixtureData:
                 f"{_KEY} has conversations alone: name a checkpoint, or add a source with actions"
             )
         first, *others = firsts.values()
-        cameras, *further = map(_cameras_of, firsts.values())
+        cameras, *further = (cameras_of(each.reader, each.robot) for each in firsts.values())
         said = {row.instruction for each in self.recordings for row in each.reader.episodes}
         return new_contract(
             cameras,
@@ -159,7 +158,7 @@ class MixtureData:
                 tuple(
                     EmbodiedChunks(
                         contract.place_of(recording.robot.name),
-                        self._chunks(recording, contract, memory),
+                        self._chunks(recording, contract, memory, settings.data.workers),
                     )
                     for recording in source.recordings
                 ),
@@ -175,9 +174,11 @@ class MixtureData:
         horizon = contract.horizons[contract.place_of(recording.robot.name)]
         return hand_chunks(recording.reader, recording.tracks, self.grasps, horizon)
 
-    def _chunks(self, recording: Recording, contract: Contract, memory: int) -> ChunkSource:
+    def _chunks(
+        self, recording: Recording, contract: Contract, memory: int, workers: int
+    ) -> ChunkSource:
         horizon = contract.horizons[contract.place_of(recording.robot.name)]
-        seen = open_chunks(recording.reader, horizon, memory, recording.skipped)
+        seen = open_chunks(recording.reader, horizon, memory, recording.skipped, workers=workers)
         return HandSource(seen, self._hands(recording, contract)) if recording.tracks else seen
 
 
@@ -209,7 +210,21 @@ def open_mixture(config: RunConfig, resumed: Path | None) -> MixtureData | None:
             continue
         recordings = [_recording(config, name, source, path) for path in _datasets(source.path)]
         opened.append(OpenedSource(name, source.weight, tuple(recordings), None))
+    _refuse_namesakes([each for source in opened for each in source.recordings])
     return MixtureData(tuple(opened), fits[0] if fits else "", grasps)
+
+
+def _refuse_namesakes(recordings: Sequence[Recording]) -> None:
+    """A robot's file is known by its name alone, which two folders may have."""
+    firsts: dict[str, Recording] = {}
+    for recording in recordings:
+        first = firsts.setdefault(recording.robot.name, recording)
+        # Recorded hands have their dataset's frequency, which is checked with the dataset.
+        if recording.robot != first.robot and not recording.tracks:
+            raise UserError(
+                f"{_KEY}: datasets {first.reader.path} and {recording.reader.path} are of two "
+                f"different robots called {recording.robot.name}: rename one of their files"
+            )
 
 
 def check_conversations(conversations: ConversationSet, processor: ConversationProcessor) -> None:
@@ -234,7 +249,7 @@ def _datasets(path: str) -> list[Path]:
 
 
 def _recording(config: RunConfig, name: str, source: SourceConfig, path: Path) -> Recording:
-    reader = LeRobotReader(path)
+    reader = LeRobotReader(path, chosen=source.cameras)
     # Images and hands are matched by number, so that none of them may be left out.
     human = source.kind == "human"
     limit = 0.0 if human else config.supervised.data.skip_limit
@@ -269,15 +284,3 @@ def _refuse_unseen(contract: Contract, recordings: Sequence[Recording]) -> None:
                 "dataset (supervised.data.path), or take its weights for a new model without: "
                 "model.init.weights instead of model.checkpoint"
             )
-
-
-def _cameras_of(recording: Recording) -> tuple[CameraSpec, ...]:
-    offered = {camera.name: camera for camera in recording.reader.cameras}
-    wanted = recording.robot.cameras or VIEWS
-    found = tuple(offered[name] for name in wanted if name in offered)
-    if not found:
-        raise UserError(
-            f"dataset {recording.reader.path} does not fit {recording.robot.name}: it has no "
-            f"camera {', '.join(wanted)}, only {', '.join(offered) or 'none'}"
-        )
-    return found

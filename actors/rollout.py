@@ -7,6 +7,7 @@ What a decision is worth (returns, advantages) is the learner's business.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -56,6 +57,10 @@ class RolloutStats:
     """Thrown away because their server failed."""
     dropped_episodes: int = 0
     restarts: int = 0
+    allocation: dict[str, int] = field(default_factory=dict)
+    """task -> environments that were its own; empty where every environment meets all tasks."""
+    running_success: dict[str, float] = field(default_factory=dict)
+    """task -> running success rate after this window, from which the next allocation follows."""
 
     def metrics(self) -> dict[str, float]:
         """The same, flat, as `metrics.jsonl` holds them."""
@@ -78,6 +83,8 @@ class RolloutStats:
             values["success_rate"] = successes / episodes
         for task, count in sorted(self.episodes.items()):
             values[f"success_rate/{task}"] = self.successes.get(task, 0) / count
+        values |= {f"allocation/{task}": count for task, count in self.allocation.items()}
+        values |= {f"running_success/{task}": rate for task, rate in self.running_success.items()}
         return values
 
 
@@ -88,7 +95,8 @@ def merge_metrics(workers: Sequence[Mapping[str, float]]) -> dict[str, float]:
     merged = {}
     for name in dict.fromkeys(name for metrics in workers for name in metrics):
         values = [metrics[name] for metrics in workers if name in metrics]
-        merged[name] = sum(values) if name in (*summed, *rates) else sum(values) / len(values)
+        adds_up = name in (*summed, *rates) or name.startswith("allocation/")
+        merged[name] = sum(values) if adds_up else sum(values) / len(values)
     return merged
 
 
@@ -182,12 +190,12 @@ class RolloutCollector:
         rows = [torch.stack(lane.window, dim=1).flatten(0, 1) for lane in self._lanes]
         batch = torch.cat(rows)
         validate(batch)
-        return batch, self._stats(batch)
+        return batch, self._allocated(self._stats(batch))
 
     def state_dict(self) -> dict[str, Any]:
-        """Episode counters, environments, noise: what makes the next window what it will be."""
+        """Episodes, environments, noise: what makes the next window what it will be."""
         lanes = [lane.state_dict() for lane in self._lanes]
-        return {"counters": list(self._source.counters), "lanes": lanes}
+        return {**self._source.state_dict(), "lanes": lanes}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of `state_dict`, before the first window.
@@ -203,7 +211,7 @@ class RolloutCollector:
                 f"{len(state['counters'])} environments in all, this run {len(self._lanes)} with "
                 f"{len(self._source.counters)}; set env.servers and env.envs_per_server as before"
             )
-        self._source.counters[:] = state["counters"]
+        self._source.load_state_dict(state)
         for lane, values in zip(self._lanes, state["lanes"], strict=True):
             lane.load_state_dict(values)
 
@@ -326,6 +334,17 @@ class RolloutCollector:
         self._pending.pop(id(lane), None)
         lane.client = self._restart_client(index)
         lane.start()
+
+    def _allocated(self, stats: RolloutStats) -> RolloutStats:
+        """Allocate for the next window by what ended in this one; `stats` with both."""
+        allocation = self._source.allocation
+        if allocation is None:
+            return stats
+        environments = allocation.environments()
+        allocation.update(stats.episodes, stats.successes)
+        return dataclasses.replace(
+            stats, allocation=environments, running_success=allocation.rates()
+        )
 
     def _stats(self, batch: TensorDict) -> RolloutStats:
         finished = [episode for lane in self._lanes for episode in lane.finished]

@@ -20,6 +20,7 @@ from actors.episodes import EpisodeSource
 from actors.evaluation import EvalResult, EvaluationRequest, evaluate
 from actors.player import Progress
 from actors.rollout import RolloutCollector, RolloutStats
+from actors.task_allocation import TaskAllocation
 from actors.weights import WeightsUpdate, apply_weights
 from vlarl.config.embodiments import load_embodiment
 from vlarl.config.schema import RunConfig
@@ -68,12 +69,16 @@ class RolloutWorker:
         self._policy = policy_of(model, config, place)
         _check_tasks(config, self.spec)
         streams = sum(client.num_envs for client in access.clients)
+        tasks = config.env.tasks or self.spec.tasks
+        allocation = None
+        if config.env.allocation.kind != "uniform":
+            allocation = TaskAllocation(config.env.allocation, tasks, streams)
         self._collector = RolloutCollector(
             access.clients,
             self._policy,
             load_reward(config.reward),
-            EpisodeSource(config.env.tasks or self.spec.tasks, (config.seed, number), streams),
-            config.ppo.decisions_per_stream,
+            EpisodeSource(tasks, (config.seed, number), streams, allocation=allocation),
+            config.decisions_per_stream,
             keep="inputs" if trains_backbone(config) else "context",
             seed=(config.seed, number),
             restart=access.restart,

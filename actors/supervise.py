@@ -16,7 +16,13 @@ import torch
 
 from actors.collect import collect, make_grounding
 from actors.controller import Interrupt, last_checkpoint
-from actors.dataset_checks import check_content, check_dataset, check_views
+from actors.dataset_checks import (
+    cameras_of,
+    check_content,
+    check_dataset,
+    check_robot,
+    check_views,
+)
 from actors.evaluation_during import evaluation_during
 from actors.experts import make_demonstrated, make_tabletop, robot_of
 from actors.hand_demonstrations import hand_contract, open_hands
@@ -25,8 +31,10 @@ from actors.stage_run import process_group, resume, run_folder, saver, train_sta
 from envservers.registry import config_options, find_suite, make_suite
 from learners.binding import BindingTrainer
 from learners.localization import LocalizationTrainer
-from learners.supervised import SupervisedTrainer, conversation_processor
+from learners.step_data import conversation_processor
+from learners.supervised import SupervisedTrainer
 from vlarl.codec import ActionCodec, fit_action_stats
+from vlarl.config.embodiments import load_embodiment
 from vlarl.config.schema import RunConfig
 from vlarl.contract import Contract
 from vlarl.data.conversations import ConversationSet
@@ -39,7 +47,7 @@ from vlarl.data.skipped import SkippedEpisodes, readable_actions, readable_state
 from vlarl.data.streaming import open_chunks
 from vlarl.errors import ConfigError
 from vlarl.model.device import resolved
-from vlarl.model.presets import build, channel_bounds_codec, robot_contract
+from vlarl.model.presets import build, channel_bounds_codec, new_contract, robot_contract
 from vlarl.model.pretrained import Pretrained
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.start import (
@@ -83,7 +91,8 @@ def _supervise(config: RunConfig) -> dict[str, Any]:
     conversations = _conversations(config, model)
     with run_folder(config) as run, Interrupt.watching() as interrupt:
         if data is None and mixture is None:
-            reader = _opened(_demonstrations(config, run, interrupt), model.contract)
+            reader = LeRobotReader(_demonstrations(config, run, interrupt))
+            check_dataset(model.contract, reader)
             data = _Data(reader, None, _skipped(config, reader))
         if is_new:
             _fit(model, data, mixture)
@@ -95,8 +104,17 @@ def _supervise(config: RunConfig) -> dict[str, Any]:
             run.forget_after(-1 if checkpoint is None else first)
         if sees_now and dataset is not None:
             _learn_to_see(model, config, scenes, dataset.sentences, run, interrupt)
+        skipped = _skips(data, mixture)
         trainer = SupervisedTrainer(
-            model, config.supervised, dataset, scenes, config.seed, run, conversations, batches
+            model,
+            config.supervised,
+            dataset,
+            scenes,
+            config.seed,
+            run,
+            conversations,
+            batches,
+            skipped,
         )
         resume(trainer, checkpoint)
 
@@ -111,7 +129,7 @@ def _supervise(config: RunConfig) -> dict[str, Any]:
             save(0)
         with evaluation_during(config, model) as judge:
             found = train_stage(config, run, trainer, interrupt, save, judge)
-    return found | {"skipped_episodes": sum(len(each) for each in _skips(data, mixture))}
+    return found | {"skipped_episodes": sum(len(each) for each in skipped)}
 
 
 class _Data(NamedTuple):
@@ -151,7 +169,9 @@ def _resolved(
         skipped = SkippedEpisodes(reader.path, len(reader), limit=0.0)
         check_content(model, reader, skipped, hands.extremes())
         return model, is_new, _Data(reader, hands, skipped)
-    reader = _opened(data.path, model.contract)
+    reader = _reader(config)
+    check_robot(model.contract, data.embodiment)
+    check_dataset(model.contract, reader)
     skipped = _skipped(config, reader)
     check_content(model, reader, skipped, (readable_actions(reader, skipped),))
     if not data.pad_short:
@@ -159,9 +179,16 @@ def _resolved(
     return model, is_new, _Data(reader, None, skipped)
 
 
-def _instructions(path: str) -> list[str]:
-    """The sentences of a dataset; none if there is no dataset yet."""
-    said = {row.instruction for row in LeRobotReader(path).episodes} if path else set()
+def _reader(config: RunConfig) -> LeRobotReader:
+    """The configured dataset."""
+    data = config.supervised.data
+    return LeRobotReader(data.path, chosen=data.cameras)
+
+
+def _instructions(config: RunConfig) -> list[str]:
+    """The sentences of the dataset; none if there is no dataset yet."""
+    rows = _reader(config).episodes if config.supervised.data.path else ()
+    said = {row.instruction for row in rows}
     # What is blank is refused later, with its place.
     return sorted(sentence for sentence in said if sentence.strip())
 
@@ -282,15 +309,7 @@ def _model(
     elif config.supervised.data.eigengrasps:
         contract = hand_contract(config.supervised.data.path, pretrained)
     else:
-        contract = robot_contract(
-            robot_of(config.env),
-            config.env.image_size,
-            pretrained,
-            _state(config),
-            config.model.history,
-            config.model.history_hz,
-            _instructions(config.supervised.data.path),
-        )
+        contract = _contract(config, pretrained)
     torch.manual_seed(config.seed)
     places = range(len(contract.embodiments))
     codec, *further = (channel_bounds_codec(contract, place) for place in places)
@@ -302,13 +321,33 @@ def _model(
     return configured(built, config.model).to(device), True
 
 
+def _contract(config: RunConfig, pretrained: Pretrained | None) -> Contract:
+    """Of a new model for the configured dataset's robot, or for that of the suite."""
+    name, model = config.supervised.data.embodiment, config.model
+    history, said = (model.history, model.history_hz), _instructions(config)
+    if not name:
+        robot, size = robot_of(config.env), config.env.image_size
+        return robot_contract(robot, size, pretrained, _state(config), *history, said)
+    embodiment = load_embodiment(name)
+    return new_contract(
+        cameras_of(_reader(config), embodiment),
+        embodiment,
+        pretrained,
+        embodiment.horizon,
+        said,
+        _state(config),
+        history=history[0],
+        history_hz=history[1],
+    )
+
+
 def _state(config: RunConfig) -> tuple[str, int]:
     """Mode and dimension of a new model's state: the dataset's, or that of who will make it."""
-    mode, path = config.model.state, config.supervised.data.path
+    mode = config.model.state
     if mode == "none":
         return mode, 0
-    if path:
-        return mode, LeRobotReader(path).state_dim
+    if config.supervised.data.path:
+        return mode, _reader(config).state_dim
     suite = make_demonstrated(config.env.suite, 1)
     dimension = suite.spec.state_dim
     suite.close()
@@ -320,8 +359,9 @@ def _skipped(config: RunConfig, reader: LeRobotReader) -> SkippedEpisodes:
 
 
 def _chunks(config: RunConfig, data: _Data, contract: Contract) -> ChunkSource:
-    memory = int(1e9 * config.supervised.data.memory_gigabytes)
-    seen = open_chunks(data.reader, contract.horizon, memory, data.skipped, contract.past_frames)
+    settings, past = config.supervised.data, contract.past_frames
+    memory, workers = int(1e9 * settings.memory_gigabytes), settings.workers
+    seen = open_chunks(data.reader, contract.horizon, memory, data.skipped, past, workers)
     return seen if data.hands is None else HandSource(seen, data.hands)
 
 
@@ -356,9 +396,3 @@ def _check_suite(config: RunConfig, contract: Contract) -> None:
     suite = make_suite(env.suite, 1, **config_options(env))
     contract.check(suite.spec)
     suite.close()
-
-
-def _opened(path: str | Path, contract: Contract) -> LeRobotReader:
-    reader = LeRobotReader(path)
-    check_dataset(contract, reader)
-    return reader

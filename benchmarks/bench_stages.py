@@ -23,7 +23,7 @@ import multiprocessing
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -66,6 +66,8 @@ class Row:
     cpt: tuple[str, ...] | None = None
     """None: SFT follows at once, as in the paper's ablations of T2A."""
     sft: tuple[str, ...] = ()
+    few: bool = False
+    """Whether SFT has a tenth of the demonstrations."""
     fresh_backbone: bool = False
     """Whether SFT takes the backbone as it was before all stages, and the expert alone from them
     (paper Fig. 7b)."""
@@ -81,14 +83,16 @@ _BETA, _NORMAL = f"{_FLOW}.tau_distribution=beta", f"{_FLOW}.tau_distribution=lo
 _TIMES = {"logit-normal": (_NORMAL,), "Beta": (_BETA,)}
 _WITHOUT_QUESTIONS = ("supervised.data.mixture.questions.weight=0",)
 
+_STARTS = {
+    "random expert": Row(t2a=None),
+    "T2A": Row(),
+    "CPT without T2A": Row(t2a=None, cpt=()),
+    "T2A, CPT": Row(cpt=()),
+    "T2A, CPT; fresh backbone": Row(cpt=(), fresh_backbone=True),
+}
 TABLES: dict[str, dict[str, Row]] = {
-    "start": {
-        "random expert": Row(t2a=None),
-        "T2A": Row(),
-        "CPT without T2A": Row(t2a=None, cpt=()),
-        "T2A, CPT": Row(cpt=()),
-        "T2A, CPT; fresh backbone": Row(cpt=(), fresh_backbone=True),
-    },
+    "start": _STARTS,
+    "start_few": {title: replace(row, few=True) for title, row in _STARTS.items()},
     "prediction": {
         "trajectories, 20% synthetic": Row(),
         "chunks, 20% synthetic": Row(t2a=_CHUNKS),
@@ -152,7 +156,8 @@ class Chain:
     def play(self, row: Row) -> dict[str, Any]:
         """Success in the course of SFT and at its end, in all and by task."""
         start, path = self._before(row)
-        run = self._trained(self._stage("sft", (*start, *self._data["sft"], *row.sft)))
+        data = self._data["few" if row.few else "sft"]
+        run = self._trained(self._stage("sft", (*start, *data, *row.sft)))
         judged = [one for one in RunFolder(run).metrics() if _RATE in one]
         tasks = {key: rate for key, rate in judged[-1].items() if key.startswith(f"{_RATE}/")}
         return {

@@ -31,8 +31,16 @@ _SIZES = {
     "navigation": 120,
     "synthetic": 3600,
     "questions": 3000,
+    "turned_few": 40,
 }
-_FEW = {"pretraining": 6, "turned": 8, "navigation": 4, "synthetic": 36, "questions": 24}
+_FEW = {
+    "pretraining": 6,
+    "turned": 8,
+    "navigation": 4,
+    "synthetic": 36,
+    "questions": 24,
+    "turned_few": 4,
+}
 
 
 def data_in(folder: Path, few: bool = False) -> Mapping[str, tuple[str, ...]]:
@@ -43,6 +51,7 @@ def data_in(folder: Path, few: bool = False) -> Mapping[str, tuple[str, ...]]:
         ("pretraining", "tabletop", _KNOWN, {}),
         ("turned", "tabletop", (), {"frame": "base"}),
         ("navigation", "navigation", (), {}),
+        ("turned_few", "tabletop", (), {"frame": "base"}),
     )
     for seed, (name, suite, tasks, options) in enumerate(demonstrated):
         noise = {} if suite == "navigation" else _CLUMSY
@@ -78,4 +87,5 @@ def data_in(folder: Path, few: bool = False) -> Mapping[str, tuple[str, ...]]:
             f"{mixture}.questions.path={path['questions']}/conversations.jsonl",
         ),
         "sft": (f"supervised.data.path={path['turned']}",),
+        "few": (f"supervised.data.path={path['turned_few']}",),
     }

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,21 +20,30 @@ from numpy.typing import NDArray
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from learners.action_loss import draw, drawn_loss, encode_chunks
+from learners.action_loss import draw, drawn_loss
 from learners.ema import WeightAverage
 from learners.mixed_losses import ACTION, CONVERSATION, mixed_losses, mixed_step
 from learners.optimizer import build_optimizer, clip_gradients
+from learners.prefetch import Prefetch
 from learners.shares import Peers
+from learners.step_data import (
+    ACTION_STREAM,
+    ActionRows,
+    SeenChunks,
+    StepLoader,
+    conversation_processor,
+    seed_of,
+)
 from learners.supervised_losses import BACKBONE, check_losses
 from vlarl.config.schema import SupervisedConfig
 from vlarl.data.conversations import ConversationSet
-from vlarl.data.grounding import GroundingSet, grounding_batch
-from vlarl.data.mixed_batches import MixedBatches
-from vlarl.data.samples import BatchSampler, ChunkBatch, ChunkSource
+from vlarl.data.grounding import GroundingSet
+from vlarl.data.mixed_batches import MixedBatch, MixedBatches
+from vlarl.data.samples import ChunkSource
+from vlarl.data.skipped import SkippedEpisodes
 from vlarl.data.text_chunks import TextChunks
 from vlarl.errors import CheckpointError
 from vlarl.model.backbone import supervised_tokens
-from vlarl.model.conversation_processor import ConversationProcessor
 from vlarl.model.device import CPU, on
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.observations import Observations
@@ -41,8 +52,6 @@ from vlarl.progress import Progress
 Metrics = dict[str, float]
 _Share = tuple[float, Tensor]
 """What share of a batch some rows are, and their mean loss."""
-_Rows = slice | NDArray[np.int64]
-_ACTION_STREAM, _QUESTION_STREAM = 0, 1
 
 
 class MetricLog(Protocol):
@@ -51,14 +60,6 @@ class MetricLog(Protocol):
     def log(self, step: int, **metrics: float) -> None:
         """Record the metrics of one step."""
         ...
-
-
-def conversation_processor(model: QwenVLA, config: SupervisedConfig) -> ConversationProcessor:
-    """What turns conversations into inputs of `model`, within the stage's budgets."""
-    own, data = model.processor, config.data
-    return ConversationProcessor(
-        own.tokenizer, own.layout, data.conversation_tokens, data.image_tokens
-    )
 
 
 class SupervisedTrainer:
@@ -79,10 +80,12 @@ class SupervisedTrainer:
         run: MetricLog | None = None,
         conversations: ConversationSet | None = None,
         mixture: MixedBatches | None = None,
+        skipped: Sequence[SkippedEpisodes] = (),
     ) -> None:
         """Freeze the parts without a rate and build the optimizer.
 
-        A `mixture` takes the place of `dataset` and `conversations`.
+        A `mixture` takes the place of `dataset` and `conversations`. `skipped` are the corrupt
+        episodes of all of these, as far as they were met.
 
         Raises:
             ConfigError: if a loss that has weight has no data, no loss has any, or a learning rate
@@ -90,9 +93,6 @@ class SupervisedTrainer:
         """
         self.model, self.config, self.step = model, config, 0
         self._dataset = dataset if config.action_weight > 0 else None
-        self._grounding = grounding if config.grounding_batch_size > 0 else None
-        self._conversations = conversations if config.conversation_batch_size > 0 else None
-        self._mixture = mixture
         self._seed, self._run = seed, run
         self._peers = Peers.joined()
         check_losses(
@@ -102,13 +102,18 @@ class SupervisedTrainer:
             grounding is not None,
             conversations is not None,
         )
-        if self._dataset is not None:
-            self._frames = BatchSampler(len(self._dataset), config.batch_size, seed)
-        if self._grounding is not None:
-            self._scenes = BatchSampler(len(self._grounding), config.grounding_batch_size, seed)
-        if self._conversations is not None:
-            batch = config.conversation_batch_size
-            self._talks = BatchSampler(len(self._conversations), batch, seed)
+        self._loader = StepLoader(
+            model,
+            config,
+            seed,
+            self._dataset,
+            grounding if config.grounding_batch_size > 0 else None,
+            conversations if config.conversation_batch_size > 0 else None,
+            mixture,
+        )
+        workers = config.data.workers
+        load = self._loader.whole if workers else self._loader
+        self._data = Prefetch(load, workers, skipped)
         self._parts = model.parts()
         self._frozen = not any(part in config.optimizer.learning_rates for part in BACKBONE)
         self._contexts: TensorDict | None = None
@@ -134,16 +139,15 @@ class SupervisedTrainer:
         """
         self._optimizer.zero_grad(set_to_none=True)
         metrics: Metrics = {}
-        if self._mixture is not None:
-            metrics |= self._mixed_step(self._mixture)
-        if self._dataset is not None:
-            metrics |= self._action_step(self._dataset)
-        speaking = self.config.vision_language_weight
-        if self._grounding is not None and self.step >= self.config.expert_only_steps:
-            losses = self._grounding_losses(self._grounding)
-            metrics["grounding_loss"] = self._backward(losses, speaking)
-        if self._conversations is not None and self.step >= self.config.expert_only_steps:
-            losses = self._conversation_losses(self._conversations)
+        data, speaking = self._data.at(self.step), self.config.vision_language_weight
+        if data.mixed is not None:
+            metrics |= self._mixed_step(data.mixed)
+        if data.actions is not None:
+            metrics |= self._action_step(data.actions)
+        if data.scenes is not None:
+            metrics["grounding_loss"] = self._backward(self._language_losses(data.scenes), speaking)
+        if data.conversations is not None:
+            losses = self._language_losses(data.conversations)
             metrics["conversation_loss"] = self._backward(losses, speaking)
         self._peers.add_gradients(self._trained())
         norms = clip_gradients(self._parts, self.config.optimizer.max_grad_norm)
@@ -159,9 +163,9 @@ class SupervisedTrainer:
         self.step += 1
         return metrics | {f"grad_norm/{part}": norm for part, norm in norms.items()}
 
-    def _mixed_step(self, mixture: MixedBatches) -> Metrics:
+    def _mixed_step(self, batch: MixedBatch) -> Metrics:
         """Gradients of the weighted mean over all samples of a mixed batch (paper eq. 4)."""
-        config, batch = self.config, mixture.batch(self.step)
+        config = self.config
         weights = {ACTION: config.action_weight, CONVERSATION: config.vision_language_weight}
         opened = self.step >= config.expert_only_steps
         parts = mixed_losses(
@@ -169,7 +173,7 @@ class SupervisedTrainer:
             batch,
             config.flow,
             conversation_processor(self.model, config),
-            torch.Generator().manual_seed(_mixed(self._seed, self.step, _ACTION_STREAM)),
+            torch.Generator().manual_seed(seed_of(self._seed, self.step, ACTION_STREAM)),
             self._peers,
             config.micro_batch,
             opened=opened,
@@ -185,77 +189,68 @@ class SupervisedTrainer:
             whole += share * float(loss.detach())
         return self._peers.total(whole)
 
-    def _action_step(self, dataset: ChunkSource) -> Metrics:
+    def _action_step(self, rows: ActionRows) -> Metrics:
         """Gradients of the action loss; the loss, and of whole trajectories what was padding."""
-        frames, size = self._frames.indices(self.step), self.config.micro_batch
-        batch = dataset.chunks(frames)
-        parts: Sequence[_Rows]
         metrics: Metrics = {}
-        steps = batch.observations.steps
-        if steps is None:
-            parts = self._peers.parts(len(frames), size)
-        else:
-            parts = groups = self._peers.alike(steps, size)
-            computed = self._peers.total(sum(int(steps[g].max()) * len(g) for g in groups))
-            metrics["padding_share"] = 1 - int(steps.sum()) / computed
-        losses = self._action_losses(frames, batch, parts)
-        return {"action_loss": self._backward(losses, self.config.action_weight)} | metrics
+        if rows.steps is not None:
+            longest = sum(
+                int(rows.steps[part].max()) * len(rows.frames[part]) for part in rows.parts
+            )
+            metrics["padding_share"] = 1 - int(rows.steps.sum()) / self._peers.total(longest)
+        found = self._backward(self._action_losses(rows), self.config.action_weight)
+        return {"action_loss": found} | metrics
 
-    def _action_losses(
-        self, frames: NDArray[np.int64], batch: ChunkBatch, parts: Sequence[_Rows]
-    ) -> Iterator[_Share]:
-        seen = batch.observations
-        clean, mask = encode_chunks((self.model.codec, *self.model.further_codecs), batch)
+    def _action_losses(self, rows: ActionRows) -> Iterator[_Share]:
+        clean, mask, inputs = rows.clean, rows.mask, iter(rows.inputs)
         opened = self.step >= self.config.expert_only_steps
-        seed = _mixed(self._seed, self.step, _ACTION_STREAM)
+        seed = seed_of(self._seed, self.step, ACTION_STREAM)
         draws = draw(clean.shape, self.config.flow, torch.Generator().manual_seed(seed))
-        for rows in parts:
-            steps = clean.shape[1] if seen.steps is None else int(seen.steps[rows].max())
+        for part in rows.parts:
+            steps = clean.shape[1] if rows.steps is None else int(rows.steps[part].max())
+            frames = rows.frames[part]
             if self._contexts is not None:
-                places = self._context_of[frames[rows]]
-                remembered = self._contexts[torch.from_numpy(places)]
+                remembered = self._contexts[torch.from_numpy(self._context_of[frames])]
                 context = on(self.model.device, remembered)
             else:
                 with torch.set_grad_enabled(opened and not self._frozen):
-                    context = self._encode(seen.part(rows))
-            part = clean[rows, :steps], mask[rows, :steps], draws.part(rows, steps)
-            yield len(frames[rows]) / len(frames), drawn_loss(self.model, context, *part)
+                    context = self.model.encode(next(inputs))
+            chosen = clean[part, :steps], mask[part, :steps], draws.part(part, steps)
+            yield len(frames) / len(rows.frames), drawn_loss(self.model, context, *chosen)
 
     def _encode(self, seen: Observations) -> TensorDict:
         return self.model.encode(self.model.processor(seen))
 
     @torch.no_grad()
     def _remember_contexts(self) -> None:
-        """What a frozen backbone says of every frame, if memory allows; the model's modes stay."""
+        """What a frozen backbone says of every frame, if memory allows; the model's modes stay.
+
+        Frames are remembered with their chunks, so that no file is read again. Prompts that many
+        samples share are not: there may be more trajectories than memory holds.
+        """
         dataset = self._dataset
         if dataset is None or not self._frozen or self._contexts is not None:
             return
-        first = on(CPU, self._encode(dataset.chunks(np.arange(1)).observations))
+        probe = dataset.chunks(np.arange(1))
+        first = on(CPU, self._encode(probe.observations))
         frames, self._context_of = _contexts_of(dataset)
-        if first.bytes() * len(frames) > 1e9 * self.config.context_gigabytes:
+        size = (first.bytes() + probe.actions.nbytes) * len(frames)
+        if size > 1e9 * self.config.context_gigabytes:
             return
         self._contexts = first.expand(len(frames)).clone()
+        chunks = []
         with Progress("contexts", len(frames), "frames") as progress:
             for places in np.array_split(np.arange(len(frames)), -(-len(frames) // 256)):
-                seen = self._encode(dataset.chunks(frames[places]).observations)
+                batch = dataset.chunks(frames[places])
+                seen = self._encode(batch.observations)
                 self._contexts[places[0] : places[-1] + 1] = on(CPU, seen)
+                which = Observations({}, (), embodiment=batch.observations.embodiment)
+                chunks.append(replace(batch, observations=which))
                 progress.advance(len(places))
-
-    def _grounding_losses(self, grounding: GroundingSet) -> Iterator[_Share]:
-        random = np.random.default_rng(_mixed(self._seed, self.step, _QUESTION_STREAM))
-        indices = self._scenes.indices(self.step)
-        objects = self.config.data.objects_per_answer
-        batch = grounding_batch(grounding, indices, objects, random)
-        inputs = self.model.processor.question(batch.images, batch.questions, batch.answers)
-        parts = self._peers.parts(len(indices), self.config.micro_batch)
-        return self._language_losses([inputs[rows] for rows in parts])
-
-    def _conversation_losses(self, conversations: ConversationSet) -> Iterator[_Share]:
-        processor = conversation_processor(self.model, self.config)
-        indices = self._talks.indices(self.step)
-        parts = self._peers.parts(len(indices), self.config.micro_batch)
-        samples = [[conversations[int(index)] for index in indices[rows]] for rows in parts]
-        return self._language_losses([processor(part) for part in samples])
+        self._loader.sees = False
+        if not isinstance(dataset, TextChunks):
+            self._loader.dataset = SeenChunks(chunks)
+            # What is left to load is quicker done than asked for.
+            self._data = Prefetch(self._loader)
 
     def _language_losses(self, parts: list[TensorDict]) -> Iterator[_Share]:
         """A part counts by its supervised tokens, over which the loss of the batch is a mean."""
@@ -286,6 +281,7 @@ class SupervisedTrainer:
         """
         config = self.config
         until = config.steps if until is None else until
+        evaluate = evaluate if config.eval_every else None
         logged: Metrics = {}
         window: list[Metrics] = []
         started = time.perf_counter()
@@ -293,25 +289,26 @@ class SupervisedTrainer:
         done = self.step >= until
         if not done:
             self._remember_contexts()
-        while not done:
-            window.append(self.train_step())
-            done = self.step >= until or (stop is not None and stop())
-            if progress is not None:
-                progress(self.step, window[-1])
-            if done or self.step % config.log_every == 0:
-                elapsed = time.perf_counter() - started
-                numbers = self._summary(window) | {"steps_per_second": len(window) / elapsed}
-                logged |= numbers
-                self._log(numbers)
-                window, started = [], time.perf_counter()
-            if evaluate is not None and config.eval_every and self.step % config.eval_every == 0:
-                found = evaluate(self.step)
-                logged |= found
-                self._log(found)
-                self.model.train()
-                started = time.perf_counter()
-            if save is not None and (done or self.step % config.save_every == 0):
-                save(self.step)
+        with closing(self._data):
+            while not done:
+                window.append(self.train_step())
+                done = self.step >= until or (stop is not None and stop())
+                if progress is not None:
+                    progress(self.step, window[-1])
+                if done or self.step % config.log_every == 0:
+                    elapsed = time.perf_counter() - started
+                    numbers = self._summary(window) | {"steps_per_second": len(window) / elapsed}
+                    logged |= numbers
+                    self._log(numbers)
+                    window, started = [], time.perf_counter()
+                if evaluate is not None and self.step % config.eval_every == 0:
+                    found = evaluate(self.step)
+                    logged |= found
+                    self._log(found)
+                    self.model.train()
+                    started = time.perf_counter()
+                if save is not None and (done or self.step % config.save_every == 0):
+                    save(self.step)
         return logged
 
     def _summary(self, window: list[Metrics]) -> Metrics:
@@ -363,8 +360,3 @@ def _contexts_of(dataset: ChunkSource) -> tuple[NDArray[np.int64], NDArray[np.in
     if isinstance(dataset, TextChunks):
         return dataset.representatives, dataset.context_of
     return np.arange(len(dataset)), np.arange(len(dataset))
-
-
-def _mixed(seed: int, step: int, stream: int) -> int:
-    """One seed of 64 bits for what `stream` draws at `step`."""
-    return int(np.random.SeedSequence([seed, step, stream]).generate_state(1, np.uint64)[0] >> 1)

@@ -16,6 +16,8 @@ from benchmarks import (
     bench_stages,
     bench_state,
     bench_synth,
+    bench_train,
+    train_jobs,
 )
 from benchmarks.bench_rl import COLUMNS, run, table
 from vlarl.model.backbone import hidden_states
@@ -156,6 +158,35 @@ def test_synthesis_benchmark_measures_each_number_of_workers() -> None:
     assert all(value > 0 for value in figures.values())
     assert figures["hours_for_paper"] == pytest.approx(2000 / figures["per_second"])
     assert "1 workers: " in bench_synth.table(result)
+
+
+@pytest.mark.slow
+def test_training_benchmark_sets_every_job_beside_the_plain_loop() -> None:
+    result = bench_train.run(batch=8, steps=1, rounds=1)
+    assert tuple(result["jobs"]) == train_jobs.JOBS
+    for row in result["jobs"].values():
+        assert set(row["seconds"]) == {"workers_0", "workers_2", "plain"}
+        assert all(value > 0 for value in row["seconds"].values())
+        assert all(0 <= share < 1 for share in row["loading_share"].values())
+        assert row["of_plain"]["workers_2"] == pytest.approx(
+            row["seconds"]["plain"] / row["seconds"]["workers_2"]
+        )
+    for rows in result["repeats"].values():
+        assert rows["1"]["gain"] == 1
+        assert rows["8"]["draws_per_second"] == pytest.approx(8 * 8 / rows["8"]["seconds"])
+    assert all(job in bench_train.table(result) for job in train_jobs.JOBS)
+
+
+def test_the_plain_loop_computes_as_much_as_the_trainer(tmp_path) -> None:
+    """The same rows, prompts and steps; pixels and actions are others."""
+    job = train_jobs.make(tmp_path, "mixture", 8)
+    plain = bench_train._Plain(job, bench_train._WARM + 1)
+    batch = job.mixture.batch(bench_train._WARM)
+    (parts,) = plain._parts[bench_train._WARM :]
+    rows = sum(len(part.clean) for part in parts if part.clean is not None)
+    assert rows == sum(len(chunks.actions) for chunks in batch.chunks)
+    assert sum(part.share for part in parts) == pytest.approx(1)
+    assert plain.tokens == sum(part.tokens for part in parts)
 
 
 @pytest.mark.slow

@@ -92,6 +92,7 @@ def test_unknown_and_ill_typed(override, key, remedy):
     assert remedy in message
 
 
+ALLOCATION = "env.allocation"
 EXPLORATION = "sampling.exploration"
 IMPOSSIBLE = [
     # Overrides, the key that the message names, a word of the remedy or reason.
@@ -120,6 +121,26 @@ IMPOSSIBLE = [
     (["env.addresses=['tcp://h:1']"], "env.addresses", "no effect"),
     (["env.key_file=one.key"], "env.key_file", "no effect"),
     (["env.mode=connect", "env.addresses=['tcp://10.0.0.5:1']"], "env.key_file", "vlarl key"),
+    ([f"{ALLOCATION}.kind=failures"], f"{ALLOCATION}.kind", "Did you mean failure?"),
+    ([f"{ALLOCATION}.kind=failure", f"{ALLOCATION}.floor=2"], f"{ALLOCATION}.floor", "0 and 1"),
+    ([f"{ALLOCATION}.kind=failure", f"{ALLOCATION}.ceiling=0"], f"{ALLOCATION}.ceiling", "least 1"),
+    (
+        [f"{ALLOCATION}.kind=failure", f"{ALLOCATION}.smoothing=1.5"],
+        f"{ALLOCATION}.smoothing",
+        "0 and 1",
+    ),
+    ([f"{ALLOCATION}.kind=failure", f"{ALLOCATION}.margin=1"], f"{ALLOCATION}.margin", "[0, 1)"),
+    ([f"{ALLOCATION}.floor=0.5"], f"{ALLOCATION}.floor", "no effect with env.allocation.kind"),
+    ([f"{ALLOCATION}.ceiling=2"], f"{ALLOCATION}.ceiling", "no effect with env.allocation.kind"),
+    ([f"{ALLOCATION}.smoothing=0"], f"{ALLOCATION}.smoothing", "no effect with env.alloc"),
+    ([f"{ALLOCATION}.margin=0"], f"{ALLOCATION}.margin", "no effect with env.allocation.kind"),
+    (["stage=sft", f"{ALLOCATION}.kind=failure"], f"{ALLOCATION}.kind", "no effect with stage=sft"),
+    (["env.tasks=[a]", f"{ALLOCATION}.kind=failure"], f"{ALLOCATION}.kind", "single task"),
+    (
+        ["env.tasks=[a, b, c]", "env.envs_per_server=1", f"{ALLOCATION}.kind=variance"],
+        f"{ALLOCATION}.kind",
+        "env.envs_per_server=2 or more",
+    ),
     (["sampling.denoising_steps=0"], "sampling.denoising_steps", "at least 1"),
     (["sampling.execute_steps=0"], "sampling.execute_steps", "at least 1"),
     (["sampling.rollout_temperature=0"], "sampling.rollout_temperature", "above zero"),
@@ -224,6 +245,17 @@ IMPOSSIBLE = [
     (["reward.parameters={bonus: 1}"], "reward.parameters", "no effect"),
     (["reward.name=spares_success"], "reward.name", "sparse_success"),
     (["rollout.workers=0"], "rollout.workers", "at least 1"),
+    (["rollout.threads=0"], "rollout.threads", "at least 1"),
+    (["rollout.epochs=-1"], "rollout.epochs", "at least 0"),
+    (["rollout.control_steps=-1"], "rollout.control_steps", "at least 0"),
+    (["rollout.control_steps=16"], "rollout.control_steps", "no effect with rollout.epochs=0"),
+    (["rollout.epochs=8"], "rollout.control_steps", "Use 8 or more"),
+    (
+        ["rollout.epochs=2", "rollout.control_steps=16", "ppo.decisions_per_stream=4"],
+        "ppo.decisions_per_stream",
+        "no effect with rollout.epochs",
+    ),
+    (["rollout.epochs=2", "rollout.control_steps=16"], "ppo.minibatch", "128 decisions"),
     (["evaluation.episodes=0"], "evaluation.episodes", "at least 1"),
     (["evaluation.videos=-1"], "evaluation.videos", "at least 0"),
     (["runtime.kind=rays"], "runtime.kind", "ray?"),
@@ -248,6 +280,7 @@ IMPOSSIBLE_SFT = [
     (["collect.action_noise=-1"], "collect.action_noise", "at least 0"),
     (["data.path=x", "collect.seed=4"], "collect.seed", "no effect"),
     (["data.memory_gigabytes=0"], "data.memory_gigabytes", "above zero"),
+    (["data.workers=-1"], "data.workers", "at least 0"),
     (["data.skip_limit=1.5"], "data.skip_limit", "between 0 and 1"),
     (["grounding_batch_size=8"], "data.grounding_images", "20000"),
     (["data.grounding_images=8"], "grounding_batch_size", "without effect"),

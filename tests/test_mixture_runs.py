@@ -136,8 +136,10 @@ def test_a_resumed_run_is_the_one_that_never_stopped(tmp_path, sources, trained)
     assert numbers(parts) == numbers(trained)
 
 
-def test_a_run_that_streams_its_data_is_the_run_that_does_not(tmp_path, sources, trained):
-    streamed = train(tmp_path, sources, "name=streamed", "supervised.data.memory_gigabytes=1e-5")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_that_streams_its_data_is_the_run_that_does_not(tmp_path, sources, trained, workers):
+    words = ["supervised.data.memory_gigabytes=1e-5", f"supervised.data.workers={workers}"]
+    streamed = train(tmp_path, sources, "name=streamed", *words)
     one, two = (QwenVLA.from_pretrained(run["checkpoint"]) for run in (trained, streamed))
     values = two.state_dict()
     assert all(torch.equal(value, values[name]) for name, value in one.state_dict().items())

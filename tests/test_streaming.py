@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from vlarl.data.lerobot_reader import LeRobotReader
 from vlarl.data.samples import BatchSampler, ChunkDataset
 from vlarl.data.skipped import SkippedEpisodes, readable_actions
-from vlarl.data.streaming import StreamingChunks, as_is
+from vlarl.data.streaming import StreamingChunks, as_is, open_chunks
 from vlarl.errors import UserError
 from vlarl.history import PastFrames
 
@@ -129,6 +129,20 @@ def test_what_is_kept_is_bounded_and_used(tmp_path):
     before = list(rows._groups)
     dataset.chunks(np.arange(8))
     assert list(rows._groups) == before, "the same rows are read again"
+
+
+def test_workers_share_what_may_be_kept(tmp_path):
+    path = write_v30(tmp_path / "data", make_episodes((40,) * 12))
+    reader = LeRobotReader(path)
+    size = (path / DATA).stat().st_size // 2
+    skipped = SkippedEpisodes(path, len(reader), 0.0)
+    kept = []
+    for workers in (0, 2, 10**9):
+        dataset = open_chunks(reader, HORIZON, size, skipped, workers=workers)
+        dataset.chunks(np.arange(0, len(dataset), 10))
+        kept.append(dataset.reader.rows.cached_bytes)
+    assert size >= kept[0] >= kept[1] > kept[2] == 0
+    assert kept[1] <= size // 2
 
 
 def test_no_more_files_stay_open_than_allowed(tmp_path, monkeypatch):

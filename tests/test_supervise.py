@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -73,8 +74,8 @@ def test_a_run_that_streams_its_data_is_the_run_that_does_not(tmp_path):
     assert one.codec.stats.to_dict() == other.codec.stats.to_dict()
 
 
-@pytest.mark.parametrize("memory", ["8", "1e-5"])
-def test_a_corrupt_episode_is_skipped_until_there_are_too_many(tmp_path, capsys, memory):
+@pytest.mark.parametrize(("memory", "workers"), [("8", 0), ("1e-5", 0), ("1e-5", 2)])
+def test_a_corrupt_episode_is_skipped_until_there_are_too_many(tmp_path, capsys, memory, workers):
     train(tmp_path, "name=whole")
     path = tmp_path / "whole/demonstrations"
     file = path / "data/chunk-000/file-000.parquet"
@@ -84,6 +85,7 @@ def test_a_corrupt_episode_is_skipped_until_there_are_too_many(tmp_path, capsys,
     file.write_bytes(content)
     common = ["supervised.collect.episodes=400", f"supervised.data.memory_gigabytes={memory}"]
     common += [f"supervised.data.path={path}", "supervised.batch_size=48"]
+    common += [f"supervised.data.workers={workers}"]
     done = train(tmp_path, "name=skips", "supervised.data.skip_limit=0.3", *common)
     assert (done["steps"], done["skipped_episodes"]) == (4, 1)
     assert capsys.readouterr().err.count("episode 0 is skipped: ") == 1
@@ -255,3 +257,23 @@ def test_a_stop_during_training_is_exit_code_1(tmp_path, monkeypatch, capsys):
     captured = capsys.readouterr()
     assert json.loads(captured.out)["steps"] == 1
     assert "step_1, which name=run resume=auto continues" in captured.err
+
+
+@pytest.mark.parametrize("memory", ["8", "1e-5"])
+def test_a_run_with_workers_is_the_run_without_also_resumed(tmp_path, memory):
+    whole = train(tmp_path, "name=whole")
+    dataset = f"supervised.data.path={tmp_path / 'whole/demonstrations'}"
+    common = (
+        dataset,
+        "supervised.collect.episodes=400",
+        f"supervised.data.memory_gigabytes={memory}",
+    )
+    words = ("name=ahead", "resume=auto", "supervised.data.workers=2", *common)
+    train(tmp_path, *words)
+    for leftover in ("checkpoints/step_4", "checkpoints/last"):
+        path = tmp_path / "ahead" / leftover
+        path.unlink() if path.is_symlink() else shutil.rmtree(path)
+    ahead = train(tmp_path, *words)
+    assert ahead["steps"] == whole["steps"] == 4
+    one, other = (QwenVLA.from_pretrained(r["checkpoint"]).state_dict() for r in (whole, ahead))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())

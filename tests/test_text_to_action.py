@@ -215,10 +215,11 @@ def state_of(result: dict) -> dict[str, torch.Tensor]:
     return QwenVLA.from_pretrained(result["checkpoint"]).state_dict()
 
 
-def test_a_stopped_and_resumed_stage_ends_where_a_whole_one_does(tmp_path, data):
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stopped_and_resumed_stage_ends_where_a_whole_one_does(tmp_path, data, workers):
     whole = pretrain(tmp_path, "name=whole", *data)
     assert (whole["steps"], whole["trajectories"], whole["skipped_episodes"]) == (4, 7, 0)
-    common = ("name=parts", "resume=auto", *data)
+    common = ("name=parts", "resume=auto", f"supervised.data.workers={workers}", *data)
     pretrain(tmp_path, *common)
     run = tmp_path / "parts"
     (run / "checkpoints/last").unlink()

@@ -44,6 +44,8 @@ BLOCKS = ("green_block", "yellow_block")
 PATTERNS = ("plain", "checker", "stripes", "planks", "speckle")
 _SCALE = {"green_block": (0.85, 1.1), "yellow_block": (0.9, 1.1)}
 _USUAL_SCALE = (0.9, 1.1)
+_EDGES = (((-0.3, -0.45), (0.53, 0.3)), ((-0.1, -0.3), (0.7, 0.45)))
+"""Least and greatest of `Layout.edges`: around the arm and every place where things may lie."""
 _STACKABLE = ("towel", "plate", "basket", *BLOCKS)
 
 
@@ -100,7 +102,9 @@ class Layout:
     camera: NDArray[np.float64]
     """[6] as `sampling.SceneSample`."""
     background: NDArray[np.float32]
-    """[3]"""
+    """[3] color of what lies beyond the table's edge."""
+    edges: NDArray[np.float64]
+    """[2, 2] lowest and highest x and y of the table, meters."""
     pattern: Pattern
     controller: Controller
 
@@ -159,6 +163,8 @@ def sample_layout(
         light=np.array([*direction, *random.uniform([0.35, 0.35], [0.6, 0.65])], np.float32),
         camera=random.uniform(-0.03, 0.03, 6),
         background=random.uniform(0.2, 0.9, 3).astype(np.float32),
+        # From a stream of its own: all else is as it was drawn before tables had edges.
+        edges=random.spawn(1)[0].uniform(*_EDGES),
         pattern=_pattern(random),
         controller=Controller(
             stiffness=random.uniform(0.8, 1.25),

@@ -200,10 +200,8 @@ class Workbench:
         images, geoms = self.renderer.render_with_segmentation(ids, camera)
         pose = self.renderer.camera_pose(ids, camera)
         for row, sim in enumerate(ids):
-            pattern = self._layout(sim).pattern
+            layout = self._layout(sim)
             on_table = geoms[row].ravel() == self._table
-            if pattern.kind == "plain" or not on_table.any():
-                continue
             rays = self.renderer.rays[camera][on_table] @ pose.rotation[row].T
             origin = pose.position[row]
             hits = origin[:2] - rays[:, :2] * (origin[2] / rays[:, 2:])
@@ -211,7 +209,11 @@ class Workbench:
             base = self.renderer.colors[sim, self._table]
             # The table is one plane: its pixels' light is what they show divided by its color.
             light = pixels[on_table] / np.maximum(255 * base, 1e-3)
+            pattern = layout.pattern
             mixed = np.where(painted(pattern, hits)[:, None], pattern.color, base)
+            low, high = layout.edges
+            beyond = ((hits < low) | (hits > high)).any(axis=1)
+            mixed[beyond] = layout.background
             pixels[on_table] = np.clip(255 * light * mixed, 0, 255)
         return images, geoms
 
@@ -226,6 +228,8 @@ def painted(pattern: Pattern, points: NDArray[np.float64]) -> NDArray[np.bool_]:
     cosine, sine = np.cos(pattern.angle), np.sin(pattern.angle)
     u = (points @ [cosine, sine]) / pattern.pitch
     v = (points @ [-sine, cosine]) / pattern.pitch
+    if pattern.kind == "plain":
+        return np.zeros(len(points), np.bool_)
     if pattern.kind == "checker":
         return (np.floor(u) + np.floor(v)) % 2 == 0
     if pattern.kind == "stripes":

@@ -55,8 +55,13 @@ def without_effect(config: RunConfig, keys: Iterable[str], because: str) -> Iter
     """Settings that stay at their defaults, because of another."""
     defaults = RunConfig()
     for key in keys:
-        if value_at(config, key) != value_at(defaults, key):
-            yield Problem(key, f"has no effect with {because}", "Remove it or change the other.")
+        default = value_at(defaults, key)
+        if value_at(config, key) != default:
+            # What a shipped file sets cannot be removed on the command line.
+            plain = isinstance(default, (str, int, float))
+            back = f" ({key}={default} is the default)" if plain else ""
+            remedy = f"Remove it{back} or change the other."
+            yield Problem(key, f"has no effect with {because}", remedy)
 
 
 def sections_without_effect(config: RunConfig, section: str, because: str) -> Iterator[Problem]:

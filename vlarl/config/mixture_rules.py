@@ -6,15 +6,16 @@ import math
 from collections.abc import Iterator
 
 from vlarl.config.checks import choice, sections_without_effect, without_effect
-from vlarl.config.embodiments import load_embodiment
+from vlarl.config.dataset_rules import camera_problems, robot_problems
 from vlarl.config.problem import Problem
 from vlarl.config.schema import RunConfig, SourceConfig
-from vlarl.errors import ConfigError
 
 KINDS = ("robot", "human", "navigation", "conversations")
 _KEY = "supervised.data.mixture"
 _REPLACED = (
     "supervised.data.path",
+    "supervised.data.embodiment",
+    "supervised.data.cameras",
     "supervised.data.eigengrasps",
     "supervised.data.conversations",
     "supervised.data.grounding_images",
@@ -68,11 +69,11 @@ def _source(config: RunConfig, key: str, source: SourceConfig) -> Iterator[Probl
         yield Problem(f"{key}.eigengrasps", f"has no effect with kind={source.kind}", "Remove it.")
     if source.embodiment and source.kind in ("human", "conversations"):
         yield Problem(f"{key}.embodiment", f"has no effect with kind={source.kind}", "Remove it.")
-    elif source.embodiment:
-        try:
-            load_embodiment(source.embodiment)
-        except ConfigError as error:
-            yield Problem(f"{key}.embodiment", "names no robot", f"{error}.".replace("..", "."))
+    else:
+        yield from robot_problems(f"{key}.embodiment", source.embodiment)
+    if source.cameras and source.kind in ("human", "conversations"):
+        yield Problem(f"{key}.cameras", f"has no effect with kind={source.kind}", "Remove it.")
+    yield from camera_problems(f"{key}.cameras", source.cameras)
 
 
 def _losses(config: RunConfig, mixture: dict[str, SourceConfig]) -> Iterator[Problem]:

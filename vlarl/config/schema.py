@@ -12,6 +12,25 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class AllocationConfig:
+    """How many environments work on each task (paper section 4.2, rollout infrastructure)."""
+
+    kind: str = "uniform"
+    """`uniform`: every environment meets all tasks in turn. `failure`: tasks have environments of
+    their own, in proportion to 1 - running success rate (the paper's). `variance`: in proportion
+    to rate * (1 - rate), which gives few to tasks that never succeed: they have no gradient."""
+    floor: float = 0.25
+    """Fewest environments of a task, as a multiple of the equal share; never fewer than one."""
+    ceiling: float = 4.0
+    """Most environments of a task, as a multiple of the equal share."""
+    smoothing: float = 0.9
+    """Of the running success rates: what older episodes count for, with every iteration again."""
+    margin: float = 0.05
+    """Share of the environments that would have to change their tasks for them to do so. They do
+    so at the end of an episode."""
+
+
+@dataclass(frozen=True)
 class EnvConfig:
     """Where episodes come from."""
 
@@ -40,6 +59,12 @@ class EnvConfig:
     embodiment: str = ""
     """Name or YAML file of the robot that the prompt names; empty: what the environments say they
     are. It must have their channels (paper section 4.2, out-of-domain)."""
+    allocation: AllocationConfig = field(default_factory=AllocationConfig)
+
+    @property
+    def environments(self) -> int:
+        """`N` of one node, unless the servers are others'."""
+        return self.servers * self.envs_per_server
 
 
 @dataclass(frozen=True)
@@ -123,7 +148,8 @@ class PPOConfig:
 
     iterations: int = 100
     decisions_per_stream: int = 16
-    """`T`: decisions that every environment gives to a batch."""
+    """`T`: decisions that every environment gives to a batch, unless `rollout.epochs` and
+    `rollout.control_steps` say it in the paper's words."""
     epochs: int = 4
     minibatch: int = 256
     micro_batch: int = 256
@@ -147,11 +173,15 @@ class PPOConfig:
 
 @dataclass(frozen=True)
 class RolloutConfig:
-    """Who acts, on what."""
+    """Who acts, on what, for how long."""
 
     workers: int = 1
     threads: int = 1
     """Torch threads while acting."""
+    epochs: int = 0
+    """Rollout epochs of an iteration (paper section 4.2); 0: `ppo.decisions_per_stream` instead."""
+    control_steps: int = 0
+    """Of every environment in a rollout epoch; the whole chunks among them are decided."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +221,8 @@ class SourceConfig:
     """Its share of the samples, relative to those of the others; 0 leaves it out."""
     embodiment: str = ""
     """Name or YAML file; empty: what each dataset calls its robot."""
+    cameras: dict[str, str] = field(default_factory=dict)
+    """View -> name in the dataset, of the cameras that are read; empty: names are the views'."""
     eigengrasps: str = ""
     """The file that `vlarl data hands` wrote, for `human`."""
 
@@ -220,6 +252,11 @@ class DataConfig:
 
     path: str = ""
     """Dataset folder; empty means: collect it first, as `collect` says."""
+    embodiment: str = ""
+    """Robot of `path`: name or YAML file; a new model sees images in the dataset's sizes. Empty:
+    the robot of `env.suite`, and `env.image_size`."""
+    cameras: dict[str, str] = field(default_factory=dict)
+    """View -> name in `path`, of the cameras that are read; empty: names are the views'."""
     eigengrasps: str = ""
     """The file that `vlarl data hands` wrote; names `path` a dataset of recorded human hands."""
     mixture: dict[str, SourceConfig] | None = None
@@ -227,6 +264,9 @@ class DataConfig:
     memory_gigabytes: float = 8.0
     """Of decoded images. A dataset that takes more is read from its files as training goes, and
     this is what it may keep of them, not decoded."""
+    workers: int = 0
+    """Processes that load and collate the batches of coming steps; 0: each is loaded when its step
+    begins. The steps are the same."""
     skip_limit: float = 0.01
     """Share of the episodes that may turn out to be corrupt: they are skipped and named. Beyond it
     the run stops."""
@@ -435,3 +475,16 @@ class RunConfig:
     evaluation: EvalConfig = field(default_factory=EvalConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+    @property
+    def decisions_per_stream(self) -> int:
+        """`T`: rollout epochs x whole chunks of each, or what `ppo` says."""
+        if self.rollout.epochs:
+            chunks = self.rollout.control_steps // self.sampling.execute_steps
+            return self.rollout.epochs * chunks
+        return self.ppo.decisions_per_stream
+
+    @property
+    def decisions_per_iteration(self) -> int:
+        """`N * T` of one node, unless the servers are others'."""
+        return self.env.environments * self.decisions_per_stream

@@ -21,11 +21,13 @@ from vlarl.config.checks import (
     without_effect,
 )
 from vlarl.config.conversation_rules import conversation_rules
+from vlarl.config.dataset_rules import dataset_rules
 from vlarl.config.embodiments import load_embodiment
 from vlarl.config.lora_rules import lora_rules
 from vlarl.config.mixture_rules import mixture_rules
 from vlarl.config.presets import preset_path
 from vlarl.config.problem import Problem
+from vlarl.config.rollout_rules import rollout_rules
 from vlarl.config.sampling_rules import exploration_rules, sampling_rules
 from vlarl.config.schema import OptimizerConfig, RunConfig
 from vlarl.config.stage_rules import stage_rules
@@ -240,13 +242,12 @@ def _ppo(config: RunConfig) -> Iterator[Problem]:
             f"Use ppo.micro_batch={ppo.minibatch}, or another divisor.",
         )
     if config.env.mode != "connect":
-        streams = config.env.servers * config.env.envs_per_server
-        decisions = streams * ppo.decisions_per_stream
+        decisions = config.decisions_per_iteration
         if config.stage == "rl" and ppo.minibatch > decisions:
             yield Problem(
                 "ppo.minibatch",
                 f"is more than the {decisions} decisions of a batch",
-                f"Use {decisions} or less, or more environments or decisions_per_stream.",
+                f"Use {decisions} or less, or more environments or decisions of each.",
             )
     yield from _optimizer(config, "ppo.optimizer")
 
@@ -263,6 +264,7 @@ def _supervised(config: RunConfig) -> Iterator[Problem]:
         "vision_language_weight",
         "eval_every",
         "data.grounding_images",
+        "data.workers",
         "collect.waypoint_noise",
         "collect.action_noise",
         "collect.clumsy_steps",
@@ -320,7 +322,6 @@ def _rest(config: RunConfig) -> Iterator[Problem]:
     elif ":" not in config.reward.name:
         remedy = "Use sparse_success, or package.module:callable for your own."
         yield Problem("reward.name", "no such reward function", remedy)
-    yield from at_least(config, 1, ["rollout.workers", "rollout.threads"])
     yield from at_least(config, 1, ["evaluation.episodes"])
     yield from at_least(config, 0, ["evaluation.every", "evaluation.videos", "evaluation.seed"])
     yield from choice(config, "runtime.kind", ("ray", "inprocess"))
@@ -353,10 +354,12 @@ RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (
     _env,
     sampling_rules,
     exploration_rules,
+    rollout_rules,
     _ppo,
     _supervised,
     stage_rules,
     conversation_rules,
     mixture_rules,
+    dataset_rules,
     _rest,
 )

@@ -221,9 +221,12 @@ def check_language(inspection: Inspection, meta: DatasetMeta) -> None:
 
 
 def usual_ranges(found: Sequence[Inspection]) -> NDArray[np.float64]:
-    """[c] how far each channel of the actions goes within a sound episode, in their median."""
+    """[c] how far each channel of the actions goes within a sound episode, in their median.
+
+    Zero where no episode is sound: nothing is known to be usual then.
+    """
     ranges = [np.ptp(each.motion, axis=0) for each in found if each.is_whole]
-    return np.median(ranges, axis=0) if ranges else np.zeros(0)
+    return np.median(ranges, axis=0) if ranges else np.zeros(found[0].motion.shape[1])
 
 
 def check_static(found: Sequence[Inspection]) -> None:

@@ -91,11 +91,6 @@ class DatasetMeta:
         """Frames of all episodes."""
         return sum(row.length for row in self.episodes)
 
-    @property
-    def decoded_bytes(self) -> int:
-        """What all images take as uint8."""
-        return self.total_frames * sum(3 * c.height * c.width for c in self.cameras)
-
     def names(self, key: str) -> tuple[str, ...]:
         """Names of the channels of a vector feature; empty if the dataset does not say."""
         return _flat_names(self.info["features"].get(key, {}).get("names"))

@@ -7,8 +7,8 @@ Opening a dataset reads and checks its `meta` folder; `episode` reads and decode
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +44,8 @@ class LeRobotReader:
     Attributes:
         meta: what it says of itself; `info` is its `info.json`.
         fps: control frequency, Hz.
-        cameras: in the order of `info.json`.
+        cameras: in the order of `info.json`, or of `chosen`.
+        chosen: name here -> name in the dataset, of the cameras that are read; empty: all of them.
         action_names: of the `c` channels; empty if the dataset does not say.
         state_dim: `d`, numbers of a state; 0 where there is none.
         state_names: of the state's numbers, likewise.
@@ -53,21 +54,25 @@ class LeRobotReader:
         rows, videos: the files that are open.
 
     Raises:
-        UserError: if the folder is no dataset of a version that is read here, or is incomplete.
+        UserError: if the folder is no dataset of a version that is read here, or is incomplete, or
+            has no camera of a chosen name.
     """
 
-    def __init__(self, path: str | Path, cache_bytes: int = 0) -> None:
+    def __init__(
+        self, path: str | Path, cache_bytes: int = 0, chosen: Mapping[str, str] | None = None
+    ) -> None:
         """Read and check `meta`; rows of up to `cache_bytes` are remembered as they are stored."""
         self.path = Path(path)
         self.meta = read_meta(self.path)
         self.info = self.meta.info
-        self.fps, self.cameras = self.meta.fps, self.meta.cameras
+        self.chosen = dict(chosen or {})
+        self.fps, self.cameras = self.meta.fps, self._cameras()
         self.episodes = self.meta.episodes
         features = self.info["features"]
         self.stored = tuple(key for key in (STATE, ACTION) if key in features)
         self.action_names = self.meta.names(ACTION if ACTION in features else STATE)
         self.state_dim, self.state_names = self.meta.width(STATE), self.meta.names(STATE)
-        self._keys = {c.name: _camera_key(features, c.name) for c in self.cameras}
+        self._keys = {c.name: _camera_key(features, self._theirs(c)) for c in self.cameras}
         self.rows, self.videos = EpisodeRows(cache_bytes), VideoFiles()
 
     def __len__(self) -> int:
@@ -77,6 +82,11 @@ class LeRobotReader:
     def has_actions(self) -> bool:
         """Whether actions were recorded; otherwise they are made from the state."""
         return ACTION in self.stored
+
+    @property
+    def decoded_bytes(self) -> int:
+        """What all images take as uint8."""
+        return self.meta.total_frames * sum(3 * c.height * c.width for c in self.cameras)
 
     def episode(self, index: int) -> Episode:
         """Read and decode one episode.
@@ -146,7 +156,8 @@ class LeRobotReader:
 
     def file_of(self, row: EpisodeRow, camera: CameraSpec) -> Path:
         """Where the images of a camera are."""
-        return row.videos[camera.name].file if camera.name in row.videos else row.file
+        span = row.videos.get(self._theirs(camera))
+        return row.file if span is None else span.file
 
     def actions(self) -> NDArray[np.float32]:
         """[M, c] every action of the dataset, in the order of episodes.
@@ -162,13 +173,29 @@ class LeRobotReader:
         Raises:
             UserError: if the file is missing or broken, or holds another number of rows.
         """
-        span = row.videos.get(camera.name)
+        span = row.videos.get(self._theirs(camera))
         if span is not None:
             video, start = self.videos.get(span.file), span.start
             return lambda frame: video.image(start + frame / self.fps, self.fps, camera)
         key = self._keys[camera.name]
         column = self.rows.read(row.file, row.index, rows, (key,))[key]
         return lambda frame: decode_image(column[frame].as_py(), camera)
+
+    def _theirs(self, camera: CameraSpec) -> str:
+        """What the dataset calls a camera."""
+        return self.chosen.get(camera.name, camera.name)
+
+    def _cameras(self) -> tuple[CameraSpec, ...]:
+        if not self.chosen:
+            return self.meta.cameras
+        theirs = {camera.name: camera for camera in self.meta.cameras}
+        for ours, name in self.chosen.items():
+            if name not in theirs:
+                raise UserError(
+                    f"dataset {self.path} has no camera {name!r}, which `cameras` says is {ours}; "
+                    f"it has: {', '.join(theirs) or 'none'}"
+                )
+        return tuple(replace(theirs[name], name=ours) for ours, name in self.chosen.items())
 
     def _table(self, row: EpisodeRow, columns: tuple[str, ...]) -> pa.Table:
         return self.rows.read(row.file, row.index, row.length, columns)

@@ -17,13 +17,15 @@ class SkippedEpisodes:
     """What could not be read of one dataset so far.
 
     Attributes:
-        reasons: episode -> the first error met in it.
+        reasons: episode -> the first error met in it, in the order in which they were met.
+        silent: whether another process tells of them.
     """
 
     def __init__(self, path: Path, episodes: int, limit: float) -> None:
         """`episodes` in all, of which a share of `limit` may be corrupt."""
         self._path, self._episodes, self._limit = path, episodes, limit
         self.reasons: dict[int, str] = {}
+        self.silent = False
 
     def __len__(self) -> int:
         return len(self.reasons)
@@ -36,7 +38,8 @@ class SkippedEpisodes:
         """
         if episode not in self.reasons:
             self.reasons[episode] = str(error)
-            print(f"vlarl: episode {episode} is skipped: {error}", file=sys.stderr)
+            if not self.silent:
+                print(f"vlarl: episode {episode} is skipped: {error}", file=sys.stderr)
         if len(self) > self._limit * self._episodes or len(self) == self._episodes:
             names = ", ".join(str(number) for number in sorted(self.reasons))
             raise UserError(

@@ -123,15 +123,19 @@ def open_chunks(
     memory_bytes: int,
     skipped: SkippedEpisodes,
     past: PastFrames | None = None,
+    workers: int = 0,
 ) -> ChunkSource:
     """All of a dataset decoded in memory if it fits there, else what reads it as it goes.
+
+    Of `workers` that read at once, each remembers its share of `memory_bytes`.
 
     Raises:
         UserError: if too many episodes are corrupt.
     """
-    if reader.meta.decoded_bytes <= memory_bytes:
+    if reader.decoded_bytes <= memory_bytes:
         return ChunkDataset.read(reader, horizon, past, skipped)
-    return StreamingChunks(LeRobotReader(reader.path, memory_bytes), horizon, skipped, past)
+    own = LeRobotReader(reader.path, memory_bytes // max(1, workers), reader.chosen)
+    return StreamingChunks(own, horizon, skipped, past)
 
 
 def _joined(parts: Sequence[ChunkBatch], order: NDArray[np.int64]) -> ChunkBatch:

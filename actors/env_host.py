@@ -11,12 +11,14 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from envservers.client import InprocessClient, connect
+from envservers.client import connect
+from envservers.inprocess import InprocessClient
+from envservers.keys import read_key
 from envservers.registry import check_memory, config_options, make_suite
 from envservers.spawn import ServerProcess
 from vlarl.config.schema import EnvConfig
 from vlarl.env_protocol import EnvClient
-from vlarl.errors import EnvServerDied, UserError
+from vlarl.errors import EnvKeyRefused, EnvServerDied, UserError
 
 
 class EnvHost:
@@ -24,16 +26,19 @@ class EnvHost:
 
     Args:
         config: suite, number of servers, deadline.
-        remote: bind to TCP, for rollout workers on other nodes, instead of private sockets.
+        remote: bind to TCP, for rollout workers on other nodes, instead of private sockets; needs
+            `env.key_file`.
 
     Raises:
-        UserError: for a mistake in suite, options or tasks, or more environments than memory.
+        UserError: for a mistake in suite, options, tasks or key, or more environments than memory.
         EnvServerDied: if a server did not start.
     """
 
     def __init__(self, config: EnvConfig, remote: bool = False) -> None:
         self._config = config
-        self._bind = "tcp://0.0.0.0:0" if remote else None
+        self._bind = "tcp://0.0.0.0:*" if remote else None
+        if config.key_file:
+            read_key(config.key_file)
         self._lock = threading.Lock()
         self._processes: list[ServerProcess] = []
         if config.mode == "spawn":
@@ -79,7 +84,11 @@ class EnvHost:
     def _start(self) -> ServerProcess:
         config = self._config
         return ServerProcess(
-            config.suite, config.envs_per_server, config_options(config), bind=self._bind
+            config.suite,
+            config.envs_per_server,
+            config_options(config),
+            bind=self._bind,
+            key_file=config.key_file if self._bind else "",
         )
 
 
@@ -170,7 +179,7 @@ class EnvAccess:
             client = self._inprocess()
         else:
             address = self._host.restart(self._numbers[index])
-            client = connect(address, self._config.deadline_seconds)
+            client = self._opened(address)
         self.clients[index] = self._named(client)
         return self.clients[index]
 
@@ -183,16 +192,22 @@ class EnvAccess:
         """Add a client of the server at `address`, or disconnect from all."""
         config = self._config
         try:
-            self.clients.append(self._named(connect(address, config.deadline_seconds)))
+            self.clients.append(self._named(self._opened(address)))
         except EnvServerDied as error:
             self.close()
-            if config.mode != "connect":
+            if config.mode != "connect" or isinstance(error, EnvKeyRefused):
                 raise
             raise UserError(
                 f"env.addresses: no env server answers at {address} within env.deadline_seconds="
                 f"{config.deadline_seconds:g}. Start one: vlarl envserver {config.suite} "
                 f"num_envs={config.envs_per_server} bind={address}"
             ) from error
+
+    def _opened(self, address: str) -> EnvClient:
+        """A client of the server there; private sockets have no key."""
+        path = self._config.key_file
+        key = read_key(path) if path and address.startswith("tcp://") else None
+        return connect(address, self._config.deadline_seconds, key)
 
     def _named(self, client: EnvClient) -> EnvClient:
         """The client, whose environments are the robot that the config says they are."""

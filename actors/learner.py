@@ -21,10 +21,8 @@ from actors.rollout_worker import RolloutWorker, load_model
 from actors.weights import WeightsUpdate, extract_weights
 from learners.ppo import PPOLearner
 from vlarl.config.schema import RunConfig
-from vlarl.errors import CheckpointError
+from vlarl.training_state import read_state, write_state
 from vlarl.types import EnvSpec
-
-TRAINING_STATE = "training_state.pt"
 
 
 class Learner:
@@ -55,7 +53,7 @@ class Learner:
             self.model, config.ppo, config.sampling, config.ppo.iterations, config.seed
         )
         if checkpoint is not None:
-            state = read_training_state(checkpoint)
+            state = read_state(checkpoint)
             self._learner.load_state_dict(state["learner"])
             if self.worker is not None:
                 self.worker.load_state_dict(state["workers"][0])
@@ -94,7 +92,7 @@ class Learner:
         return extract_weights(self.model, self._learner.version)
 
     def save(self, folder: Path, workers: Sequence[dict[str, Any]] = ()) -> None:
-        """Write a checkpoint folder: the model's, and `training_state.pt` beside it.
+        """Write a checkpoint folder: the model's, and the training state beside it.
 
         Args:
             folder: to write into; its content is replaced.
@@ -102,9 +100,7 @@ class Learner:
         """
         self.model.save_pretrained(folder)
         states = [*workers] if self.worker is None else [self.worker.state_dict()]
-        torch.save(
-            {"learner": self._learner.state_dict(), "workers": states}, folder / TRAINING_STATE
-        )
+        write_state({"learner": self._learner.state_dict(), "workers": states}, folder)
 
     def close(self) -> None:
         """Disconnect the worker that lives here."""
@@ -121,16 +117,3 @@ def _joined(batches: Sequence[TensorDict]) -> TensorDict:
         renumbered.append(batch.copy().set("stream", streams))
         first = int(streams.max()) + 1
     return torch.cat(renumbered)
-
-
-def read_training_state(folder: Path) -> dict[str, Any]:
-    """The states of learner and workers as `Learner.save` wrote them.
-
-    Raises:
-        CheckpointError: if there is none.
-    """
-    file = folder / TRAINING_STATE
-    if not file.is_file():
-        raise CheckpointError(f"{folder} holds no {TRAINING_STATE}: it is no checkpoint of a run")
-    state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-    return state

@@ -20,13 +20,14 @@ from tensordict import TensorDict
 
 from actors.env_host import EnvAccess, EnvServerActor
 from actors.evaluation import EvalResult, EvaluationRequest
-from actors.learner import Learner, read_training_state
+from actors.learner import Learner
 from actors.player import Progress
 from actors.rollout import merge_metrics
 from actors.rollout_worker import RolloutWorker, load_model
 from actors.weights import WeightsUpdate
 from vlarl.config.schema import RunConfig
 from vlarl.errors import ConfigError
+from vlarl.training_state import read_state
 from vlarl.types import EnvSpec
 
 _CLOSE_SECONDS = 20.0
@@ -103,7 +104,7 @@ class RolloutActor:
         model = load_model(config, spec, checkpoint)
         self._opened, self._host = RolloutWorker(config, model, access, number), host
         if checkpoint is not None:
-            self._opened.load_state_dict(read_training_state(checkpoint)["workers"][number])
+            self._opened.load_state_dict(read_state(checkpoint)["workers"][number])
         return spec
 
     @property

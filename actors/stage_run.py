@@ -14,7 +14,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 import torch.distributed as dist
 
 from actors.controller import Interrupt
@@ -25,8 +24,9 @@ from vlarl.errors import UserError
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.progress import Progress
 from vlarl.runs import RunFolder
+from vlarl.training_state import read_state, write_state
 
-TRAINING_STATE, AVERAGE = "training_state.pt", "average"
+AVERAGE = "average"
 
 
 @contextmanager
@@ -90,7 +90,7 @@ def saver(
             return
         with run.checkpoint(step) as folder:
             model.save_pretrained(folder)
-            torch.save(trainer.state_dict(), folder / TRAINING_STATE)
+            write_state(trainer.state_dict(), folder)
             if beside is not None:
                 beside(folder)
 
@@ -100,8 +100,7 @@ def saver(
 def resume(trainer: SupervisedTrainer, checkpoint: Path | None) -> None:
     """Go on from a checkpoint of `saver`, if there is one."""
     if checkpoint is not None:
-        state = torch.load(checkpoint / TRAINING_STATE, map_location="cpu", weights_only=True)
-        trainer.load_state_dict(state)
+        trainer.load_state_dict(read_state(checkpoint))
 
 
 def train_stage(

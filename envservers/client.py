@@ -1,103 +1,34 @@
-"""Suites seen from outside: in this process, in a child process, or on another machine.
+"""Suites seen from outside: in a child process, or on another machine.
 
 All clients implement `EnvClient`: requests and answers apart, answers first in first out. A server
-that dies, hangs or raises is an error with its name; restarting it is the caller's decision.
+that dies, hangs or raises is an error with its name; restarting it is the caller's decision. The
+client of a suite in this very process is in `inprocess.py`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-import traceback
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import zmq
 from numpy.typing import NDArray
 
-from envservers.service import SuiteService
+from envservers.connection import GONE, close_connection, end_of, open_connection
+from envservers.keys import Key
 from envservers.shared_memory import SLOTS, ImageRing, create_ring_file
 from envservers.spawn import ServerProcess
 from vlarl import wire
-from vlarl.env_protocol import EnvClient, Suite
-from vlarl.errors import EnvContractError, EnvServerDied, EnvServerError, UserError
+from vlarl.env_protocol import EnvClient
+from vlarl.errors import EnvContractError, EnvKeyRefused, EnvServerDied, EnvServerError
 from vlarl.types import EpisodeStart, TimeStep
 
-
-class InprocessClient:
-    """A suite in this very process, for tests and debugging: `submit_*` does the work."""
-
-    def __init__(self, suite: Suite) -> None:
-        self._service = SuiteService(suite)
-        self.spec = suite.spec
-        self.num_envs = suite.num_envs
-        self._answers: deque[TimeStep | EnvServerError] = deque()
-
-    def submit_reset(self, env_ids: NDArray[np.int64], starts: Sequence[EpisodeStart]) -> None:
-        """See `EnvClient`."""
-        self._run(lambda: self._service.reset(_ids(env_ids), starts))
-
-    def submit_step(
-        self, env_ids: NDArray[np.int64], actions: NDArray[np.float32], record: bool = False
-    ) -> None:
-        """See `EnvClient`."""
-        actions = np.asarray(actions, np.float32)
-        self._run(lambda: self._service.step(_ids(env_ids), actions, record))
-
-    def ready(self) -> bool:
-        """See `EnvClient`."""
-        return bool(self._answers)
-
-    def receive(self, timeout: float | None = None) -> TimeStep:
-        """See `EnvClient`; never waits."""
-        answer = self._answers.popleft()
-        if isinstance(answer, EnvServerError):
-            raise answer
-        return answer
-
-    def reset(self, env_ids: NDArray[np.int64], starts: Sequence[EpisodeStart]) -> TimeStep:
-        """See `EnvClient`."""
-        self.submit_reset(env_ids, starts)
-        return self.receive()
-
-    def step(
-        self, env_ids: NDArray[np.int64], actions: NDArray[np.float32], record: bool = False
-    ) -> TimeStep:
-        """See `EnvClient`."""
-        self.submit_step(env_ids, actions, record)
-        return self.receive()
-
-    def stats(self) -> dict[str, float]:
-        """See `EnvClient`."""
-        return self._service.stats()
-
-    def snapshot(self) -> bytes:
-        """See `Suite`."""
-        return self._service.suite.snapshot()
-
-    def restore(self, blob: bytes) -> None:
-        """See `Suite`."""
-        self._service.suite.restore(blob)
-
-    def close(self) -> None:
-        """See `EnvClient`."""
-        self._service.suite.close()
-
-    def _run(self, call: Callable[[], TimeStep]) -> None:
-        try:
-            self._answers.append(call())
-        except EnvContractError as error:
-            self._answers.append(error)
-        # The same boundary as in the server: an error of the suite is text from here on.
-        except Exception:  # noqa: BLE001
-            self._answers.append(
-                EnvServerError(
-                    f"the suite {self.spec.suite!r} in this process raised:\n"
-                    f"{traceback.format_exc()}"
-                )
-            )
+_ERRORS = ("error", "broken_contract")
+"""What an answer holds instead of a result."""
 
 
 class ServerClient:
@@ -107,38 +38,35 @@ class ServerClient:
         address: `ipc://PATH` (images then travel in shared memory) or `tcp://HOST:PORT`.
         deadline: seconds within which every request must be answered.
         process: the process, if this client started it and is to end it.
+        key: the server's, if it demands one.
 
     Raises:
         UserError: for a malformed address.
+        EnvKeyRefused: if the server has another key, or only one side has one.
         EnvServerDied: if no server answers within the deadline.
         EnvServerError: if the server speaks another version.
     """
 
     def __init__(
-        self, address: str, deadline: float = 60.0, process: ServerProcess | None = None
+        self,
+        address: str,
+        deadline: float = 60.0,
+        process: ServerProcess | None = None,
+        key: Key | None = None,
     ) -> None:
         self.address = address
         self.deadline = deadline
         self._process = process
         self._pid: int | None = None if process is None else process.pid
-        self._dead: str | None = None
+        self._has_key = key is not None
+        self._dead: EnvServerDied | None = None
         self._closed = False
         self._next_id = 0
         self._waiting: deque[int] = deque()
         self._overdue_at = 0.0
         self._answers: dict[int, dict[str, Any]] = {}
         self._ring: ImageRing | None = None
-        self.socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
-        self.socket.linger = 1000
-        # Answers are few and bounded by SLOTS, so no queue of ZeroMQ's can drop one.
-        self.death_watch = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-        try:
-            self.socket.connect(address)
-        except zmq.ZMQError as error:
-            self._disconnect()
-            raise UserError(
-                f"cannot connect to {address!r}: {error}; use tcp://HOST:PORT or ipc://PATH"
-            ) from error
+        self.socket, self.death_watch = open_connection(address, key)
         try:
             self._greet()
         except EnvServerError:
@@ -203,11 +131,12 @@ class ServerClient:
 
     def snapshot(self) -> bytes:
         """See `Suite`; taken after the requests before it."""
-        return self._call("snapshot")
+        blob: bytes = self._call("snapshot").tobytes()
+        return blob
 
     def restore(self, blob: bytes) -> None:
         """See `Suite`."""
-        self._call("restore", blob=blob)
+        self._call("restore", blob=np.frombuffer(blob, np.uint8))
 
     @property
     def seconds_left(self) -> float:
@@ -229,16 +158,15 @@ class ServerClient:
         if self._closed:
             return
         if self._dead is None:
-            self._send("close" if self._process is not None else "detach")
+            with contextlib.suppress(EnvServerDied):
+                self._send("close" if self._process is not None else "detach")
         self._disconnect()
         if self._process is not None:
             self._process.close()
 
     def _disconnect(self) -> None:
         self._closed = True
-        self.socket.disable_monitor()
-        self.death_watch.close(linger=0)
-        self.socket.close()
+        close_connection(self.socket, self.death_watch)
         if self._ring is not None:
             self._ring.close()
 
@@ -263,7 +191,7 @@ class ServerClient:
         if len(self._waiting) == SLOTS:
             raise ValueError(f"{SLOTS} requests are unanswered: receive() one first")
         if self._dead is not None:
-            raise EnvServerDied(self._dead)
+            raise self._dead
         if not self._waiting:
             self._overdue_at = time.monotonic() + self.deadline
         self._waiting.append(self._send(call, **body))
@@ -275,7 +203,14 @@ class ServerClient:
     def _send(self, call: str, **body: Any) -> int:
         number = self._next_id
         self._next_id += 1
-        self.socket.send_multipart(wire.encode({"id": number, "call": call, **body}))
+        try:
+            # A peer that was turned away has no queue: waiting for one would never end.
+            self.socket.send_multipart(
+                wire.encode({"id": number, "call": call, **body}), zmq.NOBLOCK
+            )
+        except zmq.Again:
+            self._pump(0.0)
+            raise self._dead or EnvServerDied(self._obituary("takes no more requests")) from None
         return number
 
     def _await(self, number: int, until: float) -> dict[str, Any]:
@@ -284,9 +219,10 @@ class ServerClient:
             if number in self._answers:
                 return self._answers.pop(number)
             if self._dead is None and time.monotonic() >= until:
-                self._dead = self._obituary("did not answer in time")
+                late = f"did not answer in time (deadline {self.deadline:g} s)"
+                self._dead = EnvServerDied(self._obituary(late))
             if self._dead is not None:
-                raise EnvServerDied(self._dead)
+                raise self._dead
             self._pump(max(0.0, until - time.monotonic()))
 
     def _pump(self, seconds: float) -> None:
@@ -298,19 +234,33 @@ class ServerClient:
         poller.register(self.death_watch, zmq.POLLIN)
         poller.poll(seconds * 1000)
         # Read the death before the answers: what came before it is still to be taken in.
-        died = self._dead is None and bool(self.death_watch.poll(0))
-        while self.socket.poll(0):
-            answer = wire.decode(self.socket.recv_multipart())
-            if answer["id"] == -1:
-                raise EnvServerError(f"{self.address} could not read a request:\n{answer['error']}")
-            self._answers[answer["id"]] = answer
-        if died:
-            self._dead = self._obituary("is gone")
+        end = end_of(self.death_watch, self._has_key) if self._dead is None else None
+        while self._dead is None and self.socket.poll(0):
+            self._take(self.socket.recv_multipart())
+        if end == GONE:
+            self._dead = self._dead or EnvServerDied(self._obituary(GONE))
+        elif end is not None:
+            self._dead = EnvKeyRefused(
+                f"env server {self.address} {end}. Give both sides the same file: key=FILE to "
+                "`vlarl envserver`, env.key_file=FILE to the run; `vlarl key FILE` makes one"
+            )
+
+    def _take(self, frames: list[bytes]) -> None:
+        """Keep an answer; whoever sends something else is of no further use."""
+        try:
+            answer = wire.decode(frames)
+            number = answer.get("id")
+            if type(number) is not int or not answer.keys() & {"result", *_ERRORS}:
+                raise wire.WireError("an answer needs an id and a result or an error")
+        except wire.WireError as error:
+            self._dead = EnvServerDied(self._obituary(f"sent what is no answer: {error}"))
+            return
+        if number == -1:
+            raise EnvServerError(f"{self.address} could not read a request:\n{answer.get('error')}")
+        self._answers[number] = answer
 
     def _obituary(self, what: str) -> str:
         text = f"env server {self.address} (pid {self._pid or 'unknown'}) {what}"
-        if what != "is gone":
-            text += f" (deadline {self.deadline:g} s)"
         if self._process is None:
             return text
         code = self._process.exit_code
@@ -328,9 +278,9 @@ class ServerClient:
         return answer["result"]
 
 
-def connect(address: str, deadline: float = 60.0) -> ServerClient:
+def connect(address: str, deadline: float = 60.0, key: Key | None = None) -> ServerClient:
     """A client of a running server; its death or `close` leaves the server running."""
-    return ServerClient(address, deadline)
+    return ServerClient(address, deadline, key=key)
 
 
 def spawn_server(

@@ -6,7 +6,8 @@ It prints `ready ADDRESS` and answers requests over ZeroMQ in the order in which
 are those of `vlarl/wire.py`. A request is `{id, call, ...}`; an answer `{id, result}` or
 `{id, error}` with the traceback as text, or `{id, broken_contract}` with what the suite answered
 that it may not, such as NaN. Calls: `hello`, `attach`, `detach`, `reset`, `step`,
-`stats`, `snapshot`, `restore`, `close`. There is no authentication: bind to a private network.
+`stats`, `snapshot`, `restore`, `close`. Beyond this machine it listens with a key alone
+(`--key-file`); whoever lacks it is turned away (`guard.py`).
 """
 
 from __future__ import annotations
@@ -27,17 +28,24 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+import numpy as np
 import zmq
 
+from envservers.guard import Guard
+from envservers.keys import Key, read_key
 from envservers.registry import find_suite, make_suite
 from envservers.service import SuiteService
 from envservers.shared_memory import SLOTS, ImageRing
 from vlarl import wire
+from vlarl.addresses import stays_on_machine
 from vlarl.errors import EnvContractError, UserError
 from vlarl.types import TimeStep
+from vlarl.wire_limits import MAX_FRAME_BYTES
 
 _PR_SET_PDEATHSIG = 1
 _GRACE_SECONDS = 1.0
+_LONGEST_ERROR = 100_000
+"""Characters; what a client sent may be quoted in it, and the header of an answer is bounded."""
 
 
 class _Connection:
@@ -64,8 +72,8 @@ class EnvServer:
             "reset": self._reset,
             "step": self._step,
             "stats": lambda _client, _request: service.stats(),
-            "snapshot": lambda _client, _request: service.suite.snapshot(),
-            "restore": lambda _client, request: service.suite.restore(request["blob"]),
+            "snapshot": lambda _client, _request: np.frombuffer(service.suite.snapshot(), np.uint8),
+            "restore": lambda _client, request: service.suite.restore(request["blob"].tobytes()),
             "close": self._close,
         }
 
@@ -85,14 +93,16 @@ class EnvServer:
         number = -1
         try:
             request = wire.decode(frames)
+            if type(request.get("id")) is not int:
+                raise wire.WireError("a request needs a whole number as its id")
             number = request["id"]
             result = self._calls[request["call"]](client, request)
             return wire.encode({"id": number, "result": result})
         except EnvContractError as error:
-            return wire.encode({"id": number, "broken_contract": str(error)})
+            return wire.encode({"id": number, "broken_contract": str(error)[:_LONGEST_ERROR]})
         # The boundary at which every error of a suite turns into text for the client.
         except Exception:  # noqa: BLE001
-            return wire.encode({"id": number, "error": traceback.format_exc()})
+            return wire.encode({"id": number, "error": traceback.format_exc()[-_LONGEST_ERROR:]})
 
     def _hello(self, _client: bytes, _request: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -133,17 +143,30 @@ class EnvServer:
         self._open = False
 
 
-def bind(address: str) -> tuple[zmq.Socket[bytes], str]:
+def bind(address: str, key: Key | None = None) -> tuple[zmq.Socket[bytes], str]:
     """A bound socket and its address, with the port filled in.
 
     Raises:
-        UserError: if the address is malformed or taken.
+        UserError: if the address is malformed or taken, or reaches beyond this machine without a
+            key.
     """
+    if not address.startswith(("tcp://", "ipc://")):
+        raise UserError(f"cannot bind to {address}: use tcp://HOST:PORT or ipc://PATH")
+    if key is None and not stays_on_machine(address):
+        raise UserError(
+            f"{address} can be reached from other machines, and no key is given, so that anybody "
+            "could use the server. `vlarl key FILE` makes a key: give the same file to both sides, "
+            "key=FILE to `vlarl envserver` (--key-file FILE to `python -m envservers.server`) and "
+            "env.key_file=FILE to the run. Or bind to tcp://127.0.0.1:PORT"
+        )
     is_path = address.startswith("ipc://")
     if is_path and Path(address.removeprefix("ipc://")).exists():
         raise UserError(f"{address} exists: another server uses it, or remove the file")
     socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
     socket.linger = 1000
+    socket.maxmsgsize = MAX_FRAME_BYTES
+    if key is not None:
+        Guard(socket, key)
     try:
         socket.bind(address)
     except zmq.ZMQError as error:
@@ -201,6 +224,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("suite", help="tabletop, counting or gym:ID")
     parser.add_argument("--num-envs", type=int, required=True)
     parser.add_argument("--bind", default="tcp://127.0.0.1:*", help="tcp://HOST:PORT or ipc://PATH")
+    parser.add_argument("--key-file", help="of `vlarl key`; clients need the same")
     parser.add_argument("--options-json", default="{}", help="the suite's options, as JSON")
     parser.add_argument("--threads", type=int, default=1, help="simulation threads")
     parser.add_argument("--lease-seconds", type=float, default=60.0, help="with --parent-pid")
@@ -221,7 +245,8 @@ def _options(text: str) -> dict[str, Any]:
 def _serve(arguments: argparse.Namespace) -> None:
     find_suite(arguments.suite)
     options = _options(arguments.options_json)
-    socket, address = bind(arguments.bind)
+    key = None if arguments.key_file is None else read_key(arguments.key_file)
+    socket, address = bind(arguments.bind, key)
     try:
         suite = make_suite(
             arguments.suite, arguments.num_envs, **{"threads": arguments.threads, **options}

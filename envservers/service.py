@@ -98,6 +98,8 @@ class SuiteService:
     def _check_ids(self, env_ids: NDArray[np.int64]) -> None:
         if env_ids.ndim != 1 or len(env_ids) == 0:
             raise ValueError(f"env_ids have shape {list(env_ids.shape)}, expected [n] with n > 0")
+        if len(env_ids) > self.num_envs:
+            raise ValueError(f"{len(env_ids)} env_ids, there are {self.num_envs} environments")
         if env_ids.min() < 0 or env_ids.max() >= self.num_envs:
             raise ValueError(f"env_ids {env_ids.tolist()} outside 0..{self.num_envs - 1}")
         if len(np.unique(env_ids)) != len(env_ids):

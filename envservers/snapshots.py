@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,9 +23,12 @@ def unpack(blob: bytes, arrays: Mapping[str, Any]) -> list[str]:
     """Write a snapshot into `arrays`, all of them or none, and return its instructions.
 
     Raises:
-        ValueError: for the snapshot of a suite with other sizes.
+        ValueError: for the snapshot of a suite with other sizes, or a compressed one, which might
+            become of any size.
     """
     with np.load(io.BytesIO(blob), allow_pickle=False) as stored:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in stored.zip.infolist()):
+            raise ValueError("a snapshot is not compressed: this is none")
         for name, array in arrays.items():
             if stored[name].shape != array.shape:
                 raise ValueError(

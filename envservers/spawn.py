@@ -35,6 +35,7 @@ class ServerProcess:
         num_envs: environments of the process.
         options: keyword arguments of the suite; must be JSON.
         bind: address; None picks a private socket of this machine.
+        key_file: what its clients must have; needed where `bind` reaches beyond this machine.
         python: interpreter of an environment with the suite's own pins; None means this one.
         threads: simulation threads, for suites that take the option.
         lease_seconds: the server ends itself when its host was silent for this long.
@@ -52,6 +53,7 @@ class ServerProcess:
         options: Mapping[str, Any] | None = None,
         *,
         bind: str | None = None,
+        key_file: str = "",
         python: str | None = None,
         threads: int = 1,
         lease_seconds: float = 60.0,
@@ -70,6 +72,7 @@ class ServerProcess:
             *("-m", "envservers.server", suite),
             *("--num-envs", str(num_envs)),
             *("--bind", bind or f"ipc://{self._folder}/socket"),
+            *(("--key-file", key_file) if key_file else ()),
             *("--options-json", json.dumps(dict(options or {}))),
             *("--threads", str(threads)),
             *("--lease-seconds", str(lease_seconds)),

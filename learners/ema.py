@@ -44,7 +44,7 @@ class WeightAverage:
             parameter.copy_(value)
 
     def state(self) -> list[Tensor]:
-        """The averages, `torch.save`-able."""
+        """The averages, in the order of the parameters."""
         return self._averages
 
     def load(self, averages: Sequence[Tensor]) -> None:

@@ -331,7 +331,7 @@ class PPOLearner:
         return torch.cat(scored).cpu()
 
     def state_dict(self) -> dict[str, Any]:
-        """What resuming needs beside the model's weights; `torch.save`-able."""
+        """What resuming needs beside the model's weights; `vlarl.training_state` writes it."""
         return {
             "version": self.version,
             "optimizer": self._optimizer.state_dict(),

@@ -324,7 +324,7 @@ class SupervisedTrainer:
             self._run.log(self.step, **metrics)
 
     def state_dict(self) -> dict[str, Any]:
-        """What resuming needs beside the model's weights; `torch.save`-able."""
+        """What resuming needs beside the model's weights; `vlarl.training_state` writes it."""
         return {
             "step": self.step,
             "seed": self._seed,

@@ -11,8 +11,8 @@ from actors.episodes import EpisodeSource
 from actors.rollout import RolloutCollector, merge_metrics
 from actors.runtime import InprocessRuntime
 from actors.task_allocation import TaskAllocation
-from envservers.client import InprocessClient
 from envservers.counting import TASKS, CountingSuite, check_transition
+from envservers.inprocess import InprocessClient
 from vlarl.allocation import allocate, difficulty, kept_or_changed, reassigned, running_rates
 from vlarl.config.load import load_config
 from vlarl.config.paths import configs_folder

@@ -119,6 +119,8 @@ IMPOSSIBLE = [
     (["env.mode=connect"], "env.addresses", "tcp://"),
     (["env.mode=connect", "env.addresses=[here]"], "env.addresses", "tcp://"),
     (["env.addresses=['tcp://h:1']"], "env.addresses", "no effect"),
+    (["env.key_file=one.key"], "env.key_file", "no effect"),
+    (["env.mode=connect", "env.addresses=['tcp://10.0.0.5:1']"], "env.key_file", "vlarl key"),
     ([f"{ALLOCATION}.kind=failures"], f"{ALLOCATION}.kind", "Did you mean failure?"),
     ([f"{ALLOCATION}.kind=failure", f"{ALLOCATION}.floor=2"], f"{ALLOCATION}.floor", "0 and 1"),
     ([f"{ALLOCATION}.kind=failure", f"{ALLOCATION}.ceiling=0"], f"{ALLOCATION}.ceiling", "least 1"),

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import zmq
 
-from envservers.client import InprocessClient, connect, spawn_server, wait_ready
+from envservers.client import connect, spawn_server, wait_ready
 from envservers.counting import TASKS, check_observation, check_transition
+from envservers.inprocess import InprocessClient
 from envservers.registry import make_suite
 from envservers.shared_memory import SLOTS
 from envservers.spawn import ServerProcess

@@ -9,8 +9,8 @@ from actors import player
 from actors.episodes import HELD_OUT, held_out_starts, swapped_starts
 from actors.evaluation import EvaluationRequest, evaluate, write_videos
 from actors.player import play
-from envservers.client import InprocessClient
 from envservers.counting import TASKS, CountingSuite, success_step
+from envservers.inprocess import InprocessClient
 from vlarl.errors import EnvServerError, UserError
 
 ENVS, LENGTH = 3, 10

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from actors.controller import train
-from envservers.client import InprocessClient
+from envservers.inprocess import InprocessClient
 from envservers.registry import make_suite
 from vlarl.config.load import load_config
 from vlarl.errors import UserError

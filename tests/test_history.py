@@ -18,8 +18,8 @@ from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoP
 from actors.episodes import EpisodeSource, held_out_starts
 from actors.player import play
 from actors.rollout import RolloutCollector
-from envservers.client import InprocessClient
 from envservers.counting import TASKS, CountingSuite
+from envservers.inprocess import InprocessClient
 from vlarl.config.embodiments import load_embodiment
 from vlarl.contract import Contract
 from vlarl.data.episode import Episode

@@ -11,8 +11,8 @@ from actors.env_host import EnvAccess, EnvHost
 from actors.episodes import EpisodeSource
 from actors.lane import replace_rows
 from actors.rollout import RolloutCollector
-from envservers.client import InprocessClient
 from envservers.counting import TASKS, CountingSuite, check_transition, success_step
+from envservers.inprocess import InprocessClient
 from vlarl.config.schema import EnvConfig
 from vlarl.errors import EnvContractError, EnvServerDied, EnvServerError, UserError
 

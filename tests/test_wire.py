@@ -90,7 +90,7 @@ def reference(index, dtype, shape):
         (lambda f: [f[0], f[1][:-1], f[2]], "47 bytes"),
         (lambda f: [msgpack.packb({"version": 99, "message": {}})], "wire version 99"),
         (lambda f: [reference(0, "|O", [1]), b"12345678"], "refused"),
-        (lambda f: [reference(0, "nonsense", [1]), b"1"], "damaged"),
+        (lambda f: [reference(0, "nonsense", [1]), b"1"], "refused"),
         (lambda f: [reference(0, "<f4", [-1]), b""], "damaged"),
         (lambda f: [reference(5, "<f4", [1]), b"1234"], "refers to buffer 5"),
     ],

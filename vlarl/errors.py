@@ -21,6 +21,10 @@ class EnvServerDied(EnvServerError):
     """The env server's process or connection is gone, or it missed its deadline."""
 
 
+class EnvKeyRefused(EnvServerDied, UserError):
+    """The env server demands a key, or has another one: it lets nobody in without it."""
+
+
 class EnvContractError(EnvServerError, UserError):
     """An environment answered what its suite may not answer, such as NaN.
 

@@ -2,12 +2,14 @@
 
 A message is a list of frames. Frame 0 is a msgpack map whose arrays are replaced by references
 (buffer number, dtype, shape); each further frame is one array's contiguous bytes. Nothing is
-pickled, so a peer can send wrong values but never code. What the messages of a server mean is in
-`envservers/server.py`; sockets are not this file's business.
+pickled, so a peer can send wrong values but never code; what a message may be at most is in
+`vlarl/wire_limits.py`. What the messages of a server mean is in `envservers/server.py`; sockets are
+not this file's business.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,31 +18,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlarl.types import CameraSpec, Channel, EnvSpec, EpisodeStart, TimeStep
+from vlarl.wire_limits import (
+    MAX_DIMENSIONS,
+    MAX_FRAME_BYTES,
+    MAX_REFERENCE_BYTES,
+    WireError,
+    check_header,
+    check_sizes,
+)
 
-VERSION = 1
+VERSION = 2
 """Raised whenever a message of an older version would be misread."""
 
 _ARRAY = 1
-_ARRAY_KINDS = "biuf"
-
-
-class WireError(ValueError):
-    """A message that cannot be encoded, or frames that are not a message."""
+_DTYPES = {
+    dtype.str: dtype
+    for dtype in map(
+        np.dtype,
+        ("|b1", "|u1", "<u2", "<u4", "<u8", "|i1", "<i2", "<i4", "<i8", "<f2", "<f4", "<f8"),
+    )
+}
+"""Name on the wire -> what an array may be of."""
 
 
 def encode(message: dict[str, Any]) -> list[bytes | memoryview]:
     """Frames of a message of maps, lists, strings, bytes, numbers and numeric arrays.
 
     Raises:
-        WireError: for an array of objects, strings or records, and for any other Python object.
+        WireError: for an array of objects, strings or records, for any other Python object, and for
+            what is beyond the limits.
     """
     buffers: list[bytes | memoryview] = []
 
     def replace(value: object) -> object:
         if isinstance(value, np.ndarray):
-            if value.dtype.kind not in _ARRAY_KINDS:
+            dtype = value.dtype.newbyteorder("<")
+            if dtype.str not in _DTYPES:
                 raise WireError(f"an array of dtype {value.dtype} cannot cross the wire")
-            array = np.ascontiguousarray(value, value.dtype.newbyteorder("<"))
+            array = np.ascontiguousarray(value, dtype)
             buffers.append(array.tobytes() if array.size == 0 else array.data.cast("B"))
             reference = [len(buffers) - 1, array.dtype.str, list(value.shape)]
             return msgpack.ExtType(_ARRAY, msgpack.packb(reference))
@@ -52,17 +67,22 @@ def encode(message: dict[str, Any]) -> list[bytes | memoryview]:
         header = msgpack.packb({"version": VERSION, "message": message}, default=replace)
     except (OverflowError, UnicodeEncodeError) as error:
         raise WireError(f"cannot encode a message: {error}") from error
-    return [header, *buffers]
+    frames = [header, *buffers]
+    check_sizes(frames)
+    return frames
 
 
 def decode(frames: Sequence[bytes | memoryview]) -> dict[str, Any]:
     """The message of these frames; its arrays are copies, owned and writable.
 
     Raises:
-        WireError: for frames that are truncated, superfluous, or of another version.
+        WireError: for frames that are truncated, superfluous, of another version or beyond the
+            limits.
     """
     if not frames:
         raise WireError("an empty message: expected a header frame")
+    check_sizes(frames)
+    check_header(frames[0])
     used: set[int] = set()
 
     def restore(code: int, data: bytes) -> NDArray[Any]:
@@ -73,7 +93,7 @@ def decode(frames: Sequence[bytes | memoryview]) -> dict[str, Any]:
             raise WireError(f"the header refers to buffer {index}, {len(frames) - 1} are unclaimed")
         used.add(index)
         buffer = frames[index + 1]
-        expected = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        expected = math.prod(shape) * dtype.itemsize
         if len(buffer) != expected:
             raise WireError(f"buffer {index} has {len(buffer)} bytes, its header says {expected}")
         return np.frombuffer(buffer, dtype).reshape(shape).copy()
@@ -98,17 +118,22 @@ def decode(frames: Sequence[bytes | memoryview]) -> dict[str, Any]:
 
 def _reference(data: bytes) -> tuple[int, np.dtype[Any], tuple[int, ...]]:
     """Checked content of an array reference."""
+    if len(data) > MAX_REFERENCE_BYTES:
+        raise WireError(f"an array reference of {len(data)} bytes")
     try:
-        index, dtype_name, shape = msgpack.unpackb(data)
-        dtype = np.dtype(dtype_name)
+        index, name, shape = msgpack.unpackb(data)
     except (msgpack.UnpackException, ValueError, TypeError) as error:
         raise WireError(f"a damaged array reference: {error}") from error
-    if dtype.kind not in _ARRAY_KINDS:
-        raise WireError(f"an array of dtype {dtype} is refused")
-    sizes_valid = isinstance(shape, list) and all(isinstance(n, int) and n >= 0 for n in shape)
-    if not isinstance(index, int) or not sizes_valid:
-        raise WireError(f"a damaged array reference: buffer {index!r}, shape {shape!r}")
-    return index, dtype, tuple(shape)
+    if not isinstance(name, str) or name not in _DTYPES:
+        raise WireError(f"an array of dtype {name!r:.40} is refused")
+    sizes_valid = (
+        isinstance(shape, list)
+        and len(shape) <= MAX_DIMENSIONS
+        and all(type(n) is int and 0 <= n <= MAX_FRAME_BYTES for n in shape)
+    )
+    if type(index) is not int or not sizes_valid:
+        raise WireError(f"a damaged array reference: buffer {index!r:.40}, shape {shape!r:.80}")
+    return index, _DTYPES[name], tuple(shape)
 
 
 def spec_to_body(spec: EnvSpec) -> dict[str, Any]:

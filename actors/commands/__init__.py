@@ -15,6 +15,7 @@ COMMANDS = {
     "eval": ("evaluate", "deterministic evaluation of a checkpoint"),
     "generate": ("generate", "what a checkpoint says of images"),
     "envserver": ("envserver", "one env server by hand, for `env.mode=connect`"),
+    "key": ("key", "a new key, for env servers that other machines can reach"),
     "collect": ("collect", "demonstrations by scripted experts, as a LeRobot v3 dataset"),
     "data": ("data", "what to do with a dataset: `vlarl data --help` lists all"),
     "synth": (

@@ -15,6 +15,7 @@ from vlarl.errors import UserError
 SETTINGS = {
     "num_envs": "environments in this process (16)",
     "bind": "address to listen at (tcp://127.0.0.1:5555; tcp://*:5555 for every interface)",
+    "key": "file that `vlarl key` made; needed where other machines can reach `bind` (none)",
     "threads": "simulation threads (1)",
     "tasks": "task names, such as a,b (all of the suite)",
     "image_size": "pixels (the suite's own)",
@@ -34,6 +35,7 @@ def run(invocation: Invocation) -> dict[str, Any]:
         *("-m", "envservers.server", invocation.arguments[0]),
         *("--num-envs", str(whole_number(settings, "num_envs", 16))),
         *("--bind", settings.get("bind", "tcp://127.0.0.1:5555")),
+        *(("--key-file", settings["key"]) if "key" in settings else ()),
         *("--threads", str(whole_number(settings, "threads", 1))),
         *("--options-json", json.dumps(options)),
     ]
@@ -67,8 +69,8 @@ COMMAND = Command(
     details=(
         "Serves environments of SUITE (tabletop, navigation, counting or gym:ID) until it is\n"
         "interrupted.\n"
-        "There is no authentication: bind to a private network."
+        "Clients on other machines need its key, and it needs one to listen to them: `vlarl key`."
     ),
-    example="vlarl envserver tabletop num_envs=32 bind=tcp://10.0.0.5:5555",
+    example="vlarl envserver tabletop num_envs=32 bind=tcp://10.0.0.5:5555 key=servers.key",
     run=run,
 )

@@ -45,6 +45,8 @@ class EnvConfig:
     """`spawn` (child processes), `connect` (addresses below) or `inprocess` (debugging)."""
     addresses: tuple[str, ...] = ()
     """`tcp://HOST:PORT` of running servers, for `mode: connect`."""
+    key_file: str = ""
+    """The servers' key (`vlarl key`), for `mode: connect`; needed beyond this machine."""
     deadline_seconds: float = 60.0
     """A server that does not answer for this long is restarted."""
     restarts: int = 3

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator, Mapping
 
+from vlarl.addresses import stays_on_machine
 from vlarl.config.checks import (
     above_zero,
     at_least,
@@ -180,8 +181,10 @@ def _env(config: RunConfig) -> Iterator[Problem]:
                 yield Problem(
                     "env.addresses", f"{address!r} is no address", "Write tcp://HOST:PORT."
                 )
+        yield from _key(config)
     else:
-        yield from without_effect(config, ["env.addresses"], f"env.mode={config.env.mode}")
+        unused = ["env.addresses", "env.key_file"]
+        yield from without_effect(config, unused, f"env.mode={config.env.mode}")
     if config.stage in SUPERVISED:
         yield from without_effect(config, ["env.embodiment"], f"stage={config.stage}")
     elif config.env.embodiment:
@@ -195,6 +198,15 @@ def _env(config: RunConfig) -> Iterator[Problem]:
             "shares a process with the policy, which with runtime.kind=ray is an actor's",
             "Use runtime.kind=inprocess, or env.mode=spawn.",
         )
+
+
+def _key(config: RunConfig) -> Iterator[Problem]:
+    """Servers that other machines can reach let nobody in without their key."""
+    for address in config.env.addresses:
+        if not config.env.key_file and not stays_on_machine(address):
+            problem = f"is empty, and {address}, on another machine, demands a key"
+            remedy = "Name the file that its server was started with; `vlarl key FILE` makes one."
+            yield Problem("env.key_file", problem, remedy)
 
 
 def _optimizer(config: RunConfig, prefix: str) -> Iterator[Problem]:

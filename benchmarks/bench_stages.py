@@ -11,7 +11,7 @@ its four tasks. All rows are evaluated on the same held-out initial states. What
 
 Reported for each row: success over all seeds with its 95% interval (Wilson, of the episodes; what
 another seed of the training changes is seen in the seeds themselves), that of the held-out task and
-of the others, and the success half way through SFT and at its end.
+of the others, the success half way through SFT, and its action loss in the first and last sixth.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from actors.supervise import supervise
@@ -162,11 +163,16 @@ class Chain:
         start, path = self._before(row)
         data = self._data["few" if row.few else "sft"]
         run = self._trained(self._stage("sft", (*start, *data, *row.sft)))
-        judged = [one for one in RunFolder(run).metrics() if _RATE in one]
+        logged, config = RunFolder(run).metrics(), load_config(run)
+        judged = [one for one in logged if _RATE in one]
+        losses = {one["step"]: one["action_loss"] for one in logged if "action_loss" in one}
+        end = config.supervised.steps
         tasks = {key: rate for key, rate in judged[-1].items() if key.startswith(f"{_RATE}/")}
         return {
             "seed": self._seed,
-            "episodes": load_config(run).evaluation.episodes,
+            "episodes": config.evaluation.episodes,
+            "first_loss": fmean(loss for step, loss in losses.items() if step <= end / 6),
+            "last_loss": fmean(loss for step, loss in losses.items() if step > end * 5 / 6),
             "curve": {str(one["step"]): one[_RATE] for one in judged},
             "tasks": {key.removeprefix(f"{_RATE}/"): rate for key, rate in tasks.items()},
             "runs": [*path, run.name],
@@ -268,10 +274,12 @@ def _pooled(played: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "success_rate": won / episodes,
         "interval": list(wilson(won, episodes)),
         "episodes": episodes,
-        "held_out": sum(own[HELD_OUT] for own in tasks) / len(tasks),
-        "others": sum(known) / len(known),
+        "held_out": fmean(own[HELD_OUT] for own in tasks),
+        "others": fmean(known),
+        "first_loss": fmean(one["first_loss"] for one in played),
+        "last_loss": fmean(one["last_loss"] for one in played),
         "seeds": {one["seed"]: _last(one["curve"]) for one in played},
-        "curve": {step: sum(one["curve"][step] for one in played) / len(played) for step in steps},
+        "curve": {step: fmean(one["curve"][step] for one in played) for step in steps},
     }
 
 
@@ -288,15 +296,19 @@ def _lines(result: Mapping[str, Any]) -> Iterator[str]:
     seeds = " ".join(f"seed {seed}" for seed in result["seeds"])
     for name, rows in result["tables"].items():
         yield f"\n{name} (each: {seeds})\n"
-        yield "| | success | 95% interval | each seed | held-out task | others | during SFT |"
-        yield "|---|---|---|---|---|---|---|"
+        yield (
+            "| | success | 95% interval | each seed | held-out task | others | half way "
+            "| loss, first sixth | last |"
+        )
+        yield "|---|---|---|---|---|---|---|---|---|"
         for title, row in rows.items():
             low, high = row["interval"]
             each = ", ".join(f"{rate:.1%}" for rate in row["seeds"].values())
-            curve = ", ".join(f"{rate:.1%}" for rate in row["curve"].values())
+            half = next(iter(row["curve"].values()))
             yield (
                 f"| {title} | {row['success_rate']:.1%} | {low:.1%} to {high:.1%} | {each} "
-                f"| {row['held_out']:.1%} | {row['others']:.1%} | {curve} |"
+                f"| {row['held_out']:.1%} | {row['others']:.1%} | {half:.1%} "
+                f"| {row['first_loss']:.3f} | {row['last_loss']:.3f} |"
             )
 
 

@@ -165,14 +165,14 @@ class Chain:
         run = self._trained(self._stage("sft", (*start, *data, *row.sft)))
         logged, config = RunFolder(run).metrics(), load_config(run)
         judged = [one for one in logged if _RATE in one]
-        losses = {one["step"]: one["action_loss"] for one in logged if "action_loss" in one}
-        end = config.supervised.steps
+        losses = [one["action_loss"] for one in logged if "action_loss" in one]
+        sixth = max(1, len(losses) // 6)
         tasks = {key: rate for key, rate in judged[-1].items() if key.startswith(f"{_RATE}/")}
         return {
             "seed": self._seed,
             "episodes": config.evaluation.episodes,
-            "first_loss": fmean(loss for step, loss in losses.items() if step <= end / 6),
-            "last_loss": fmean(loss for step, loss in losses.items() if step > end * 5 / 6),
+            "first_loss": fmean(losses[:sixth]),
+            "last_loss": fmean(losses[-sixth:]),
             "curve": {str(one["step"]): one[_RATE] for one in judged},
             "tasks": {key.removeprefix(f"{_RATE}/"): rate for key, rate in tasks.items()},
             "runs": [*path, run.name],

@@ -21,7 +21,7 @@ from envservers.tabletop import expert as tabletop
 from envservers.tabletop.pick_place import ExpertNoise
 from envservers.tabletop.scene import FINGER_HALF, OBJECTS
 from envservers.tabletop.suite import TabletopSuite
-from vlarl.config.schema import CollectConfig
+from vlarl.config.data_schema import CollectConfig
 from vlarl.data.episode import Episode
 from vlarl.data.grounding import GroundingSet
 from vlarl.data.lerobot_writer import LeRobotWriter

@@ -13,7 +13,8 @@ from envservers.navigation.suite import NavigationSuite
 from envservers.registry import make_suite
 from envservers.tabletop import expert as tabletop
 from envservers.tabletop.suite import EMBODIMENTS, TabletopSuite
-from vlarl.config.schema import CollectConfig, EnvConfig
+from vlarl.config.data_schema import CollectConfig
+from vlarl.config.schema import EnvConfig
 from vlarl.env_protocol import Suite
 from vlarl.errors import UserError
 from vlarl.types import EpisodeStart

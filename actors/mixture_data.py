@@ -17,8 +17,9 @@ from actors.dataset_checks import cameras_of, check_content, check_dataset, chec
 from actors.hand_demonstrations import HANDS, agreed_eigengrasps, hand_chunks
 from learners.step_data import conversation_processor
 from vlarl.codec import ActionCodec, fit_action_stats
+from vlarl.config.data_schema import SourceConfig
 from vlarl.config.embodiments import load_embodiment
-from vlarl.config.schema import RunConfig, SourceConfig
+from vlarl.config.schema import RunConfig
 from vlarl.contract import Contract
 from vlarl.data.conversations import ConversationSet
 from vlarl.data.episode import INFO_PATH

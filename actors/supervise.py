@@ -51,8 +51,8 @@ from vlarl.model.presets import build, channel_bounds_codec, new_contract, robot
 from vlarl.model.pretrained import Pretrained
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.start import (
+    backbone_of,
     configured,
-    given_backbone,
     given_model,
     given_weights,
     transferred,
@@ -299,11 +299,7 @@ def _model(
     if model is not None:
         return model, False
     source = given_weights(config.model)
-    if source is None:
-        pretrained = given_backbone(config.model)
-    else:
-        own = source.processor
-        pretrained = Pretrained(source.backbone, own.tokenizer, own.layout)
+    pretrained = backbone_of(config.model, source)
     if mixture is not None:
         contract = mixture.contract(pretrained)
     elif config.supervised.data.eigengrasps:

@@ -20,8 +20,9 @@ from actors.stage_run import process_group, resume, run_folder, saver, train_sta
 from learners.supervised import SupervisedTrainer
 from vlarl.action_range import check_recorded
 from vlarl.codec import ActionCodec
+from vlarl.config.data_schema import TextToActionConfig
 from vlarl.config.embodiments import load_embodiment
-from vlarl.config.schema import RunConfig, TextToActionConfig
+from vlarl.config.schema import RunConfig
 from vlarl.contract import Contract
 from vlarl.data.lerobot_reader import LeRobotReader
 from vlarl.data.skipped import SkippedEpisodes
@@ -40,7 +41,7 @@ from vlarl.model.presets import build, new_contract
 from vlarl.model.pretrained import Pretrained
 from vlarl.model.processor import Processor
 from vlarl.model.qwen_vla import QwenVLA
-from vlarl.model.start import configured, given_backbone, given_model, given_weights
+from vlarl.model.start import backbone_of, configured, given_model, given_weights
 from vlarl.model.tokenizer import load_tiny_tokenizer
 from vlarl.prompt import prompt
 from vlarl.runs import RunFolder
@@ -153,11 +154,7 @@ def _model(
             )
         return model
     source = given_weights(config.model)
-    if source is None:
-        pretrained = given_backbone(config.model)
-    else:
-        own = source.processor
-        pretrained = Pretrained(source.backbone, own.tokenizer, own.layout)
+    pretrained = backbone_of(config.model, source)
     contract = _contract(embodiments, dataset, pretrained)
     codecs = [
         ActionCodec.of(contract, trajectory_stats(robot.trajectories), place)

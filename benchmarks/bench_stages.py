@@ -5,9 +5,10 @@
 
 Every row of a table is a chain of stages: text to action, continued pretraining, and supervised
 fine-tuning, each as its file in `configs/ablations/` says but for the settings that the row names.
-Before SFT nobody sees the robot of SFT (an arm commanded in the frame of a turned base), nor one of
-its four tasks. All rows are evaluated on the same held-out initial states. What is in `DIR` already
-(data, runs, results) is not made again, so that rows which share a stage train it once.
+T2A and CPT see neither the robot of SFT (an arm commanded in the frame of a turned base) nor one of
+its four tasks; the backbone that all rows begin with knows the words of all four. All rows are
+evaluated on the same held-out initial states. What is in `DIR` already (data, runs, results) is not
+made again, so that rows which share a stage train it once.
 
 Reported for each row: success over all seeds with its 95% interval (Wilson, of the episodes; what
 another seed of the training changes is seen in the seeds themselves), that of the held-out task and

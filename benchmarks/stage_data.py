@@ -11,7 +11,7 @@ from actors.commands import synth_t2a
 from actors.commands.command import Invocation
 from actors.synthesis.vision_language import synthesize_conversations
 from envservers.tabletop.tasks import TASKS
-from vlarl.config.schema import CollectConfig
+from vlarl.config.data_schema import CollectConfig
 from vlarl.progress import Progress
 
 HELD_OUT = "carrot_on_plate"

@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 
 from learners.supervised import SupervisedTrainer
+from vlarl.config.data_schema import DataConfig
 from vlarl.config.embodiments import load_embodiment
-from vlarl.config.schema import DataConfig, FlowConfig, OptimizerConfig, SupervisedConfig
+from vlarl.config.schema import FlowConfig, OptimizerConfig, SupervisedConfig
 from vlarl.contract import Contract
 from vlarl.data.conversations import ConversationSet
 from vlarl.data.episode import Episode

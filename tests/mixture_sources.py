@@ -9,7 +9,7 @@ from PIL import Image
 from recorded_hands import make_tracks, write
 
 from actors.collect import collect
-from vlarl.config.schema import CollectConfig
+from vlarl.config.data_schema import CollectConfig
 from vlarl.data.hand_fit import fit_hands
 from vlarl.data.lerobot_reader import LeRobotReader
 

@@ -8,7 +8,7 @@ from actors.episodes import HELD_OUT
 from actors.experts import make_tabletop
 from envservers.tabletop.scene import OBJECTS
 from envservers.tabletop.suite import TabletopSuite
-from vlarl.config.schema import CollectConfig
+from vlarl.config.data_schema import CollectConfig
 from vlarl.data.lerobot_reader import LeRobotReader
 from vlarl.errors import UserError
 from vlarl.types import EpisodeStart

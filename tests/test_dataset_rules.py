@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from vlarl.config.data_schema import SourceConfig
 from vlarl.config.load import load_config
-from vlarl.config.schema import SourceConfig
 from vlarl.errors import ConfigError
 
 DATA, KEY = "supervised.data", "supervised.data.mixture"

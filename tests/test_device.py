@@ -15,9 +15,9 @@ from learners.binding import BindingTrainer
 from learners.localization import LocalizationTrainer
 from learners.ppo import PPOLearner
 from learners.supervised import SupervisedTrainer
+from vlarl.config.data_schema import DataConfig
 from vlarl.config.load import load_config
 from vlarl.config.schema import (
-    DataConfig,
     FlowConfig,
     LocalizationConfig,
     OptimizerConfig,

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from vlarl.config.data_schema import SourceConfig
 from vlarl.config.load import dump_config, load_config
-from vlarl.config.schema import SourceConfig
 from vlarl.errors import ConfigError
 
 KEY = "supervised.data.mixture"

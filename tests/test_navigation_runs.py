@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from actors import cli
 from actors.collect import collect
 from envservers.navigation import NavigationSuite
-from vlarl.config.schema import CollectConfig
+from vlarl.config.data_schema import CollectConfig
 from vlarl.data.lerobot_reader import LeRobotReader
 from vlarl.errors import UserError
 from vlarl.model.qwen_vla import QwenVLA

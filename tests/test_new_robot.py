@@ -11,8 +11,8 @@ from torch import Tensor
 
 from actors.collect import collect
 from actors.supervise import supervise
+from vlarl.config.data_schema import CollectConfig
 from vlarl.config.load import load_config
-from vlarl.config.schema import CollectConfig
 from vlarl.model.presets import build, channel_bounds_codec, tabletop_contract
 from vlarl.model.qwen_vla import QwenVLA
 

@@ -14,7 +14,8 @@ from test_supervised import CONFIG, Log, make_dataset, make_grounding, make_mode
 
 from learners.prefetch import Prefetch
 from learners.supervised import SupervisedTrainer
-from vlarl.config.schema import DataConfig, OptimizerConfig
+from vlarl.config.data_schema import DataConfig
+from vlarl.config.schema import OptimizerConfig
 from vlarl.data.skipped import SkippedEpisodes
 from vlarl.errors import UserError
 

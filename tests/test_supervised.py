@@ -9,7 +9,8 @@ import torch
 from learners.action_loss import draw, drawn_loss, encode_chunks
 from learners.supervised import SupervisedTrainer
 from vlarl.codec import ActionCodec, fit_action_stats
-from vlarl.config.schema import DataConfig, FlowConfig, OptimizerConfig, SupervisedConfig
+from vlarl.config.data_schema import DataConfig
+from vlarl.config.schema import FlowConfig, OptimizerConfig, SupervisedConfig
 from vlarl.data.episode import Episode
 from vlarl.data.grounding import GroundingSet
 from vlarl.data.samples import ChunkBatch, ChunkDataset

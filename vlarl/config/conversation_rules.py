@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from vlarl.config.data_schema import DataConfig
 from vlarl.config.problem import Problem
-from vlarl.config.schema import DataConfig, RunConfig
+from vlarl.config.schema import RunConfig
 
 _LEAST_TOKENS = 4
 

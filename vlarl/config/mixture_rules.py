@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterator
 
 from vlarl.config.checks import choice, sections_without_effect, without_effect
+from vlarl.config.data_schema import SourceConfig
 from vlarl.config.dataset_rules import camera_problems, robot_problems
 from vlarl.config.problem import Problem
-from vlarl.config.schema import RunConfig, SourceConfig
+from vlarl.config.schema import RunConfig
 
 KINDS = ("robot", "human", "navigation", "conversations")
 _KEY = "supervised.data.mixture"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from vlarl.config.data_schema import DataConfig
 from vlarl.config.embodiments import load_embodiment
 from vlarl.config.problem import Problem
-from vlarl.config.schema import DataConfig, ModelConfig, RunConfig, SupervisedConfig
+from vlarl.config.schema import ModelConfig, RunConfig, SupervisedConfig
 from vlarl.errors import ConfigError
 from vlarl.stages import STAGES, SUPERVISED
 

@@ -122,6 +122,18 @@ def given_backbone(config: ModelConfig) -> Pretrained | None:
     return load_pretrained(config.backbone, DTYPES.get(config.dtype))
 
 
+def backbone_of(config: ModelConfig, source: QwenVLA | None) -> Pretrained | None:
+    """The backbone of a new model: that of `given_weights`, else the configured Qwen3.5, else None.
+
+    Raises:
+        As `given_backbone`.
+    """
+    if source is None:
+        return given_backbone(config)
+    own = source.processor
+    return Pretrained(source.backbone, own.tokenizer, own.layout)
+
+
 def given_weights(config: ModelConfig) -> QwenVLA | None:
     """The model whose weights a new one takes, for another contract; None if none is named.
 

@@ -16,7 +16,7 @@ from envservers.inprocess import InprocessClient
 from envservers.keys import read_key
 from envservers.registry import check_memory, config_options, make_suite
 from envservers.spawn import ServerProcess
-from vlarl.config.schema import EnvConfig
+from vlarl.config.process_schema import EnvConfig
 from vlarl.env_protocol import EnvClient
 from vlarl.errors import EnvKeyRefused, EnvServerDied, UserError
 

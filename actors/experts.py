@@ -14,7 +14,7 @@ from envservers.registry import make_suite
 from envservers.tabletop import expert as tabletop
 from envservers.tabletop.suite import EMBODIMENTS, TabletopSuite
 from vlarl.config.data_schema import CollectConfig
-from vlarl.config.schema import EnvConfig
+from vlarl.config.process_schema import EnvConfig
 from vlarl.env_protocol import Suite
 from vlarl.errors import UserError
 from vlarl.types import EpisodeStart

@@ -6,27 +6,23 @@ acts, never through Ray; batches do, where rollout and learner are processes of 
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tensordict import TensorDict
 
 from actors.env_host import EnvAccess, EnvServerActor
 from actors.evaluation import EvalResult, EvaluationRequest
 from actors.learner import Learner
+from actors.placement import Place, gpu_share, remote, start_ray
 from actors.player import Progress
-from actors.rollout import merge_metrics
+from actors.rollout_stats import merge_metrics
 from actors.rollout_worker import RolloutWorker, load_model
 from actors.weights import WeightsUpdate
 from vlarl.config.schema import RunConfig
-from vlarl.errors import ConfigError
 from vlarl.training_state import read_state
 from vlarl.types import EnvSpec
 
@@ -161,14 +157,6 @@ def _noting(host: Any) -> Progress:
     return note
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where a rollout worker acts, and on which of its node's servers."""
-
-    node: str
-    share: tuple[int, int]
-
-
 class RayRuntime:
     """Starts Ray and the actors of a run.
 
@@ -176,14 +164,14 @@ class RayRuntime:
     """
 
     def __init__(self, config: RunConfig, checkpoint: Path | None = None) -> None:
-        places = _start_ray(config)
+        places = start_ray(config)
         self._first_node = places[0].node
         self._hosts: dict[str, Any] = {}
         self._learner: Any | None = None
         self._workers: list[Any] = []
         try:
             for place in places:
-                self._hosts.setdefault(place.node, _remote(EnvServerActor, 0, place.node).remote())
+                self._hosts.setdefault(place.node, remote(EnvServerActor, 0, place.node).remote())
             started = [host.start.remote(config.env) for host in self._hosts.values()]
             if len(places) == 1:
                 self._start_together(config, places[0], started, checkpoint)
@@ -194,11 +182,11 @@ class RayRuntime:
             raise
 
     def _start_together(
-        self, config: RunConfig, place: _Place, hosts: list[Any], checkpoint: Path | None
+        self, config: RunConfig, place: Place, hosts: list[Any], checkpoint: Path | None
     ) -> None:
         """One process that acts and learns; it loads while the servers start."""
-        gpus = _gpu_share(config, place.node, actors=1)
-        self._learner = _remote(LearnerActor, 1, place.node, gpus).remote()
+        gpus = gpu_share(config, place.node, actors=1)
+        self._learner = remote(LearnerActor, 1, place.node, gpus).remote()
         fetch(hosts)
         host = self._hosts[place.node]
         self.spec: EnvSpec = fetch(self._learner.start.remote(config, host, None, checkpoint))
@@ -206,18 +194,18 @@ class RayRuntime:
     def _start_apart(
         self,
         config: RunConfig,
-        places: Sequence[_Place],
+        places: Sequence[Place],
         hosts: list[Any],
         checkpoint: Path | None,
     ) -> None:
         """Workers in processes of their own, and a learner that only learns."""
         # A node's workers and the learner, wherever it comes to live, must fit its GPUs.
-        shares = [_gpu_share(config, place.node, place.share[1] + 1) for place in places]
+        shares = [gpu_share(config, place.node, place.share[1] + 1) for place in places]
         self._workers = [
-            _remote(RolloutActor, 1, place.node, gpus).remote()
+            remote(RolloutActor, 1, place.node, gpus).remote()
             for place, gpus in zip(places, shares, strict=True)
         ]
-        self._learner = _remote(LearnerActor, 1, gpus=min(filter(None, shares), default=0)).remote()
+        self._learner = remote(LearnerActor, 1, gpus=min(filter(None, shares), default=0)).remote()
         fetch(hosts)
         specs = [
             worker.start.remote(config, self._hosts[place.node], place.share, number, checkpoint)
@@ -291,65 +279,3 @@ def fetch(reference: Any) -> Any:
         raise error.cause from error
     except RayActorError as error:
         raise RuntimeError(f"a process of the run died: {error}") from error
-
-
-def _start_ray(config: RunConfig) -> list[_Place]:
-    """Connect to Ray (starting it for `local`), and say where the rollout workers go.
-
-    Raises:
-        ConfigError: if some worker would have no env server.
-    """
-    workers = config.rollout.workers
-    if config.runtime.address == "local":
-        _refuse_idle_workers(config, nodes=1)
-        # Threads that spin while they wait take the cores that simulation needs; Ray's processes
-        # inherit this, and it must stand before they import torch.
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-        ray.init(
-            address="local",
-            num_cpus=max(os.cpu_count() or 1, workers + 1),
-            object_store_memory=config.runtime.object_store_mb * 10**6,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    else:
-        ray.init(address=config.runtime.address, log_to_driver=False, logging_level=logging.ERROR)
-    nodes = sorted(node["NodeID"] for node in ray.nodes() if node["Alive"])[:workers]
-    _refuse_idle_workers(config, len(nodes))
-    here = [sum(w % len(nodes) == n for w in range(workers)) for n in range(len(nodes))]
-    return [
-        _Place(nodes[w % len(nodes)], (w // len(nodes), here[w % len(nodes)]))
-        for w in range(workers)
-    ]
-
-
-def _refuse_idle_workers(config: RunConfig, nodes: int) -> None:
-    """Refuse more workers on a node than it has env servers."""
-    servers = len(config.env.addresses) if config.env.mode == "connect" else config.env.servers
-    most = -(-config.rollout.workers // nodes)
-    if most > servers:
-        raise ConfigError(
-            f"rollout.workers = {config.rollout.workers}: {most} on a node with {servers} env "
-            f"servers. Use rollout.workers={servers * nodes} or less, or more env.servers."
-        )
-
-
-def _gpu_share(config: RunConfig, node: str, actors: int) -> float:
-    """GPUs of each of a node's `actors`: alike, each on a single one; 0 where there is none.
-
-    An actor that is given none sees none, so that `auto` means the CPU there.
-    """
-    if config.runtime.device == "cpu":
-        return 0
-    found = next(each for each in ray.nodes() if each["NodeID"] == node)
-    gpus = int(found["Resources"].get("GPU", 0))
-    return 1 / -(-actors // gpus) if gpus else 0
-
-
-def _remote(plain: type, cpus: int, node: str | None = None, gpus: float = 0) -> Any:
-    """A plain class as an actor on a node."""
-    options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus}
-    if node is not None:
-        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
-    return ray.remote(plain).options(**options)

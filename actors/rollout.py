@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -20,6 +19,7 @@ from tensordict import TensorDict
 
 from actors.episodes import EpisodeSource
 from actors.lane import Lane, Phase
+from actors.rollout_stats import RolloutStats, Tally
 from envservers.client import wait_ready
 from vlarl.batch import validate
 from vlarl.env_protocol import EnvClient
@@ -32,84 +32,6 @@ from vlarl.types import TimeStep
 T = TypeVar("T")
 Restart = Callable[[int], EnvClient]
 """Replaces the server behind the client of this number and returns a client of the new one."""
-
-
-@dataclass(frozen=True)
-class RolloutStats:
-    """What one window cost and showed."""
-
-    decisions: int
-    control_steps: int
-    """Executed in the decisions that count."""
-    episodes: dict[str, int]
-    """task -> episodes that ended in this window."""
-    successes: dict[str, int]
-    """task -> how many of them succeeded."""
-    mean_length: float
-    """Control steps of the episodes that ended; 0 if none did."""
-    mean_reward: float
-    """For each decision."""
-    seconds: float
-    seconds_waiting: float
-    """In which there was nothing to do but wait for simulation."""
-    seconds_policy: float
-    dropped_decisions: int = 0
-    """Thrown away because their server failed."""
-    dropped_episodes: int = 0
-    restarts: int = 0
-    allocation: dict[str, int] = field(default_factory=dict)
-    """task -> environments that were its own; empty where every environment meets all tasks."""
-    running_success: dict[str, float] = field(default_factory=dict)
-    """task -> running success rate after this window, from which the next allocation follows."""
-
-    def metrics(self) -> dict[str, float]:
-        """The same, flat, as `metrics.jsonl` holds them."""
-        episodes, successes = sum(self.episodes.values()), sum(self.successes.values())
-        values: dict[str, float] = {
-            "decisions": self.decisions,
-            "episodes": episodes,
-            "episode_length": self.mean_length,
-            "reward": self.mean_reward,
-            "decisions_per_second": self.decisions / self.seconds,
-            "env_steps_per_second": self.control_steps / self.seconds,
-            "rollout_seconds": self.seconds,
-            "waiting_seconds": self.seconds_waiting,
-            "policy_seconds": self.seconds_policy,
-            "dropped_decisions": self.dropped_decisions,
-            "dropped_episodes": self.dropped_episodes,
-            "restarts": self.restarts,
-        }
-        if episodes:
-            values["success_rate"] = successes / episodes
-        for task, count in sorted(self.episodes.items()):
-            values[f"success_rate/{task}"] = self.successes.get(task, 0) / count
-        values |= {f"allocation/{task}": count for task, count in self.allocation.items()}
-        values |= {f"running_success/{task}": rate for task, rate in self.running_success.items()}
-        return values
-
-
-def merge_metrics(workers: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Several workers' `RolloutStats.metrics` of one iteration as one: they ran side by side."""
-    summed = ("decisions", "episodes", "dropped_decisions", "dropped_episodes", "restarts")
-    rates = ("decisions_per_second", "env_steps_per_second")
-    merged = {}
-    for name in dict.fromkeys(name for metrics in workers for name in metrics):
-        values = [metrics[name] for metrics in workers if name in metrics]
-        adds_up = name in (*summed, *rates) or name.startswith("allocation/")
-        merged[name] = sum(values) if adds_up else sum(values) / len(values)
-    return merged
-
-
-@dataclass
-class _Tally:
-    """What is counted while a window runs."""
-
-    waiting: float = 0.0
-    policy: float = 0.0
-    dropped_decisions: int = 0
-    dropped_episodes: int = 0
-    restarts: int = 0
-    started: float = field(default_factory=time.perf_counter)
 
 
 class RolloutCollector:
@@ -158,7 +80,7 @@ class RolloutCollector:
         self._bootstrap_time_limit = bootstrap_time_limit
         self._tasks = clients[0].spec.tasks
         self._max_steps = clients[0].spec.max_steps
-        self._tally = _Tally()
+        self._tally = Tally()
         self._pending: dict[int, TensorDict] = {}
 
     @property
@@ -179,7 +101,7 @@ class RolloutCollector:
             EnvServerError: naming the server that failed more often than allowed.
             UserError: if the reward function returned NaN or a wrong shape.
         """
-        self._tally = _Tally()
+        self._tally = Tally()
         for lane in self._lanes:
             self._guarded(lane, lane.begin_window)
         while unfinished := [lane for lane in self._lanes if len(lane.window) < self._horizon]:

@@ -19,7 +19,8 @@ from actors.env_host import EnvAccess
 from actors.episodes import EpisodeSource
 from actors.evaluation import EvalResult, EvaluationRequest, evaluate
 from actors.player import Progress
-from actors.rollout import RolloutCollector, RolloutStats
+from actors.rollout import RolloutCollector
+from actors.rollout_stats import RolloutStats
 from actors.task_allocation import TaskAllocation
 from actors.weights import WeightsUpdate, apply_weights
 from vlarl.config.embodiments import load_embodiment

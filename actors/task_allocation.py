@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlarl.allocation import allocate, difficulty, kept_or_changed, reassigned, running_rates
-from vlarl.config.schema import AllocationConfig
+from vlarl.config.process_schema import AllocationConfig
 from vlarl.errors import ConfigError, UserError
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from envservers.options import check_options, suggestion
-from vlarl.config.schema import EnvConfig
+from vlarl.config.process_schema import EnvConfig
 from vlarl.env_protocol import Suite
 from vlarl.errors import UserError
 

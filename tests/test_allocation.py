@@ -8,7 +8,8 @@ import torch
 from fake_policy import FakePolicy
 
 from actors.episodes import EpisodeSource
-from actors.rollout import RolloutCollector, merge_metrics
+from actors.rollout import RolloutCollector
+from actors.rollout_stats import merge_metrics
 from actors.runtime import InprocessRuntime
 from actors.task_allocation import TaskAllocation
 from envservers.counting import TASKS, CountingSuite, check_transition
@@ -16,7 +17,7 @@ from envservers.inprocess import InprocessClient
 from vlarl.allocation import allocate, difficulty, kept_or_changed, reassigned, running_rates
 from vlarl.config.load import load_config
 from vlarl.config.paths import configs_folder
-from vlarl.config.schema import AllocationConfig
+from vlarl.config.process_schema import AllocationConfig
 from vlarl.errors import ConfigError, UserError
 
 ENVS, SERVERS, T = 4, 2, 6

@@ -15,7 +15,7 @@ from envservers.counting import (
     success_step,
 )
 from envservers.registry import check_memory, config_options, make_suite
-from vlarl.config.schema import EnvConfig
+from vlarl.config.process_schema import EnvConfig
 from vlarl.errors import UserError
 from vlarl.types import EpisodeStart
 

@@ -18,7 +18,7 @@ from envservers.counting import TASKS, check_observation
 from envservers.keys import read_key, write_new_key
 from envservers.spawn import ServerProcess
 from vlarl.addresses import stays_on_machine
-from vlarl.config.schema import EnvConfig
+from vlarl.config.process_schema import EnvConfig
 from vlarl.errors import EnvKeyRefused, EnvServerDied, UserError
 from vlarl.types import EpisodeStart
 

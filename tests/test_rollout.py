@@ -13,7 +13,7 @@ from actors.lane import replace_rows
 from actors.rollout import RolloutCollector
 from envservers.counting import TASKS, CountingSuite, check_transition, success_step
 from envservers.inprocess import InprocessClient
-from vlarl.config.schema import EnvConfig
+from vlarl.config.process_schema import EnvConfig
 from vlarl.errors import EnvContractError, EnvServerDied, EnvServerError, UserError
 
 T, ENVS, LENGTH = 6, 3, 10

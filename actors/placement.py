@@ -1,0 +1,84 @@
+"""Which process of a Ray run goes to which node, and what share of its GPUs it is given."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from vlarl.config.schema import RunConfig
+from vlarl.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a rollout worker acts, and on which of its node's servers."""
+
+    node: str
+    share: tuple[int, int]
+
+
+def start_ray(config: RunConfig) -> list[Place]:
+    """Connect to Ray (starting it for `local`), and say where the rollout workers go.
+
+    Raises:
+        ConfigError: if some worker would have no env server.
+    """
+    workers = config.rollout.workers
+    if config.runtime.address == "local":
+        _refuse_idle_workers(config, nodes=1)
+        # Threads that spin while they wait take the cores that simulation needs; Ray's processes
+        # inherit this, and it must stand before they import torch.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+        ray.init(
+            address="local",
+            num_cpus=max(os.cpu_count() or 1, workers + 1),
+            object_store_memory=config.runtime.object_store_mb * 10**6,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    else:
+        ray.init(address=config.runtime.address, log_to_driver=False, logging_level=logging.ERROR)
+    nodes = sorted(node["NodeID"] for node in ray.nodes() if node["Alive"])[:workers]
+    _refuse_idle_workers(config, len(nodes))
+    here = [sum(w % len(nodes) == n for w in range(workers)) for n in range(len(nodes))]
+    return [
+        Place(nodes[w % len(nodes)], (w // len(nodes), here[w % len(nodes)]))
+        for w in range(workers)
+    ]
+
+
+def _refuse_idle_workers(config: RunConfig, nodes: int) -> None:
+    """Refuse more workers on a node than it has env servers."""
+    servers = len(config.env.addresses) if config.env.mode == "connect" else config.env.servers
+    most = -(-config.rollout.workers // nodes)
+    if most > servers:
+        raise ConfigError(
+            f"rollout.workers = {config.rollout.workers}: {most} on a node with {servers} env "
+            f"servers. Use rollout.workers={servers * nodes} or less, or more env.servers."
+        )
+
+
+def gpu_share(config: RunConfig, node: str, actors: int) -> float:
+    """GPUs of each of a node's `actors`: alike, each on a single one; 0 where there is none.
+
+    An actor that is given none sees none, so that `auto` means the CPU there.
+    """
+    if config.runtime.device == "cpu":
+        return 0
+    found = next(each for each in ray.nodes() if each["NodeID"] == node)
+    gpus = int(found["Resources"].get("GPU", 0))
+    return 1 / -(-actors // gpus) if gpus else 0
+
+
+def remote(plain: type, cpus: int, node: str | None = None, gpus: float = 0) -> Any:
+    """A plain class as an actor on a node."""
+    options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus}
+    if node is not None:
+        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
+    return ray.remote(plain).options(**options)

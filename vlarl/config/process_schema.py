@@ -1,0 +1,92 @@
+"""The part of the schema that says which processes a run has: simulation, acting, learning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class AllocationConfig:
+    """How many environments work on each task (paper section 4.2, rollout infrastructure)."""
+
+    kind: str = "uniform"
+    """`uniform`: every environment meets all tasks in turn. `failure`: tasks have environments of
+    their own, in proportion to 1 - running success rate (the paper's). `variance`: in proportion
+    to rate * (1 - rate), which gives few to tasks that never succeed: they have no gradient."""
+    floor: float = 0.25
+    """Fewest environments of a task, as a multiple of the equal share; never fewer than one."""
+    ceiling: float = 4.0
+    """Most environments of a task, as a multiple of the equal share."""
+    smoothing: float = 0.9
+    """Of the running success rates: what older episodes count for, with every iteration again."""
+    margin: float = 0.05
+    """Share of the environments that would have to change their tasks for them to do so. They do
+    so at the end of an episode."""
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """Where episodes come from."""
+
+    suite: str = "tabletop"
+    """`tabletop`, `navigation`, `counting`, or `gym:ID`: any Gymnasium environment with images."""
+    tasks: tuple[str, ...] = ()
+    """Task names; empty means every task of the suite."""
+    servers: int = 2
+    """Env server processes on each node."""
+    envs_per_server: int = 16
+    mode: str = "spawn"
+    """`spawn` (child processes), `connect` (addresses below) or `inprocess` (debugging)."""
+    addresses: tuple[str, ...] = ()
+    """`tcp://HOST:PORT` of running servers, for `mode: connect`."""
+    key_file: str = ""
+    """The servers' key (`vlarl key`), for `mode: connect`; needed beyond this machine."""
+    deadline_seconds: float = 60.0
+    """A server that does not answer for this long is restarted."""
+    restarts: int = 3
+    """How often one server may be restarted within a run before the run gives up."""
+    image_size: int = 64
+    max_steps: int = 0
+    """Control steps of an episode; 0 means the suite's own limit."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further keyword arguments of the suite's constructor."""
+    embodiment: str = ""
+    """Name or YAML file of the robot that the prompt names; empty: what the environments say they
+    are. It must have their channels (paper section 4.2, out-of-domain)."""
+    allocation: AllocationConfig = field(default_factory=AllocationConfig)
+
+    @property
+    def environments(self) -> int:
+        """`N` of one node, unless the servers are others'."""
+        return self.servers * self.envs_per_server
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """Who acts, on what, for how long."""
+
+    workers: int = 1
+    threads: int = 1
+    """Torch threads while acting."""
+    epochs: int = 0
+    """Rollout epochs of an iteration (paper section 4.2); 0: `ppo.decisions_per_stream` instead."""
+    control_steps: int = 0
+    """Of every environment in a rollout epoch; the whole chunks among them are decided."""
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """Processes of the run."""
+
+    kind: str = "ray"
+    """`ray` or `inprocess` (the same classes without Ray, for debugging)."""
+    address: str = "local"
+    """Ray address; `local` starts a private instance."""
+    device: str = "auto"
+    """Where the model lives: `cpu`, `cuda`, `cuda:N`, or `auto`: a GPU if torch finds one."""
+    cuda_graphs: bool = True
+    """On a GPU, whether acting replays the denoising step as one graph."""
+    threads: int = 2
+    """Torch threads of the process that learns."""
+    object_store_mb: int = 100

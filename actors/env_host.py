@@ -7,6 +7,7 @@ itself (shared memory on the same node). Imports neither torch nor Ray: an actor
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
@@ -19,6 +20,10 @@ from envservers.spawn import ServerProcess
 from vlarl.config.process_schema import EnvConfig
 from vlarl.env_protocol import EnvClient
 from vlarl.errors import EnvKeyRefused, EnvServerDied, UserError
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 class EnvHost:
@@ -44,7 +49,8 @@ class EnvHost:
         if config.mode == "spawn":
             options = config_options(config)
             check_memory(config.suite, config.envs_per_server, config.servers, options)
-            with ThreadPoolExecutor(config.servers) as pool:
+            # More at a time would make each of them late.
+            with ThreadPoolExecutor(min(config.servers, 2 * _cores())) as pool:
                 futures = [pool.submit(self._start) for _ in range(config.servers)]
             # Whoever did start is ended again if another failed.
             self._processes = [f.result() for f in futures if f.exception() is None]

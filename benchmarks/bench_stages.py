@@ -87,6 +87,10 @@ _TIMES = {
     "logit-normal": (_NORMAL, f"{_FLOW}.alpha=1.0", f"{_FLOW}.beta=1.5"),
     "Beta": (_BETA,),
 }
+_GENTLE = tuple(
+    f"supervised.optimizer.learning_rates.{part}=2.0e-5" for part in ("vision", "language")
+)
+"""A tenth of what `cpt.yaml` has for the backbone."""
 _WITHOUT_QUESTIONS = ("supervised.data.mixture.questions.weight=0",)
 
 _STARTS = {
@@ -119,6 +123,12 @@ TABLES: dict[str, dict[str, Row]] = {
     "vision_language": {
         "CPT with questions": Row(cpt=()),
         "CPT without questions": Row(cpt=_WITHOUT_QUESTIONS),
+    },
+    "backbone_rate": {
+        "CPT at 2e-4": Row(cpt=()),
+        "CPT at 2e-5": Row(cpt=_GENTLE),
+        "CPT at 2e-4, few": Row(cpt=(), few=True),
+        "CPT at 2e-5, few": Row(cpt=_GENTLE, few=True),
     },
     "beta": {
         "Beta(1.5, 1): more at the noise": Row(),

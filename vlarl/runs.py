@@ -25,6 +25,7 @@ from vlarl.config.load import config_dict, dump_config
 from vlarl.config.schema import RunConfig
 from vlarl.errors import CheckpointError, ConfigError
 from vlarl.metrics import MetricSink, open_sinks
+from vlarl.prometheus import refuse_taken_port
 
 MANIFEST = "manifest.json"
 _STEP = re.compile(r"step_(\d+)")
@@ -48,6 +49,7 @@ class RunFolder:
 
         Raises:
             ConfigError: if the folder already holds a run and `resume` is `never`.
+            UserError: if `logging.prometheus_port` is taken.
         """
         cls.refuse_taken(config)
         path = Path(config.output) / (config.name or _default_name(config))
@@ -63,7 +65,9 @@ class RunFolder:
 
         Raises:
             ConfigError: if the folder already holds a run and `resume` is `never`.
+            UserError: if `logging.prometheus_port` is taken.
         """
+        refuse_taken_port(config.logging.prometheus_port)
         path = Path(config.output) / config.name
         if config.name and (path / "metrics.jsonl").exists() and config.resume == "never":
             raise ConfigError(

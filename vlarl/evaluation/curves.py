@@ -90,14 +90,14 @@ def draw_seconds(rows: Sequence[Mapping[str, Any]]) -> bytes:
     causes = [cause for cause in (*CAUSES, OTHER) if any(each[cause] for each in spent)]
     figure = _figure(8.4, 2.9)
     axes = figure.add_subplot()
-    axes.stackplot(
-        [row["step"] for row in rows],
-        [[each[cause] for each in spent] for cause in causes],
-        labels=causes,
-        colors=_cycle(len(causes)),
-        alpha=0.85,
-        step="mid",
-    )
+    steps = np.array([row["step"] for row in rows], dtype=float)
+    edges = np.append(steps - 0.5, steps[-1] + 0.5)
+    bottom = np.zeros(len(rows))
+    for cause, color in zip(causes, _cycle(len(causes)), strict=True):
+        top = bottom + np.array([each[cause] for each in spent])
+        axes.stairs(top, edges, baseline=bottom, fill=True, color=color, alpha=0.85, label=cause)
+        bottom = top
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("iteration", fontsize=9)
     axes.set_ylabel("seconds", fontsize=9)
     axes.tick_params(labelsize=8)

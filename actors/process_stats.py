@@ -5,7 +5,6 @@ Asked between two windows, of servers that have nothing left to do; nobody waits
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -20,9 +19,9 @@ _COUNTERS = ("busy_seconds", "render_seconds", "env_steps")
 def process_use(role: str, device: torch.device) -> dict[str, float]:
     """This process's resident memory and, on a GPU, what torch holds there; in bytes.
 
-    `ROLE_gpu_memory_peak_bytes` is of the time since the last call. `ROLE_gpu_utilization`, the
-    share of the driver's last sampling period (up to a second) in which a kernel ran, needs the
-    extra `gpu`.
+    `ROLE_gpu_memory_peak_bytes` is of the time since the last call. `ROLE_gpu_utilization` is the
+    share of the driver's last sampling period (up to a second) in which a kernel ran. It needs the
+    extra `gpu`, and is left out where the driver does not say.
 
     Args:
         role: first word of each name.
@@ -34,9 +33,20 @@ def process_use(role: str, device: torch.device) -> dict[str, float]:
     found[f"{role}_gpu_memory_bytes"] = float(torch.cuda.memory_allocated(device))
     found[f"{role}_gpu_memory_peak_bytes"] = float(torch.cuda.max_memory_allocated(device))
     torch.cuda.reset_peak_memory_stats(device)
-    if importlib.util.find_spec("pynvml") is not None:
-        found[f"{role}_gpu_utilization"] = torch.cuda.utilization(device) / 100
-    return found
+    busy = _utilization(device)
+    return found if busy is None else {**found, f"{role}_gpu_utilization": busy}
+
+
+def _utilization(device: torch.device) -> float | None:
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        return torch.cuda.utilization(device) / 100
+    # A slice of a GPU (MIG) has no such number.
+    except pynvml.NVMLError:
+        return None
 
 
 def resident_bytes() -> int:

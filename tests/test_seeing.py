@@ -2,6 +2,8 @@
 
 import json
 import os
+import sys
+import types
 from collections import defaultdict
 from pathlib import Path
 
@@ -173,6 +175,41 @@ def test_memory_of_this_process_grows_with_what_it_holds():
     after = process_use("learner", torch.device("cpu"))
     assert list(before) == ["learner_memory_bytes"]
     assert after["learner_memory_bytes"] - before["learner_memory_bytes"] > 0.9 * held.nbytes
+
+
+def test_what_torch_and_the_driver_say_of_a_gpu(monkeypatch):
+    peaks = [3.0, 2.0, 2.0]
+    answers = [75, "not supported"]
+
+    class NVMLError(Exception):
+        pass
+
+    def utilization(device):
+        answer = answers.pop(0)
+        if isinstance(answer, str):
+            raise NVMLError(answer)
+        return answer
+
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 1.0)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: peaks[0])
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: peaks.pop(0))
+    monkeypatch.setattr(torch.cuda, "utilization", utilization)
+    driver = types.ModuleType("pynvml")
+    driver.NVMLError = NVMLError
+    monkeypatch.setitem(sys.modules, "pynvml", driver)
+    gpu = torch.device("cuda", 0)
+    found = process_use("learner", gpu)
+    del found["learner_memory_bytes"]
+    assert found == {
+        "learner_gpu_memory_bytes": 1.0,
+        "learner_gpu_memory_peak_bytes": 3.0,
+        "learner_gpu_utilization": 0.75,
+    }
+    found = process_use("learner", gpu)
+    assert found["learner_gpu_memory_peak_bytes"] == 2.0
+    assert "learner_gpu_utilization" not in found
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert "learner_gpu_utilization" not in process_use("learner", gpu)
 
 
 @pytest.mark.parametrize("suite", ["tabletop", "navigation"])

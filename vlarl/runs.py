@@ -1,6 +1,7 @@
 """The run folder: resolved config, metrics, checkpoints that are whole or not there, videos.
 
     runs/NAME/  config.yaml  metrics.jsonl  checkpoints/step_N/  checkpoints/last  videos/
+                metrics.prom and profile.json, if asked for
 
 A checkpoint is written to a temporary folder, sealed with a manifest of hashes as its last file,
 and renamed; `last` then points to it. What a checkpoint holds is the caller's business.

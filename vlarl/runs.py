@@ -68,7 +68,9 @@ class RunFolder:
             ConfigError: if the folder already holds a run and `resume` is `never`.
             UserError: if `logging.prometheus_port` is taken.
         """
-        refuse_taken_port(config.logging.prometheus_port)
+        # Under torchrun, the first process alone listens.
+        if os.environ.get("RANK", "0") == "0":
+            refuse_taken_port(config.logging.prometheus_port)
         path = Path(config.output) / config.name
         if config.name and (path / "metrics.jsonl").exists() and config.resume == "never":
             raise ConfigError(

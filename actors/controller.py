@@ -32,19 +32,25 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from actors.evaluation import EvaluationRequest, write_videos
 from actors.proof import AFTER, BEFORE, Proof
+from actors.running_numbers import RunningNumbers
 from actors.runtime import Runtime, open_runtime
 from vlarl.config.schema import RunConfig
+from vlarl.live_view import LiveView
 from vlarl.progress import Progress
 from vlarl.runs import RunFolder
+from vlarl.timeline import Timeline, write_trace
 
-_EMA = 0.9
+PROFILE = "profile.json"
+"""In the run folder: the timeline that `profile: true` asks for."""
+_PROFILED = 2
+"""Of the iterations that this process does, the one it shows: the first one warms up."""
 
 
 class Interrupt:
@@ -97,8 +103,11 @@ def train(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]
     started = time.monotonic()
     RunFolder.refuse_taken(config)
     checkpoint, first = last_checkpoint(config)
-    with open_runtime(config, checkpoint) as runtime, Interrupt.watching() as interrupt:
-        run = RunFolder.create(config)
+    with (
+        open_runtime(config, checkpoint) as runtime,
+        Interrupt.watching() as interrupt,
+        closing(RunFolder.create(config)) as run,
+    ):
         if config.resume == "auto":
             run.forget_after(first)
         proof = Proof(config, run, runtime)
@@ -153,32 +162,31 @@ def iterate(
     Returns:
         As `train`.
     """
+    loop = _Loop(config, run, runtime)
     done = first
     saved = first if first else -1
     metrics: dict[str, float] = {}
-    smooth = _last_smooth(run, first)
+    saving_seconds = 0.0
+    rows = [row for row in run.metrics() if row["step"] <= first]
+    running, view = RunningNumbers(rows), LiveView(rows)
     while done < config.ppo.iterations and not interrupt.pressed and time.monotonic() < until:
-        started = time.perf_counter()
-        metrics = runtime.iterate()
-        _refuse_divergence(metrics, done + 1, run)
-        done += 1
-        seconds = time.perf_counter() - started
-        metrics["iteration_seconds"] = seconds
-        metrics["waiting_share"] = metrics["waiting_seconds"] / seconds
-        if "success_rate" in metrics:
-            smooth = _blend(smooth, metrics["success_rate"])
-            metrics["success_rate_smooth"] = smooth
-        if config.evaluation.every and done % config.evaluation.every == 0:
-            metrics |= _evaluate(config, run, runtime, done)
-        run.log(done, **metrics)
-        if progress is not None:
-            shown = ("success_rate_smooth", "approximate_kl")
-            progress.advance(1, **{name: metrics[name] for name in shown if name in metrics})
-        if done % config.checkpoint_every == 0:
-            _save(run, runtime, done)
-            saved = done
+        with loop.profiled(config.profile and done + 1 == first + _PROFILED):
+            metrics = loop.iterate(done + 1)
+            done += 1
+            metrics |= running.of(metrics) | loop.evaluate(done)
+            metrics["saving_seconds"] = saving_seconds
+            run.log(done, **metrics)
+            view.add(metrics)
+            if progress is not None:
+                shown = ("success_rate_smooth", "approximate_kl")
+                progress.show(view)
+                progress.advance(1, **{name: metrics[name] for name in shown if name in metrics})
+            saving_seconds = 0.0
+            if done % config.checkpoint_every == 0:
+                saving_seconds = loop.save(done)
+                saved = done
     if saved != done:
-        _save(run, runtime, done)
+        loop.save(done)
     return {
         "run": str(run.path),
         "checkpoint": str(run.checkpoint_path(done)),
@@ -188,25 +196,62 @@ def iterate(
     }
 
 
-def _save(run: RunFolder, runtime: Runtime, step: int) -> None:
-    with run.checkpoint(step) as folder:
-        runtime.save(folder)
+class _Loop:
+    """What the loop does again and again, and how long each of it takes."""
 
+    def __init__(self, config: RunConfig, run: RunFolder, runtime: Runtime) -> None:
+        self._config, self._run, self._runtime = config, run, runtime
+        self._timeline = Timeline("controller")
 
-def _evaluate(config: RunConfig, run: RunFolder, runtime: Runtime, step: int) -> dict[str, float]:
-    request = EvaluationRequest(
-        config.evaluation.episodes,
-        config.evaluation.seed,
-        config.env.tasks,
-        config.evaluation.videos,
-    )
-    result = runtime.evaluate(request)
-    write_videos(result, run.videos, f"step_{step}", runtime.spec.control_hz)
-    tasks = result.summary["tasks"].items()
-    return {
-        "eval_success_rate": result.summary["success_rate"],
-        **{f"eval_success_rate/{task}": row["success_rate"] for task, row in tasks},
-    }
+    @contextmanager
+    def profiled(self, wanted: bool) -> Iterator[None]:
+        """Write what every process does within the block into the run folder, if wanted."""
+        if not wanted:
+            yield
+            return
+        self._runtime.record()
+        self._timeline.record()
+        yield
+        spans = [*self._timeline.recorded(), *self._runtime.recorded()]
+        write_trace(self._run.path / PROFILE, spans)
+
+    def iterate(self, step: int) -> dict[str, float]:
+        """One iteration, refused if it diverged."""
+        started = time.perf_counter()
+        metrics = self._runtime.iterate()
+        self._timeline.add("controller", "iterate", started)
+        _refuse_divergence(metrics, step, self._run)
+        seconds = time.perf_counter() - started
+        metrics["iteration_seconds"] = seconds
+        metrics["waiting_share"] = metrics["waiting_seconds"] / seconds
+        return metrics
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Success on held-out states, if it is due after this iteration, and its seconds."""
+        settings = self._config.evaluation
+        if not settings.every or step % settings.every:
+            return {"evaluation_seconds": 0.0}
+        started = time.perf_counter()
+        request = EvaluationRequest(
+            settings.episodes, settings.seed, self._config.env.tasks, settings.videos
+        )
+        result = self._runtime.evaluate(request)
+        write_videos(result, self._run.videos, f"step_{step}", self._runtime.spec.control_hz)
+        self._timeline.add("controller", "evaluate", started)
+        tasks = result.summary["tasks"].items()
+        return {
+            "eval_success_rate": result.summary["success_rate"],
+            **{f"eval_success_rate/{task}": row["success_rate"] for task, row in tasks},
+            "evaluation_seconds": time.perf_counter() - started,
+        }
+
+    def save(self, step: int) -> float:
+        """Write a checkpoint; the seconds that it took."""
+        started = time.perf_counter()
+        with self._run.checkpoint(step) as folder:
+            self._runtime.save(folder)
+        self._timeline.add("controller", "save", started)
+        return time.perf_counter() - started
 
 
 def _refuse_divergence(metrics: dict[str, float], step: int, run: RunFolder) -> None:
@@ -223,16 +268,3 @@ def _refuse_divergence(metrics: dict[str, float], step: int, run: RunFolder) -> 
             f"iteration {step} diverged: {', '.join(broken)} not finite. Lower "
             f"ppo.optimizer.learning_rates; the last good checkpoint is {last or 'where it began'}."
         )
-
-
-def _blend(smooth: float | None, value: float) -> float:
-    return value if smooth is None else _EMA * smooth + (1 - _EMA) * value
-
-
-def _last_smooth(run: RunFolder, step: int) -> float | None:
-    """The smoothed success rate where a run takes up again."""
-    smooth = None
-    for row in run.metrics():
-        if row["step"] <= step:
-            smooth = row.get("success_rate_smooth", smooth)
-    return smooth

@@ -6,6 +6,7 @@ The same loop and the same proof as `vlarl rl`; training ends in time for the la
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from typing import Any
 
 from actors.controller import Interrupt, iterate
@@ -37,8 +38,11 @@ def demo(config: RunConfig, minutes: float = MINUTES) -> dict[str, Any]:
     """
     started = time.monotonic()
     RunFolder.refuse_taken(config)
-    with open_runtime(config) as runtime, Interrupt.watching() as interrupt:
-        run = RunFolder.create(config)
+    with (
+        open_runtime(config) as runtime,
+        Interrupt.watching() as interrupt,
+        closing(RunFolder.create(config)) as run,
+    ):
         proof = Proof(config, run, runtime)
         evaluation_seconds = proof.judge(BEFORE)
         until = started + minutes * 60 - evaluation_seconds - _RESERVE_SECONDS
@@ -49,7 +53,6 @@ def demo(config: RunConfig, minutes: float = MINUTES) -> dict[str, Any]:
         proof.judge(AFTER)
     seconds = time.monotonic() - started
     result = proof.conclude(seconds)
-    run.close()
     return result | {
         "iterations": trained["steps"],
         "checkpoint": trained["checkpoint"],

@@ -17,10 +17,12 @@ from tensordict import TensorDict
 from actors.env_host import EnvAccess
 from actors.evaluation import EvalResult, EvaluationRequest
 from actors.player import Progress
+from actors.process_stats import process_use
 from actors.rollout_worker import RolloutWorker, load_model
 from actors.weights import WeightsUpdate, extract_weights
 from learners.ppo import PPOLearner
 from vlarl.config.schema import RunConfig
+from vlarl.timeline import Timeline
 from vlarl.training_state import read_state, write_state
 from vlarl.types import EnvSpec
 
@@ -48,9 +50,17 @@ class Learner:
         assert spec is not None
         self._config = config
         self.model = load_model(config, spec, checkpoint)
-        self.worker = None if access is None else RolloutWorker(config, self.model, access)
+        self.timeline = Timeline("learner")
+        self.worker = None
+        if access is not None:
+            self.worker = RolloutWorker(config, self.model, access, timeline=self.timeline)
         self._learner = PPOLearner(
-            self.model, config.ppo, config.sampling, config.ppo.iterations, config.seed
+            self.model,
+            config.ppo,
+            config.sampling,
+            config.ppo.iterations,
+            config.seed,
+            self.timeline,
         )
         if checkpoint is not None:
             state = read_state(checkpoint)
@@ -67,7 +77,8 @@ class Learner:
         """One window and the update it allows; metrics of both."""
         assert self.worker is not None
         batch, stats = self.worker.collect(self._learner.version)
-        return {**stats.metrics(), **self.update([batch])}
+        # By the end of the update, the servers are done with the window's last resets.
+        return {**stats.metrics(), **self.update([batch]), **self.worker.servers_use()}
 
     def update(self, batches: Sequence[TensorDict]) -> dict[str, float]:
         """Learn from the workers' batches of one iteration; each numbers its streams from 0."""
@@ -75,8 +86,10 @@ class Learner:
         batch = _joined(batches)
         ages = self._learner.version - batch["version"]
         metrics = self._learner.update(batch)
+        self.timeline.add("learner", "update", started)
         return {
             **metrics,
+            **process_use("learner", self.model.device),
             "batch_age": float(ages.max()),
             "batch_bytes_per_decision": batch.bytes() / batch.shape[0],
             "update_seconds": time.perf_counter() - started,

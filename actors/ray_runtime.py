@@ -6,6 +6,7 @@ acts, never through Ray; batches do, where rollout and learner are processes of 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from actors.evaluation import EvalResult, EvaluationRequest
 from actors.learner import Learner
 from actors.placement import Place, gpu_share, remote, start_ray
 from actors.player import Progress
+from actors.process_stats import merge_use
 from actors.rollout_stats import merge_metrics
 from actors.rollout_worker import RolloutWorker, load_model
 from actors.weights import WeightsUpdate
 from vlarl.config.schema import RunConfig
+from vlarl.timeline import Span, Timeline
 from vlarl.training_state import read_state
 from vlarl.types import EnvSpec
 
@@ -68,6 +71,14 @@ class LearnerActor:
     def weights(self) -> WeightsUpdate:
         """See `Learner`."""
         return self._learner.weights()
+
+    def record(self) -> None:
+        """See `Timeline`."""
+        self._learner.timeline.record()
+
+    def recorded(self) -> list[Span]:
+        """See `Timeline`."""
+        return self._learner.timeline.recorded()
 
     def save(self, folder: Path, *workers: dict[str, Any]) -> None:
         """See `Learner`."""
@@ -116,6 +127,18 @@ class RolloutActor:
         """A batch and its metrics, as two objects: the batch goes to the learner unseen."""
         batch, stats = self._worker.collect()
         return batch, stats.metrics()
+
+    def use(self) -> dict[str, float]:
+        """See `RolloutWorker`."""
+        return self._worker.use()
+
+    def record(self) -> None:
+        """See `Timeline`."""
+        self._worker.timeline.record()
+
+    def recorded(self) -> list[Span]:
+        """See `Timeline`."""
+        return self._worker.timeline.recorded()
 
     def evaluate(self, request: EvaluationRequest) -> EvalResult:
         """See `RolloutWorker`; the host is told how far it is."""
@@ -169,6 +192,7 @@ class RayRuntime:
         self._hosts: dict[str, Any] = {}
         self._learner: Any | None = None
         self._workers: list[Any] = []
+        self._timeline = Timeline("runtime")
         try:
             for place in places:
                 self._hosts.setdefault(place.node, remote(EnvServerActor, 0, place.node).remote())
@@ -224,8 +248,25 @@ class RayRuntime:
         collected = [worker.collect.options(num_returns=2).remote() for worker in self._workers]
         update = self._learner.update.remote(*[batch for batch, _ in collected])
         learned = fetch(update)
+        started = time.perf_counter()
         self._publish()
-        return {**merge_metrics([fetch(stats) for _, stats in collected]), **learned}
+        learned["publishing_seconds"] = time.perf_counter() - started
+        self._timeline.add("runtime", "publish", started)
+        use = fetch([worker.use.remote() for worker in self._workers])
+        stats = merge_metrics([fetch(stats) for _, stats in collected])
+        return {**stats, **learned, **merge_use(use)}
+
+    def record(self) -> None:
+        """See `Runtime`."""
+        fetch([actor.record.remote() for actor in self._actors()])
+        self._timeline.record()
+
+    def recorded(self) -> list[Span]:
+        """See `Runtime`."""
+        found = self._timeline.recorded()
+        for spans in fetch([actor.recorded.remote() for actor in self._actors()]):
+            found += spans
+        return found
 
     def evaluate(self, request: EvaluationRequest, progress: Progress | None = None) -> EvalResult:
         """See `Runtime`; by one worker, whose slots are the fixed ones."""
@@ -252,13 +293,16 @@ class RayRuntime:
         """See `Runtime`."""
         if not ray.is_initialized():
             return
-        actors = [*self._workers, *([self._learner] if self._learner else [])]
         # Clients first, then the servers they are connected to.
-        for group in (actors, list(self._hosts.values())):
+        for group in (self._actors(), list(self._hosts.values())):
             closing = [actor.close.remote() for actor in group]
             if closing:
                 ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_SECONDS)
         ray.shutdown()
+
+    def _actors(self) -> list[Any]:
+        """Everyone but the hosts."""
+        return [*self._workers, *([self._learner] if self._learner else [])]
 
     def _publish(self) -> None:
         """Give every worker the learner's weights."""

@@ -27,9 +27,12 @@ from vlarl.errors import EnvServerError, UserError
 from vlarl.observations import Observations
 from vlarl.policy import Policy
 from vlarl.rewards import RewardFunction, RewardInput
+from vlarl.timeline import Timeline
 from vlarl.types import TimeStep
 
 T = TypeVar("T")
+_ASKED = {Phase.STEPPING: "chunk", Phase.RESETTING: "reset"}
+"""What a lane waits for, as the timeline says it."""
 Restart = Callable[[int], EnvClient]
 """Replaces the server behind the client of this number and returns a client of the new one."""
 
@@ -48,6 +51,7 @@ class RolloutCollector:
         restart: called for a client whose server failed; None makes a failure final.
         max_restarts: for each client, over the life of the collector.
         bootstrap_time_limit: also value the final observation of truncated episodes.
+        timeline: told what is done when.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class RolloutCollector:
         restart: Restart | None = None,
         max_restarts: int = 3,
         bootstrap_time_limit: bool = False,
+        timeline: Timeline | None = None,
     ) -> None:
         self._lanes: list[Lane] = []
         first = 0
@@ -80,6 +85,7 @@ class RolloutCollector:
         self._bootstrap_time_limit = bootstrap_time_limit
         self._tasks = clients[0].spec.tasks
         self._max_steps = clients[0].spec.max_steps
+        self._timeline = timeline or Timeline("worker")
         self._tally = Tally()
         self._pending: dict[int, TensorDict] = {}
 
@@ -104,6 +110,7 @@ class RolloutCollector:
         self._tally = Tally()
         for lane in self._lanes:
             self._guarded(lane, lane.begin_window)
+            self._follow(lane)
         while unfinished := [lane for lane in self._lanes if len(lane.window) < self._horizon]:
             ready = next((lane for lane in unfinished if lane.phase is Phase.READY), None)
             if ready is not None:
@@ -112,11 +119,15 @@ class RolloutCollector:
         rows = [torch.stack(lane.window, dim=1).flatten(0, 1) for lane in self._lanes]
         batch = torch.cat(rows)
         validate(batch)
+        self._timeline.add("worker", "window", self._tally.started)
         return batch, self._allocated(self._stats(batch))
 
     def state_dict(self) -> dict[str, Any]:
         """Episodes, environments, noise: what makes the next window what it will be."""
         lanes = [lane.state_dict() for lane in self._lanes]
+        # No lane waits for anything now.
+        for lane in self._lanes:
+            self._timeline.close(self._server(lane))
         return {**self._source.state_dict(), "lanes": lanes}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -161,6 +172,14 @@ class RolloutCollector:
         self._lanes[index].client = self._restart_client(index)
         return self._lanes[index].client
 
+    def unoccupied(self) -> list[tuple[int, EnvClient]]:
+        """Number and client of the servers that have nothing to do; only between two windows."""
+        return [
+            (number, lane.client)
+            for number, lane in enumerate(self._lanes)
+            if lane.phase is not Phase.RESETTING or lane.client.ready()
+        ]
+
     def _decide(self, lane: Lane, version: int) -> None:
         """One policy call for all slots of a lane, and off they go."""
         started = time.perf_counter()
@@ -172,6 +191,7 @@ class RolloutCollector:
             keep=self._keep,
         )
         self._tally.policy += time.perf_counter() - started
+        self._timeline.add("worker", "policy", started)
         n, time_index = len(seen), len(lane.window)
         kept = decisions.context if self._keep == "context" else decisions.inputs
         assert kept is not None
@@ -188,6 +208,7 @@ class RolloutCollector:
             },
             batch_size=[n],
         )
+        self._timeline.open(self._server(lane), _ASKED[Phase.STEPPING])
         lane.submit_step(decisions.actions)
 
     def _receive(self, lanes: Sequence[Lane], wait: bool) -> None:
@@ -196,15 +217,38 @@ class RolloutCollector:
         started = time.perf_counter()
         answered = wait_ready([lane.client for lane in asked], None if wait else 0.0)
         if wait:
-            self._tally.waiting += time.perf_counter() - started
+            causes = {lane.phase for lane in asked if lane.client in answered}
+            self._waited(started, Phase.STEPPING not in causes)
         for lane in asked:
             if lane.client in answered:
                 self._guarded(lane, partial(self._take, lane))
 
     def _take(self, lane: Lane) -> None:
         transition = lane.receive()
+        self._timeline.close(self._server(lane))
+        self._follow(lane)
         if transition is not None:
             self._record(lane, *transition)
+
+    def _waited(self, started: float, for_resets: bool) -> None:
+        """Count a wait, which ended with the answer to a step or to resets alone."""
+        seconds = time.perf_counter() - started
+        if for_resets:
+            self._tally.waiting_resets += seconds
+        else:
+            self._tally.waiting_simulation += seconds
+        self._timeline.add(
+            "worker", f"wait for {'resets' if for_resets else 'simulation'}", started
+        )
+
+    def _server(self, lane: Lane) -> str:
+        """The track of the lane's server."""
+        return f"env server {self._lanes.index(lane)}"
+
+    def _follow(self, lane: Lane) -> None:
+        """Show what the lane waits for from now on."""
+        if lane.phase in _ASKED:
+            self._timeline.open(self._server(lane), _ASKED[lane.phase])
 
     def _record(self, lane: Lane, before: TimeStep, actions: np.ndarray, after: TimeStep) -> None:
         """Complete the lane's open decision with what came of it."""
@@ -218,6 +262,7 @@ class RolloutCollector:
             values = self._policy.value(seen)
             next_value = torch.as_tensor(values, dtype=torch.float32)
             self._tally.policy += time.perf_counter() - started
+            self._timeline.add("worker", "value", started)
         row["reward"] = torch.from_numpy(self._rewards(before, actions, after))
         row["terminated"] = torch.from_numpy(after.terminated.copy())
         row["truncated"] = torch.from_numpy(after.truncated.copy())
@@ -254,8 +299,10 @@ class RolloutCollector:
         self._tally.dropped_decisions += len(lane.window) * lane.client.num_envs
         self._tally.dropped_episodes += lane.client.num_envs
         self._pending.pop(id(lane), None)
+        self._timeline.close(self._server(lane))
         lane.client = self._restart_client(index)
         lane.start()
+        self._follow(lane)
 
     def _allocated(self, stats: RolloutStats) -> RolloutStats:
         """Allocate for the next window by what ended in this one; `stats` with both."""
@@ -280,7 +327,8 @@ class RolloutCollector:
             mean_length=float(np.mean([e.length for e in finished])) if finished else 0.0,
             mean_reward=float(batch["reward"].mean()),
             seconds=time.perf_counter() - self._tally.started,
-            seconds_waiting=self._tally.waiting,
+            seconds_waiting_simulation=self._tally.waiting_simulation,
+            seconds_waiting_resets=self._tally.waiting_resets,
             seconds_policy=self._tally.policy,
             dropped_decisions=self._tally.dropped_decisions,
             dropped_episodes=self._tally.dropped_episodes,

@@ -23,8 +23,10 @@ class RolloutStats:
     mean_reward: float
     """For each decision."""
     seconds: float
-    seconds_waiting: float
-    """In which there was nothing to do but wait for simulation."""
+    seconds_waiting_simulation: float
+    """In which there was nothing to do but wait, and a chunk's answer ended it."""
+    seconds_waiting_resets: float
+    """Likewise, ended by the answer to resets."""
     seconds_policy: float
     dropped_decisions: int = 0
     """Thrown away because their server failed."""
@@ -46,7 +48,9 @@ class RolloutStats:
             "decisions_per_second": self.decisions / self.seconds,
             "env_steps_per_second": self.control_steps / self.seconds,
             "rollout_seconds": self.seconds,
-            "waiting_seconds": self.seconds_waiting,
+            "waiting_seconds": self.seconds_waiting_simulation + self.seconds_waiting_resets,
+            "waiting_simulation_seconds": self.seconds_waiting_simulation,
+            "waiting_reset_seconds": self.seconds_waiting_resets,
             "policy_seconds": self.seconds_policy,
             "dropped_decisions": self.dropped_decisions,
             "dropped_episodes": self.dropped_episodes,
@@ -77,7 +81,8 @@ def merge_metrics(workers: Sequence[Mapping[str, float]]) -> dict[str, float]:
 class Tally:
     """What is counted while a window runs."""
 
-    waiting: float = 0.0
+    waiting_simulation: float = 0.0
+    waiting_resets: float = 0.0
     policy: float = 0.0
     dropped_decisions: int = 0
     dropped_episodes: int = 0

@@ -19,6 +19,7 @@ from actors.env_host import EnvAccess
 from actors.episodes import EpisodeSource
 from actors.evaluation import EvalResult, EvaluationRequest, evaluate
 from actors.player import Progress
+from actors.process_stats import ServerCounters, process_use
 from actors.rollout import RolloutCollector
 from actors.rollout_stats import RolloutStats
 from actors.task_allocation import TaskAllocation
@@ -35,6 +36,7 @@ from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.start import configured, given_backbone, given_model, with_embodiment
 from vlarl.policy import Policy
 from vlarl.rewards import load_reward
+from vlarl.timeline import Timeline
 from vlarl.types import EnvSpec
 
 logger = logging.getLogger(__name__)
@@ -48,6 +50,7 @@ class RolloutWorker:
         model: acts with whatever weights it holds.
         access: to env servers; closed with the worker.
         number: of the worker among several; each draws its own episodes and noise.
+        timeline: of the process; None makes one of its own.
 
     Raises:
         CheckpointError: if the model's contract does not fit the environments.
@@ -55,8 +58,15 @@ class RolloutWorker:
     """
 
     def __init__(
-        self, config: RunConfig, model: QwenVLA, access: EnvAccess, number: int = 0
+        self,
+        config: RunConfig,
+        model: QwenVLA,
+        access: EnvAccess,
+        number: int = 0,
+        timeline: Timeline | None = None,
     ) -> None:
+        self.timeline = timeline or Timeline(f"worker {number}")
+        self._counters = ServerCounters()
         self._config = config
         self._model = model
         self._access = access
@@ -85,6 +95,7 @@ class RolloutWorker:
             restart=access.restart,
             max_restarts=config.env.restarts,
             bootstrap_time_limit=config.ppo.bootstrap_time_limit,
+            timeline=self.timeline,
         )
 
     def set_weights(self, update: WeightsUpdate) -> None:
@@ -100,7 +111,7 @@ class RolloutWorker:
     def evaluate(self, request: EvaluationRequest, progress: Progress | None = None) -> EvalResult:
         """Deterministic evaluation on the training environments, between two windows."""
         with _threads(self._config.rollout.threads):
-            return self._collector.lend(
+            result = self._collector.lend(
                 lambda clients: evaluate(
                     self._policy,
                     clients,
@@ -110,6 +121,17 @@ class RolloutWorker:
                     progress=progress,
                 )
             )
+        # What servers did for it is no part of the next window's.
+        self.servers_use()
+        return result
+
+    def servers_use(self) -> dict[str, float]:
+        """What the env servers did and use, see `ServerCounters`; between two windows."""
+        return self._counters.ask(self._collector.unoccupied())
+
+    def use(self) -> dict[str, float]:
+        """`servers_use`, and that of this process, if it is the worker's own."""
+        return {**process_use("worker", self._model.device), **self.servers_use()}
 
     def state_dict(self) -> dict[str, Any]:
         """What the next window depends on, besides the weights."""

@@ -15,6 +15,7 @@ from actors.evaluation import EvalResult, EvaluationRequest
 from actors.learner import Learner
 from actors.player import Progress
 from vlarl.config.schema import RunConfig
+from vlarl.timeline import Span
 from vlarl.types import EnvSpec
 
 
@@ -34,6 +35,14 @@ class Runtime(Protocol):
 
     def save(self, folder: Path) -> None:
         """Write everything that a run continues from."""
+        ...
+
+    def record(self) -> None:
+        """Have every process record what it does when."""
+        ...
+
+    def recorded(self) -> list[Span]:
+        """End that; what was done."""
         ...
 
     def close(self) -> None:
@@ -87,6 +96,14 @@ class InprocessRuntime:
     def save(self, folder: Path) -> None:
         """See `Runtime`."""
         self._learner.save(folder)
+
+    def record(self) -> None:
+        """See `Runtime`."""
+        self._learner.timeline.record()
+
+    def recorded(self) -> list[Span]:
+        """See `Runtime`."""
+        return self._learner.timeline.recorded()
 
     def close(self) -> None:
         """See `Runtime`."""

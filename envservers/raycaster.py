@@ -7,6 +7,7 @@ a suite's cameras are.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -69,6 +70,8 @@ class RayCaster:
         """[sims, 5]: direction towards the light, ambient and diffuse share."""
         self.rays = {name: self._pixel_rays(angle) for name, angle in fields_of_view.items()}
         """camera -> [pixels, 3] unit directions in its own frame."""
+        self.seconds = 0.0
+        """Spent drawing so far."""
 
     def _pixel_rays(self, field_of_view: float) -> NDArray[np.float64]:
         """[pixels, 3] unit directions in the camera's frame, row by row from the top left."""
@@ -88,6 +91,7 @@ class RayCaster:
             Images [n, size, size, 3], and the geom [n, size, size] that each pixel shows (-1:
             none).
         """
+        started = time.perf_counter()
         rays = self.rays[camera] @ pose.rotation.transpose(0, 2, 1)
         _, geoms, normals = self._batch.ray(
             pose.position[:, None], rays, _VISIBLE_GROUPS, ids=ids, normal=True
@@ -98,5 +102,6 @@ class RayCaster:
             shade = ambient + diffuse * np.maximum(normals[row].astype(np.float32) @ towards, 0)
             lit = self.colors[sim][geoms[row]] * (255 * np.minimum(shade, 1.0))[:, None]
             images[row] = lit
+        self.seconds += time.perf_counter() - started
         square = (len(ids), self.size, self.size)
         return images.reshape(*square, 3), geoms.reshape(square)

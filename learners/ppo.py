@@ -8,6 +8,7 @@ Leaves out where batches come from and where checkpoints go.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ from vlarl.policy import PolicyModel
 from vlarl.ppo import clipped_surrogate, clipped_value_loss, explained_variance
 from vlarl.returns import generalized_advantage, normalized
 from vlarl.sampler import score
+from vlarl.timeline import Timeline
 
 Progress = Callable[[int, int], None]
 """Called with (minibatches done, minibatches in all)."""
@@ -66,8 +68,9 @@ class PPOLearner:
         sampling: SamplingConfig,
         total_iterations: int,
         seed: int,
+        timeline: Timeline | None = None,
     ) -> None:
-        """Freeze the parts without a rate and build the optimizer.
+        """Freeze the parts without a rate and build the optimizer; `timeline` is told of passes.
 
         Raises:
             ConfigError: unless the value head and another part have a learning rate.
@@ -80,6 +83,7 @@ class PPOLearner:
             )
         self.version = 0
         self._model, self._config, self._sampling = model, config, sampling
+        self._timeline = timeline or Timeline("learner")
         self._parts = model.parts()
         self._optimizer, self._scheduler = build_optimizer(
             self._parts, config.optimizer, total_iterations
@@ -213,6 +217,7 @@ class PPOLearner:
         self._optimizer.zero_grad(set_to_none=True)
         kl = torch.zeros((), device=self._device)
         for micro in rows.split(self._config.micro_batch):
+            started = time.perf_counter()
             share = len(micro) / len(rows)
             context = self._context(work, micro) if policy else None
             loss = self._value_loss(work, micro, context)
@@ -222,7 +227,9 @@ class PPOLearner:
                 kl += share * stats["kl"].mean()
                 if first:
                     self._measure_start(work, micro, stats["ratio"], share)
-            (share * loss).backward()
+            self._timeline.add("learner", "forward", started)
+            with self._timeline.span("learner", "backward"):
+                (share * loss).backward()
         return float(kl) if policy and self._config.target_kl > 0 else 0.0
 
     def _context(self, work: _Work, rows: Tensor) -> TensorDict:
@@ -275,6 +282,7 @@ class PPOLearner:
 
     def _step(self, work: _Work, policy: bool) -> None:
         """One optimizer step with the gradients that are there."""
+        started = time.perf_counter()
         max_norm = self._config.optimizer.max_grad_norm
         groups = [{"value": self._parts["value"]}]
         if policy:
@@ -289,6 +297,7 @@ class PPOLearner:
             for part, norm in norms.items():
                 work.measured.add(f"grad_norm/{part}", norm)
         self._optimizer.step()
+        self._timeline.add("learner", "step", started)
 
     @torch.no_grad()
     def _pooled(self, batch: TensorDict) -> TensorDict:

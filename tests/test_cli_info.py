@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +33,14 @@ def test_the_largest_preset_is_counted_without_its_memory(capsys):
     named = answer(capsys, "info", "model", "model=qwen_vla_4b")
     assert named["parameters"] == 4_539_265_536 + 1_149_096_000 + 2561
     assert named == answer(capsys, "info", "model", "qwen_vla_4b")
+
+
+def test_metrics_are_explained_as_in_the_docs(capsys):
+    assert answer(capsys, "info", "metrics")["metrics"]["success_rate/TASK"]["unit"] == "share"
+    assert cli.run(["info", "metrics"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    docs = (Path(__file__).parents[1] / "docs" / "rl.md").read_text().splitlines()
+    assert {f"    {line}" for line in lines} <= set(docs)
 
 
 @pytest.mark.parametrize(

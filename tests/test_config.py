@@ -98,6 +98,14 @@ IMPOSSIBLE = [
     # Overrides, the key that the message names, a word of the remedy or reason.
     (["stage=rll"], "stage", "Did you mean rl?"),
     (["resume=always"], "resume", "auto"),
+    (["logging.prometheus_port=9100"], "logging.prometheus_port", "no effect with logging.prom"),
+    (
+        ["logging.prometheus=true", "logging.prometheus_port=70000"],
+        "logging.prometheus_port",
+        "1024 to 65535",
+    ),
+    (["profile=true", "ppo.iterations=1"], "profile", "ppo.iterations=2"),
+    (["stage=sft", "profile=true"], "profile", "no effect with stage=sft"),
     (["seed=-1"], "seed", "at least 0"),
     (["checkpoint_every=0"], "checkpoint_every", "at least 1"),
     (["keep_checkpoints=0"], "keep_checkpoints", "at least 1"),

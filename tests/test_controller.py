@@ -66,6 +66,25 @@ def test_loop_logs_every_iteration_and_saves_as_configured(tmp_path):
     json.dumps(result)
 
 
+def test_restarts_and_dropped_episodes_are_summed_also_where_a_run_goes_on(tmp_path):
+    config, run = make_run(tmp_path, "ppo.iterations=2")
+    lossy = {"restarts": 1.0, "dropped_episodes": 4.0}
+    iterate(config, run, FakeRuntime([lossy, {}]), Interrupt())
+    config, again = make_run(tmp_path, "ppo.iterations=3", "resume=auto")
+    iterate(config, again, FakeRuntime([lossy]), Interrupt(), first=2)
+    rows = again.metrics()
+    assert [row["restarts_total"] for row in rows] == [1, 1, 2]
+    assert [row["dropped_episodes_total"] for row in rows] == [4, 4, 8]
+
+
+def test_each_row_tells_the_seconds_of_the_checkpoint_before_it(tmp_path):
+    config, run = make_run(tmp_path, "ppo.iterations=4", "checkpoint_every=2")
+    iterate(config, run, FakeRuntime(), Interrupt())
+    saving = [row["saving_seconds"] for row in run.metrics()]
+    assert [seconds > 0 for seconds in saving] == [False, False, True, False]
+    assert all(row["evaluation_seconds"] == 0 for row in run.metrics())
+
+
 def test_success_is_smoothed_over_iterations(tmp_path):
     config, run = make_run(tmp_path, "ppo.iterations=2")
     iterate(config, run, FakeRuntime([{"success_rate": 0.0}, {"success_rate": 1.0}]), Interrupt())
@@ -128,11 +147,11 @@ def test_runtime_is_closed_when_the_loop_fails(tmp_path, monkeypatch):
     assert runtime.events[-1] == "close"
 
 
-TIMINGS = ("seconds", "share", "per_second")
+TIMINGS = ("seconds", "share", "per_second", "memory_bytes")
 
 
 def numbers(run):
-    """Every logged metric that is no timing."""
+    """Every logged metric that is no timing and no memory."""
     return [
         {name: value for name, value in row.items() if not name.endswith(TIMINGS)}
         for row in run.metrics()

@@ -1,3 +1,4 @@
+import json
 import os
 from pathlib import Path
 
@@ -65,8 +66,26 @@ def test_one_process_acts_and_learns(tmp_path):
 
 @pytest.mark.slow
 def test_workers_apart_get_every_version_of_the_weights(tmp_path):
-    config = ray_config(tmp_path, "rollout.workers=2")
-    check(train(config), RunFolder(tmp_path / config.name))
+    config = ray_config(tmp_path, "rollout.workers=2", "profile=true")
+    run = RunFolder(tmp_path / config.name)
+    check(train(config), run)
+    for row in run.metrics():
+        assert row["publishing_seconds"] > 0
+        # Two workers that hold the same model as the learner.
+        assert row["worker_memory_bytes"] > row["learner_memory_bytes"]
+        assert row["server_memory_bytes"] > 0
+        assert row["server_simulation_seconds"] > 0
+    events = json.loads((run.path / "profile.json").read_text())["traceEvents"]
+    processes = {e["args"]["name"]: e["pid"] for e in events if e["name"] == "process_name"}
+    assert set(processes) == {"controller", "runtime", "learner", "worker 0", "worker 1"}
+    spans = {e["name"]: e for e in events if e["ph"] == "X"}
+    iterate = spans["iterate"]
+    for name in ("window", "update", "publish"):
+        # Clocks of one machine agree to well below this.
+        assert iterate["ts"] - 1e4 < spans[name]["ts"]
+        assert spans[name]["ts"] + spans[name]["dur"] < iterate["ts"] + iterate["dur"] + 1e4
+    acting = {e["pid"] for e in events if e["name"] == "policy"}
+    assert acting == {processes["worker 0"], processes["worker 1"]}
 
 
 @pytest.mark.slow

@@ -37,6 +37,15 @@ def evaluation():
     }
 
 
+def test_a_run_that_says_its_seconds_shows_where_they_went(tmp_path):
+    run = RunFolder(tmp_path)
+    run.log(1, iteration_seconds=9.0, policy_seconds=4.0, update_seconds=3.0)
+    run.log(2, iteration_seconds=8.0, policy_seconds=4.0, evaluation_seconds=5.0)
+    text = write_report(tmp_path).read_text()
+    assert "Where the time went" in text
+    assert (tmp_path / "seconds.png").read_bytes().startswith(b"\x89PNG")
+
+
 def full_run(folder):
     run = RunFolder(folder)
     (folder / "evaluation.json").write_text(json.dumps(evaluation()))

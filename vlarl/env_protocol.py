@@ -18,7 +18,10 @@ from vlarl.types import EnvSpec, EpisodeStart, TimeStep
 
 @runtime_checkable
 class Suite(Protocol):
-    """`num_envs` environments of one suite in one process."""
+    """`num_envs` environments of one suite in one process.
+
+    One that draws its own images may say how long that took so far, as `render_seconds`.
+    """
 
     spec: EnvSpec
     num_envs: int
@@ -94,7 +97,7 @@ class EnvClient(Protocol):
         ...
 
     def stats(self) -> dict[str, float]:
-        """Counters of the server: episodes, steps, busy and idle seconds, memory in bytes."""
+        """Counters of the server: episodes, steps, seconds by kind, memory in bytes."""
         ...
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
-"""Where metrics go beside `metrics.jsonl`: Weights & Biases (offline) and TensorBoard, by choice.
+"""Where metrics go beside `metrics.jsonl`: Weights & Biases (offline), TensorBoard, Prometheus.
 
-A sink takes one step's numbers. Both libraries are imported only when asked for.
+A sink takes one step's numbers. Libraries are imported only when asked for.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from vlarl.config.schema import LoggingConfig
 from vlarl.errors import ConfigError
+from vlarl.prometheus import PrometheusSink
 
 
 class MetricSink(Protocol):
@@ -81,4 +82,6 @@ def open_sinks(folder: Path, logging: LoggingConfig, config: dict[str, Any]) -> 
         sinks.append(WandbSink(folder, logging.project, config))
     if logging.tensorboard:
         sinks.append(TensorBoardSink(folder))
+    if logging.prometheus:
+        sinks.append(PrometheusSink(folder, logging.prometheus_port))
     return sinks

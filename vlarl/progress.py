@@ -1,5 +1,6 @@
 """Progress of long work: a bar with rate and remaining time on a terminal, plain lines elsewhere.
 
+On a terminal, more may be shown under the bar (`Progress.show`).
 Everything goes to standard error, so that a command's standard output stays its own. Env servers
 do not use this file: it needs rich.
 """
@@ -8,10 +9,16 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable
 from types import TracebackType
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 PLAIN_LINE_SECONDS = 10.0
+_REFRESHES = 4
+"""A second. Each costs a millisecond or two of a core that may be simulating."""
 
 
 class Progress:
@@ -34,6 +41,7 @@ class Progress:
         self._started = self._printed = time.monotonic()
         self._bar = _bar(self._stream) if self._stream.isatty() else None
         self._task = None
+        self._more = False
 
     def __enter__(self) -> Progress:
         self._started = self._printed = time.monotonic()
@@ -59,6 +67,15 @@ class Progress:
         """Count `amount` more units; `numbers` are shown beside the bar."""
         self.reach(self._done + amount, **numbers)
 
+    def show(self, view: RenderableType) -> None:
+        """Show `view` under the bar, as it is from the next count on, in place of the numbers.
+
+        Away from a terminal nothing is shown of it.
+        """
+        if self._bar is not None:
+            self._more = True
+            self._bar.view = view
+
     def reach(self, done: int, **numbers: float) -> None:
         """Set the count to `done` units."""
         self._done = done
@@ -66,7 +83,8 @@ class Progress:
             self._note = " ".join(f"{name}={value:.4g}" for name, value in numbers.items())
         if self._bar is not None:
             assert self._task is not None
-            self._bar.update(self._task, completed=self._done, note=self._note)
+            note = "" if self._more else self._note
+            self._bar.update(self._task, completed=self._done, note=note)
         elif time.monotonic() - self._printed >= PLAIN_LINE_SECONDS:
             self._print_line()
 
@@ -89,7 +107,7 @@ def _duration(seconds: float) -> str:
 
 
 def _bar(stream: TextIO):  # type: ignore[no-untyped-def]  # noqa: ANN202
-    """A rich progress bar with rate and remaining time."""
+    """A rich progress bar with rate and remaining time, and room for a view below it."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -109,7 +127,16 @@ def _bar(stream: TextIO):  # type: ignore[no-untyped-def]  # noqa: ANN202
             """The rate so far, or a dash before the first unit."""
             return Text(f"{task.speed:.3g} {task.fields['unit']}/s" if task.speed else "-")
 
-    return RichProgress(
+    class BarAndView(RichProgress):
+        view: RenderableType = ""
+
+        def get_renderables(self) -> Iterable[RenderableType]:
+            """The bar, then the view, once there is one."""
+            yield from super().get_renderables()
+            if self.view:
+                yield self.view
+
+    return BarAndView(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -117,5 +144,6 @@ def _bar(stream: TextIO):  # type: ignore[no-untyped-def]  # noqa: ANN202
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
         console=Console(file=stream),
+        refresh_per_second=_REFRESHES,
         transient=False,
     )

@@ -1,6 +1,7 @@
 """The run folder: resolved config, metrics, checkpoints that are whole or not there, videos.
 
     runs/NAME/  config.yaml  metrics.jsonl  checkpoints/step_N/  checkpoints/last  videos/
+                metrics.prom and profile.json, if asked for
 
 A checkpoint is written to a temporary folder, sealed with a manifest of hashes as its last file,
 and renamed; `last` then points to it. What a checkpoint holds is the caller's business.
@@ -25,6 +26,7 @@ from vlarl.config.load import config_dict, dump_config
 from vlarl.config.schema import RunConfig
 from vlarl.errors import CheckpointError, ConfigError
 from vlarl.metrics import MetricSink, open_sinks
+from vlarl.prometheus import refuse_taken_port
 
 MANIFEST = "manifest.json"
 _STEP = re.compile(r"step_(\d+)")
@@ -48,6 +50,7 @@ class RunFolder:
 
         Raises:
             ConfigError: if the folder already holds a run and `resume` is `never`.
+            UserError: if `logging.prometheus_port` is taken.
         """
         cls.refuse_taken(config)
         path = Path(config.output) / (config.name or _default_name(config))
@@ -63,7 +66,11 @@ class RunFolder:
 
         Raises:
             ConfigError: if the folder already holds a run and `resume` is `never`.
+            UserError: if `logging.prometheus_port` is taken.
         """
+        # Under torchrun, the first process alone listens.
+        if os.environ.get("RANK", "0") == "0":
+            refuse_taken_port(config.logging.prometheus_port)
         path = Path(config.output) / config.name
         if config.name and (path / "metrics.jsonl").exists() and config.resume == "never":
             raise ConfigError(

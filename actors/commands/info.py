@@ -216,6 +216,17 @@ def _config(name: str, invocation: Invocation) -> dict[str, Any]:
     return {"config": config_dict(config), "files": files}
 
 
+def _metrics(_name: str, _invocation: Invocation) -> dict[str, Any]:
+    from vlarl.metric_names import METRICS
+
+    found = {
+        name.replace("*", meaning.label.upper()): {"unit": meaning.unit, "text": meaning.text}
+        for name, meaning in METRICS.items()
+    }
+    _print_table([(name, row["unit"], row["text"]) for name, row in found.items()])
+    return {"metrics": found}
+
+
 def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
     """Columns as wide as their widest entry, two spaces apart."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -235,6 +246,7 @@ TOPICS: dict[str, Callable[[str, Invocation], dict[str, Any]]] = {
     "suites": _suites,
     "rewards": _rewards,
     "embodiments": _embodiments,
+    "metrics": _metrics,
     "config": _config,
 }
 
@@ -252,6 +264,7 @@ COMMAND = Command(
         "  suites [SUITE]       tasks, cameras, channels\n"
         "  rewards              reward functions\n"
         "  embodiments [NAME]   robots; of one (or of its file) all channels and the prompt\n"
+        "  metrics              what the numbers of metrics.jsonl mean, and their units\n"
         "  config [FILE] [...]  every setting with its value, resolved and checked"
     ),
     example="vlarl info config configs/rl/tabletop.yaml ppo.epochs=2",

@@ -113,6 +113,11 @@ class NavigationSuite:
         self.slots = Slots.allocate(num_envs)
         self._instruction = [""] * num_envs
 
+    @property
+    def render_seconds(self) -> float:
+        """Spent drawing so far."""
+        return self.renderer.seconds
+
     def reset(self, env_ids: NDArray[np.int64], starts: Sequence[EpisodeStart]) -> TimeStep:
         """Start episodes in these slots; rows come back in the order of `env_ids`.
 

@@ -135,6 +135,11 @@ class TabletopSuite:
             task.source: int(model.sensor(f"touch_{task.source}").adr[0]) for task in self.tasks
         }
 
+    @property
+    def render_seconds(self) -> float:
+        """Spent drawing so far."""
+        return self.renderer.seconds
+
     def reset(self, env_ids: NDArray[np.int64], starts: Sequence[EpisodeStart]) -> TimeStep:
         """Start episodes in these slots; rows come back in the order of `env_ids`.
 

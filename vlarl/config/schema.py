@@ -268,6 +268,10 @@ class LoggingConfig:
 
     wandb: bool = False
     tensorboard: bool = False
+    prometheus: bool = False
+    """`metrics.prom` in the run folder, for the textfile collector of node_exporter."""
+    prometheus_port: int = 0
+    """Where on this machine the same text can be scraped while the run goes on; 0: nowhere."""
     project: str = "vlarl"
 
 
@@ -285,6 +289,9 @@ class RunConfig:
     """`never` or `auto`."""
     checkpoint_every: int = 10
     keep_checkpoints: int = 2
+    profile: bool = False
+    """Whether the second iteration is written down as a Chrome trace, `profile.json` in the run
+    folder."""
     model: ModelConfig = field(default_factory=ModelConfig)
     env: EnvConfig = field(default_factory=EnvConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)

@@ -23,6 +23,7 @@ from vlarl.config.checks import (
 from vlarl.config.conversation_rules import conversation_rules
 from vlarl.config.dataset_rules import dataset_rules
 from vlarl.config.embodiments import load_embodiment
+from vlarl.config.logging_rules import logging_rules
 from vlarl.config.lora_rules import lora_rules
 from vlarl.config.mixture_rules import mixture_rules
 from vlarl.config.presets import preset_path
@@ -331,8 +332,6 @@ def _rest(config: RunConfig) -> Iterator[Problem]:
     if config.runtime.kind == "inprocess":
         keys = ["runtime.address", "runtime.object_store_mb", "rollout.workers", "rollout.threads"]
         yield from without_effect(config, keys, "runtime.kind=inprocess")
-    if not config.logging.wandb:
-        yield from without_effect(config, ["logging.project"], "logging.wandb=false")
 
 
 def _device(config: RunConfig) -> Iterator[Problem]:
@@ -361,5 +360,6 @@ RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (
     conversation_rules,
     mixture_rules,
     dataset_rules,
+    logging_rules,
     _rest,
 )

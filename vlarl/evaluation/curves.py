@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from vlarl.causes import CAUSES, OTHER, seconds_by_cause
+
 
 class Panel(NamedTuple):
     """One plot: metrics that share an axis."""
@@ -76,6 +78,32 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], columns: int = 3) -> bytes:
 def panels_of(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Panel, list[Series]]]:
     """The panels that the rows have numbers for, with those numbers."""
     return [(panel, found) for panel in PANELS if (found := _series(rows, panel.keys))]
+
+
+def draw_seconds(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """A PNG of where the time of each iteration went, causes stacked.
+
+    Args:
+        rows: of an RL run's `metrics.jsonl`.
+    """
+    spent = [seconds_by_cause(row) for row in rows]
+    causes = [cause for cause in (*CAUSES, OTHER) if any(each[cause] for each in spent)]
+    figure = _figure(8.4, 2.9)
+    axes = figure.add_subplot()
+    steps = np.array([row["step"] for row in rows], dtype=float)
+    edges = np.append(steps - 0.5, steps[-1] + 0.5)
+    bottom = np.zeros(len(rows))
+    for cause, color in zip(causes, _cycle(len(causes)), strict=True):
+        top = bottom + np.array([each[cause] for each in spent])
+        axes.stairs(top, edges, baseline=bottom, fill=True, color=color, alpha=0.85, label=cause)
+        bottom = top
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlabel("iteration", fontsize=9)
+    axes.set_ylabel("seconds", fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return _png(figure)
 
 
 def draw_tasks(summaries: Mapping[str, Mapping[str, Any]]) -> bytes:

@@ -15,7 +15,7 @@ from string import Template
 from typing import Any
 
 from vlarl.errors import UserError
-from vlarl.evaluation.curves import draw_curves, draw_tasks, panels_of
+from vlarl.evaluation.curves import draw_curves, draw_seconds, draw_tasks, panels_of
 from vlarl.evaluation.results import significant_falls
 from vlarl.runs import read_metrics
 
@@ -23,7 +23,7 @@ MAX_VIDEOS = 16
 
 
 def write_report(run: str | Path) -> Path:
-    """Build `report.html` (and `curves.png`, `tasks.png` beside it) of a run folder.
+    """Build `report.html` (and `curves.png`, `seconds.png`, `tasks.png` beside it) of a run folder.
 
     Raises:
         UserError: if there is no such run, or nothing in it to report.
@@ -44,6 +44,7 @@ def write_report(run: str | Path) -> Path:
         _paired_section(evaluation),
         _swap_section(evaluation),
         _curves_section(rows, folder),
+        _seconds_section(rows, folder),
         _videos_section(folder),
         _config_section(folder),
     ]
@@ -229,6 +230,16 @@ def _curves_section(rows: list[dict[str, Any]], folder: Path) -> str:
     figure = draw_curves(rows)
     (folder / "curves.png").write_bytes(figure)
     return f"<h2>Training</h2>{_image(figure, 'png', 'training curves')}"
+
+
+def _seconds_section(rows: list[dict[str, Any]], folder: Path) -> str:
+    """Where the time went, of a run whose iterations say so."""
+    timed = [row for row in rows if row.get("iteration_seconds")]
+    if not timed:
+        return ""
+    figure = draw_seconds(timed)
+    (folder / "seconds.png").write_bytes(figure)
+    return f"<h2>Where the time went</h2>{_image(figure, 'png', 'seconds by cause')}"
 
 
 def _videos_section(folder: Path) -> str:

@@ -8,7 +8,6 @@ thread, between the batches that are asked for, until an evaluation or a checkpo
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from actors.batching import Batching
 from actors.env_host import EnvAccess
 from actors.episodes import EpisodeSource
 from actors.evaluation import EvalResult, EvaluationRequest, evaluate
+from actors.fair_lock import FairLock
 from actors.player import Progress
 from actors.rollout import RolloutCollector
 from actors.rollout_stats import RolloutStats
@@ -77,7 +77,7 @@ class RolloutWorker:
         self._model = model
         self._access = access
         self._published = 0
-        self.weights_lock = threading.Lock()
+        self.weights_lock = FairLock()
         for client in access.clients:
             model.contract.check(client.spec)
         self.spec = access.clients[0].spec

@@ -16,6 +16,7 @@ from actors.batching import Batching
 from actors.controller import train
 from actors.env_host import EnvAccess, EnvHost
 from actors.episodes import EpisodeSource
+from actors.fair_lock import FairLock
 from actors.rollout_worker import refuse_mode_dependence
 from actors.runtime import InprocessRuntime
 from actors.stream import RolloutStream
@@ -165,6 +166,29 @@ def test_the_policy_and_its_version_are_asked_with_the_lock_held():
         collector.take_segments()
     assert len(held) > 6 * T
     assert all(held)
+
+
+def test_the_lock_goes_to_who_waits_not_to_who_comes_back():
+    lock, turns, done = FairLock(), [], threading.Event()
+
+    def greedy():
+        while not done.is_set():
+            with lock:
+                turns.append(0)
+                time.sleep(0.001)
+
+    thread = threading.Thread(target=greedy)
+    thread.start()
+    wait_until(lambda: turns)
+    waited = []
+    for _ in range(50):
+        before = len(turns)
+        with lock:
+            waited.append(len(turns) - before)
+    done.set()
+    thread.join()
+    # One that was under way, and one that began between the count and the wait.
+    assert max(waited) <= 2
 
 
 def test_a_pause_settles_everything_and_loses_nothing(streaming):

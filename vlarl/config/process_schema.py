@@ -98,7 +98,8 @@ class RuntimeConfig:
     device: str = "auto"
     """Where the model lives: `cpu`, `cuda`, `cuda:N`, or `auto`: a GPU if torch finds one."""
     cuda_graphs: bool = True
-    """On a GPU, whether acting replays the denoising step as one graph."""
+    """On a GPU, whether acting replays the denoising step as one graph; not where a learner uses
+    the same model meanwhile (`rollout.mode: async` in one process)."""
     threads: int = 2
     """Torch threads of the process that learns."""
     object_store_mb: int = 100

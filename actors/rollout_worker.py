@@ -106,7 +106,7 @@ class RolloutWorker:
             restart=access.restart,
             max_restarts=config.env.restarts,
             bootstrap_time_limit=config.ppo.bootstrap_time_limit,
-            batching=_batching(config, access),
+            batching=batching_of(config, access),
             weights_lock=self.weights_lock,
         )
         rollout = config.rollout
@@ -207,7 +207,7 @@ def refuse_mode_dependence(model: nn.Module) -> None:
             )
 
 
-def _batching(config: RunConfig, access: EnvAccess) -> Batching:
+def batching_of(config: RunConfig, access: EnvAccess) -> Batching:
     """How this worker's servers share calls of the policy.
 
     Raises:

@@ -10,7 +10,10 @@ from test_rollout import ENVS, T, inprocess_clients, make_collector
 
 from actors.batching import Batching, choose
 from actors.lane import Phase
-from vlarl.config.schema import SamplingConfig
+from actors.rollout_worker import batching_of
+from vlarl.config.process_schema import RolloutConfig
+from vlarl.config.schema import RunConfig, SamplingConfig
+from vlarl.errors import ConfigError
 from vlarl.noise import integers, normal
 from vlarl.observations import Observations
 from vlarl.policy import Policy
@@ -58,6 +61,14 @@ def test_joined_servers_give_the_very_batch_that_they_give_apart():
         assert joined.policy_calls == T
         assert joined.metrics()["batch_fill"] == 1.0
         assert "batch_fill" not in alone.metrics()
+
+
+def test_servers_started_elsewhere_that_do_not_fit_together_are_refused():
+    config = RunConfig(rollout=RolloutConfig(batch_environments=6))
+    sizes = [SimpleNamespace(num_envs=size) for size in (3, 5, 4)]
+    with pytest.raises(ConfigError, match=r"rollout\.batch_environments = 6.*3, 4, 5.*Use 7"):
+        batching_of(config, SimpleNamespace(clients=sizes))
+    assert batching_of(config, SimpleNamespace(clients=sizes[:1])).environments == 6
 
 
 def generators():

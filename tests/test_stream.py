@@ -10,6 +10,7 @@ import pytest
 import torch
 from fake_policy import FakePolicy
 from test_rollout import ENVS, LENGTH, T, counting_reward, inprocess_clients, make_collector
+from tiny_model import make_model, observed
 from torch import nn
 
 from actors.batching import Batching
@@ -20,10 +21,13 @@ from actors.fair_lock import FairLock
 from actors.rollout_worker import refuse_mode_dependence
 from actors.runtime import InprocessRuntime
 from actors.stream import RolloutStream
-from envservers.counting import TASKS
+from envservers.counting import TASKS, CountingSuite
+from envservers.inprocess import InprocessClient
 from vlarl.config.load import load_config
 from vlarl.config.process_schema import EnvConfig
+from vlarl.config.schema import ModelConfig, SamplingConfig
 from vlarl.errors import CheckpointError, EnvServerDied, EnvServerError, UserError
+from vlarl.policy import Policy
 from vlarl.runs import RunFolder
 
 CONFIG = Path(__file__).parents[1] / "configs" / "rl" / "debug_async.yaml"
@@ -268,10 +272,48 @@ def test_layers_that_differ_between_training_and_evaluation_are_refused():
             refuse_mode_dependence(nn.Sequential(nn.Linear(2, 2), layer))
 
 
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_a_shared_policy_leaves_the_mode_alone_which_changes_no_number(checkpointed):
+    config = ModelConfig(checkpoint_activations=checkpointed)
+    model = make_model("tiny-pooled", config)
+    refuse_mode_dependence(model)
+    policy, seen = Policy(model, SamplingConfig(execute_steps=4), shared=True), observed(3)
+    found = []
+    for mode in (True, False):
+        model.train(mode)
+        decisions = policy.act(seen, torch.Generator().manual_seed(0), explore=True)
+        found.append([decisions.chunk, decisions.context, decisions.value, policy.value(seen)])
+        assert model.training == mode
+    for trained, evaluated in zip(*found, strict=True):
+        assert (trained == evaluated).all()
+
+
+class WithoutSnapshots(CountingSuite):
+    """As a suite that cannot tell its state."""
+
+    def snapshot(self):
+        raise NotImplementedError
+
+
+def test_where_episodes_start_anew_after_an_evaluation_begun_windows_are_dropped_and_counted():
+    collector = make_collector([InprocessClient(WithoutSnapshots(ENVS, LENGTH))])
+    collector.begin()
+    while len(collector._lanes[0].window) < 2:
+        collector.turn(lambda: 0, 0.0)
+    collector.settle()
+    begun = len(collector._lanes[0].window)
+    collector.lend(lambda clients: None)
+    collector.begin()
+    assert collector.take_segments()[1].dropped_decisions == begun * ENVS
+    with Streaming(collector) as streaming:
+        check_history(streaming.stream.take()[0])
+
+
 def async_config(tmp_path, *overrides):
     return load_config(CONFIG, [f"output={tmp_path}", *overrides])
 
 
+@pytest.mark.slow
 def test_the_debug_config_trains_saves_evaluates_and_resumes(tmp_path):
     torch.set_num_threads(1)
     overrides = ["ppo.iterations=2", "evaluation.every=1", "evaluation.episodes=2"]

@@ -134,7 +134,7 @@ class RolloutWorker:
 
     def evaluate(self, request: EvaluationRequest, progress: Progress | None = None) -> EvalResult:
         """Deterministic evaluation on the training environments, between two decisions."""
-        self._pause()
+        self.pause()
         with _threads(self._config.rollout.threads):
             return self._collector.lend(
                 lambda clients: evaluate(
@@ -152,22 +152,23 @@ class RolloutWorker:
 
         Windows that have begun, and decisions that wait to be learned from, are not part of it.
         """
-        self._pause()
+        self.pause()
         return self._collector.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of `state_dict`, before the first window."""
         self._collector.load_state_dict(state)
 
+    def pause(self) -> None:
+        """Rest until the next `collect`; nothing to do where rollout and learning take turns."""
+        if self._stream is not None:
+            self._stream.pause()
+
     def close(self) -> None:
         """Stop, and disconnect from the servers; safe to call twice."""
         if self._stream is not None:
             self._stream.close()
         self._access.close()
-
-    def _pause(self) -> None:
-        if self._stream is not None:
-            self._stream.pause()
 
 
 def policy_of(model: QwenVLA, config: RunConfig, place: int, shared: bool = False) -> Policy:

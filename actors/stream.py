@@ -118,13 +118,16 @@ class RolloutStream:
         if self._running is None:
             self._stopping.clear()
             self._since = time.perf_counter()
+            # A thread takes over the number that was set last when it first asks: ask before the
+            # rollout sets its own.
+            torch.get_num_threads()
             self._running = self._pool.submit(self._run)
             self._running.add_done_callback(self._notify)
 
     def _run(self) -> None:
         """The thread's work."""
-        # Of this thread alone.
         torch.set_num_threads(self._threads)
+        torch.get_num_threads()
         self._collector.begin()
         while not self._stopping.is_set():
             self._collector.turn(self._version, _PATIENCE_SECONDS)

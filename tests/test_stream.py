@@ -172,6 +172,24 @@ def test_the_policy_and_its_version_are_asked_with_the_lock_held():
     assert all(held)
 
 
+def test_rollout_has_threads_of_its_own_number():
+    before = torch.get_num_threads()
+    collector, found = make_collector(inprocess_clients()), []
+
+    class Watched(FakePolicy):
+        def act(self, *given, **named):
+            found.append(torch.get_num_threads())
+            return super().act(*given, **named)
+
+    collector._policy = Watched()
+    torch.set_num_threads(3)
+    with Streaming(collector) as streaming:
+        streaming.stream.take()
+        assert torch.get_num_threads() == 3
+    torch.set_num_threads(before)
+    assert set(found) == {1}
+
+
 def test_the_lock_goes_to_who_waits_not_to_who_comes_back():
     lock, turns, done = FairLock(), [], threading.Event()
 

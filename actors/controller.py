@@ -23,6 +23,21 @@
 By default worker and learner are one process and one model: publishing is nothing at all. Env
 servers finish their last resets while the learner works. The controller holds no tensors; what it
 drives is a `Runtime`, in this process or in Ray.
+
+With `rollout.mode: async` the rollout has a thread of its own and waits for no batch to be used:
+
+    EnvServer 0..n <===> lanes + policy ---- Segment ----> bounded queue ----> Learner --> metrics
+                         (rollout's thread)  full window   oldest makes room   (waits here only)
+                               ^                                                  |
+                               +--- weights: the same model, or WeightsUpdate ----+
+                                    one lock: a policy call, or a step of the weights
+
+    waits for                    until                                  unblocked by
+    a lane: one server           as above, and over the end of windows  TimeStep, or a new server
+    the policy: the learner      one optimizer step is taken            the lock
+    the learner: the policy      one call of it has returned            the lock
+    the learner: the queue       young decisions of an iteration        a Segment
+    evaluation, checkpoint       every environment has answered         the paused thread
 """
 
 from __future__ import annotations

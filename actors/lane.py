@@ -7,6 +7,7 @@ it). It keeps the decisions of the current window. Choosing actions is the colle
 from __future__ import annotations
 
 import dataclasses
+import time
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -68,6 +69,8 @@ class Lane:
         self.generator = torch.Generator()
         self.generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
         self.phase = Phase.IDLE
+        self.ready_since = 0.0
+        """`time.monotonic()` when it last came to want a decision."""
         self.restarts = 0
         self.window: list[TensorDict] = []
         """Decisions of this window whose outcome is known, in order of time."""
@@ -132,7 +135,7 @@ class Lane:
             FinishedEpisode(answer.task[row], bool(answer.success[row]), int(answer.step[row]))
             for row in ended
         ]
-        self.phase = Phase.READY
+        self._become_ready()
         if len(ended):
             self._submit_reset(answer.env_ids[ended])
         return before, actions, answer
@@ -175,7 +178,7 @@ class Lane:
             self._observation = wire.time_step_from_body(wire.decode(frames))
             if self._memory is not None:
                 self._memory.load_state(state["memory"].numpy())
-            self.phase = Phase.READY
+            self._become_ready()
 
     def _submit_reset(self, slots: NDArray[np.int64]) -> None:
         starts = [self._source.next(int(self.streams[slot])) for slot in slots]
@@ -187,7 +190,11 @@ class Lane:
             self._memory.reset(answer.env_ids, answer.images[self._memory.past.camera])
         whole = len(answer) == self.client.num_envs
         self._observation = answer if whole else replace_rows(self.observation, answer)
+        self._become_ready()
+
+    def _become_ready(self) -> None:
         self.phase = Phase.READY
+        self.ready_since = time.monotonic()
 
 
 def replace_rows(whole: TimeStep, part: TimeStep) -> TimeStep:

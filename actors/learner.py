@@ -1,7 +1,8 @@
 """Learns: the PPO learner with its model, its checkpoints, and, by default, a rollout worker.
 
 A plain class. When the worker lives here it acts with the very same model object, so there are no
-weights to move and no second copy of anything; otherwise batches come in and weights go out.
+weights to move and no second copy of anything, even while it learns (`rollout.mode: async`);
+otherwise batches come in and weights go out.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from actors.evaluation import EvalResult, EvaluationRequest
 from actors.player import Progress
 from actors.process_stats import process_use
 from actors.rollout_worker import RolloutWorker, load_model
+from actors.segment import joined
 from actors.weights import WeightsUpdate, extract_weights
 from learners.ppo import PPOLearner
 from vlarl.config.schema import RunConfig
@@ -51,16 +53,19 @@ class Learner:
         self._config = config
         self.model = load_model(config, spec, checkpoint)
         self.timeline = Timeline("learner")
-        self.worker = None
+        self.worker: RolloutWorker | None = None
         if access is not None:
-            self.worker = RolloutWorker(config, self.model, access, timeline=self.timeline)
+            self.worker = RolloutWorker(
+                config, self.model, access, timeline=self.timeline, version=lambda: self.version
+            )
         self._learner = PPOLearner(
             self.model,
             config.ppo,
             config.sampling,
             config.ppo.iterations,
             config.seed,
-            self.timeline,
+            timeline=self.timeline,
+            weights_lock=None if self.worker is None else self.worker.weights_lock,
         )
         if checkpoint is not None:
             state = read_state(checkpoint)
@@ -74,23 +79,25 @@ class Learner:
         return self._learner.version
 
     def iterate(self) -> dict[str, float]:
-        """One window and the update it allows; metrics of both."""
+        """The decisions of one iteration and the update they allow; metrics of both."""
         assert self.worker is not None
-        batch, stats = self.worker.collect(self._learner.version)
+        batch, stats = self.worker.collect()
         # By the end of the update, the servers are done with the window's last resets.
         return {**stats.metrics(), **self.update([batch]), **self.worker.servers_use()}
 
     def update(self, batches: Sequence[TensorDict]) -> dict[str, float]:
         """Learn from the workers' batches of one iteration; each numbers its streams from 0."""
         started = time.perf_counter()
-        batch = _joined(batches)
+        batch = joined(batches)
+        rollout = self._config.rollout
+        staleness = rollout.max_staleness if rollout.mode == "async" else None
         ages = self._learner.version - batch["version"]
-        metrics = self._learner.update(batch)
+        metrics = self._learner.update(batch, max_staleness=staleness)
         self.timeline.add("learner", "update", started)
         return {
-            **metrics,
             **process_use("learner", self.model.device),
             "batch_age": float(ages.max()),
+            **metrics,
             "batch_bytes_per_decision": batch.bytes() / batch.shape[0],
             "update_seconds": time.perf_counter() - started,
         }
@@ -119,14 +126,3 @@ class Learner:
         """Disconnect the worker that lives here."""
         if self.worker is not None:
             self.worker.close()
-
-
-def _joined(batches: Sequence[TensorDict]) -> TensorDict:
-    """One batch, whose stream ids are distinct across the given ones."""
-    first = 0
-    renumbered = []
-    for batch in batches:
-        streams = batch["stream"] + first
-        renumbered.append(batch.copy().set("stream", streams))
-        first = int(streams.max()) + 1
-    return torch.cat(renumbered)

@@ -144,6 +144,10 @@ class RolloutActor:
         """See `RolloutWorker`; the host is told how far it is."""
         return self._worker.evaluate(request, _noting(self._host))
 
+    def pause(self) -> None:
+        """See `RolloutWorker`."""
+        self._worker.pause()
+
     def state_dict(self) -> dict[str, Any]:
         """See `RolloutWorker`."""
         return self._worker.state_dict()
@@ -274,7 +278,8 @@ class RayRuntime:
         assert actor is not None
         # An actor that plays answers nobody; its host does.
         host = self._hosts[self._first_node]
-        fetch(host.note_played.remote(0))
+        # Whoever does not play would take the processors for a rollout that nobody waits for.
+        fetch([host.note_played.remote(0), *[worker.pause.remote() for worker in self._workers]])
         playing = actor.evaluate.remote(request)
         while progress is not None and not ray.wait([playing], timeout=_POLL_SECONDS)[0]:
             progress(fetch(host.played.remote()), request.episodes)

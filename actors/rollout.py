@@ -1,15 +1,19 @@
-"""Collects on-policy batches: every stream gives exactly `T` decisions, simulation overlaps acting.
+"""Steps environments with a policy: simulation of some overlaps acting on others.
 
-A plain class, with or without Ray. While one client simulates, the policy serves another; a batch
-for the policy is always one client's slots, so that shapes are fixed and a run can be repeated.
-What a decision is worth (returns, advantages) is the learner's business.
+A plain class, with or without Ray. `collect` makes an on-policy batch: every stream gives exactly
+`T` decisions. Or `turn` after `turn` goes on without end, and segments are taken as they fill
+(`actors.stream`). A batch for the policy is one client's slots, so that shapes are fixed and a run
+can be repeated, unless `Batching` joins several. What a decision is worth (returns, advantages) is
+the learner's business.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, TypeVar
 
@@ -17,15 +21,17 @@ import numpy as np
 import torch
 from tensordict import TensorDict
 
+from actors.batching import Batching, choose
 from actors.episodes import EpisodeSource
 from actors.lane import Lane, Phase
-from actors.rollout_stats import RolloutStats, Tally
+from actors.rollout_stats import RolloutStats, Tally, summarize
+from actors.segment import Segment, segment_of
 from envservers.client import wait_ready
 from vlarl.batch import validate
 from vlarl.env_protocol import EnvClient
 from vlarl.errors import EnvServerError, UserError
 from vlarl.observations import Observations
-from vlarl.policy import Policy
+from vlarl.policy import Decisions, Policy
 from vlarl.rewards import RewardFunction, RewardInput
 from vlarl.timeline import Timeline
 from vlarl.types import TimeStep
@@ -51,6 +57,8 @@ class RolloutCollector:
         restart: called for a client whose server failed; None makes a failure final.
         max_restarts: for each client, over the life of the collector.
         bootstrap_time_limit: also value the final observation of truncated episodes.
+        batching: which clients share a call of the policy.
+        weights_lock: held while the policy is called; for who changes its weights meanwhile.
         timeline: told what is done when.
     """
 
@@ -67,6 +75,8 @@ class RolloutCollector:
         restart: Restart | None = None,
         max_restarts: int = 3,
         bootstrap_time_limit: bool = False,
+        batching: Batching | None = None,
+        weights_lock: AbstractContextManager[Any] | None = None,
         timeline: Timeline | None = None,
     ) -> None:
         self._lanes: list[Lane] = []
@@ -85,6 +95,8 @@ class RolloutCollector:
         self._bootstrap_time_limit = bootstrap_time_limit
         self._tasks = clients[0].spec.tasks
         self._max_steps = clients[0].spec.max_steps
+        self._batching = batching or Batching()
+        self._weights_lock = weights_lock or nullcontext()
         self._timeline = timeline or Timeline("worker")
         self._tally = Tally()
         self._pending: dict[int, TensorDict] = {}
@@ -93,6 +105,11 @@ class RolloutCollector:
     def clients(self) -> list[EnvClient]:
         """As they are now: a failed one was replaced."""
         return [lane.client for lane in self._lanes]
+
+    @property
+    def decisions(self) -> int:
+        """Of one iteration: `T` of every stream."""
+        return self._horizon * sum(len(lane.streams) for lane in self._lanes)
 
     def collect(self, version: int = 0) -> tuple[TensorDict, RolloutStats]:
         """One window: `T` decisions of every stream.
@@ -107,20 +124,57 @@ class RolloutCollector:
             EnvServerError: naming the server that failed more often than allowed.
             UserError: if the reward function returned NaN or a wrong shape.
         """
+        started = time.perf_counter()
         self._tally = Tally()
         for lane in self._lanes:
             self._guarded(lane, lane.begin_window)
             self._follow(lane)
         while unfinished := [lane for lane in self._lanes if len(lane.window) < self._horizon]:
-            ready = next((lane for lane in unfinished if lane.phase is Phase.READY), None)
-            if ready is not None:
-                self._guarded(ready, partial(self._decide, ready, version))
-            self._receive(unfinished, wait=ready is None)
-        rows = [torch.stack(lane.window, dim=1).flatten(0, 1) for lane in self._lanes]
-        batch = torch.cat(rows)
+            self._turn(unfinished, lambda: version)
+        segments = [segment_of(lane) for lane in self._lanes]
+        batch = torch.cat([segment.rows for segment in segments])
         validate(batch)
-        self._timeline.add("worker", "window", self._tally.started)
-        return batch, self._allocated(self._stats(batch))
+        self._timeline.add("worker", "window", started)
+        return batch, self.stats(segments, self._tally, time.perf_counter() - started)
+
+    def begin(self) -> None:
+        """Start what does not run yet, to go on by `turn`; windows that had begun go on."""
+        for lane in self._lanes:
+            if lane.phase is Phase.IDLE:
+                self._tally.dropped_decisions += len(lane.window) * len(lane.streams)
+                self._guarded(lane, lane.start)
+
+    def turn(self, version: Callable[[], int], seconds: float) -> None:
+        """Call the policy once for who is ready, and take in what has been answered.
+
+        Args:
+            version: of the policy's weights; asked, as the policy is, with the lock held.
+            seconds: to wait at most if nobody is ready.
+
+        Raises:
+            EnvServerError: as `collect`.
+            UserError: as `collect`.
+        """
+        self._turn(self._lanes, version, seconds)
+
+    def settle(self) -> None:
+        """Wait for every answer that was asked for, and ask for no more decisions."""
+        while any(lane.phase in (Phase.STEPPING, Phase.RESETTING) for lane in self._lanes):
+            self._receive(self._lanes, math.inf)
+
+    def take_segments(self) -> tuple[list[Segment], Tally]:
+        """Full windows, whose lanes begin their next, and what was counted since the last call."""
+        full = [lane for lane in self._lanes if len(lane.window) == self._horizon]
+        segments = [segment_of(lane) for lane in full]
+        for lane in full:
+            lane.begin_window()
+        tally, self._tally = self._tally, Tally()
+        return segments, tally
+
+    def stats(self, segments: Sequence[Segment], tally: Tally, seconds: float) -> RolloutStats:
+        """What segments showed and cost; what comes next is allocated by it."""
+        bound = self._batching.environments
+        return self._allocated(summarize(segments, tally, self._tasks, seconds, bound))
 
     def state_dict(self) -> dict[str, Any]:
         """Episodes, environments, noise: what makes the next window what it will be."""
@@ -180,43 +234,70 @@ class RolloutCollector:
             if lane.phase is not Phase.RESETTING or lane.client.ready()
         ]
 
-    def _decide(self, lane: Lane, version: int) -> None:
-        """One policy call for all slots of a lane, and off they go."""
-        started = time.perf_counter()
-        seen = lane.observation
-        decisions = self._policy.act(
-            Observations.of(seen, self._max_steps, lane.history()),
-            lane.generator,
-            explore=True,
-            keep=self._keep,
-        )
-        self._tally.policy += time.perf_counter() - started
-        self._timeline.add("worker", "policy", started)
-        n, time_index = len(seen), len(lane.window)
+    def _turn(
+        self, lanes: Sequence[Lane], version: Callable[[], int], seconds: float = math.inf
+    ) -> None:
+        """`turn` among some of the lanes."""
+        chosen, left = choose(lanes, self._batching, time.monotonic())
+        if chosen:
+            self._decide(chosen, version)
+        self._receive(lanes, min(left, seconds))
+
+    def _decide(self, lanes: Sequence[Lane], version: Callable[[], int]) -> None:
+        """One policy call for all slots of some lanes, and off they go."""
+        seen = [
+            Observations.of(lane.observation, self._max_steps, lane.history()) for lane in lanes
+        ]
+        alone = len(lanes) == 1
+        with self._weights_lock:
+            started = time.perf_counter()
+            made_by = version()
+            decisions = self._policy.act(
+                seen[0] if alone else Observations.joined(seen),
+                lanes[0].generator
+                if alone
+                else [(lane.generator, len(lane.streams)) for lane in lanes],
+                explore=True,
+                keep=self._keep,
+            )
+            self._tally.policy += time.perf_counter() - started
+            self._timeline.add("worker", "policy", started)
+        self._tally.calls += 1
+        first = 0
+        for lane in lanes:
+            rows = slice(first, first + len(lane.streams))
+            self._pending[id(lane)] = self._opened(lane, decisions, rows, made_by)
+            self._timeline.open(self._server(lane), _ASKED[Phase.STEPPING])
+            self._guarded(lane, partial(lane.submit_step, decisions.actions[rows]))
+            first = rows.stop
+        self._tally.acted_for += first
+
+    def _opened(self, lane: Lane, decisions: Decisions, rows: slice, version: int) -> TensorDict:
+        """[n] the lane's decisions, whose outcome is not known yet."""
+        n = len(lane.streams)
         kept = decisions.context if self._keep == "context" else decisions.inputs
         assert kept is not None
         assert decisions.chunk is not None
-        self._pending[id(lane)] = TensorDict(
+        tasks = [self._tasks.index(task) for task in lane.observation.task]
+        return TensorDict(
             {
                 "stream": torch.from_numpy(lane.streams),
-                "time": torch.full((n,), time_index, dtype=torch.int64),
-                self._keep: kept,
-                "chunk": decisions.chunk,
-                "value": torch.as_tensor(decisions.value, dtype=torch.float32),
-                "task": torch.tensor([self._tasks.index(task) for task in seen.task]),
+                "time": torch.full((n,), len(lane.window), dtype=torch.int64),
+                self._keep: kept[rows],
+                "chunk": decisions.chunk[rows],
+                "value": torch.as_tensor(decisions.value[rows], dtype=torch.float32),
+                "task": torch.tensor(tasks),
                 "version": torch.full((n,), version, dtype=torch.int64),
             },
             batch_size=[n],
         )
-        self._timeline.open(self._server(lane), _ASKED[Phase.STEPPING])
-        lane.submit_step(decisions.actions)
 
-    def _receive(self, lanes: Sequence[Lane], wait: bool) -> None:
-        """Take in every answer that has come; wait for the first if there is nothing else to do."""
+    def _receive(self, lanes: Iterable[Lane], seconds: float) -> None:
+        """Take in every answer that has come; wait up to `seconds` for the first of them."""
         asked = [lane for lane in lanes if lane.phase in (Phase.STEPPING, Phase.RESETTING)]
         started = time.perf_counter()
-        answered = wait_ready([lane.client for lane in asked], None if wait else 0.0)
-        if wait:
+        answered = wait_ready([lane.client for lane in asked], seconds)
+        if seconds != 0.0:
             causes = {lane.phase for lane in asked if lane.client in answered}
             self._waited(started, Phase.STEPPING not in causes)
         for lane in asked:
@@ -257,12 +338,13 @@ class RolloutCollector:
         last = len(lane.window) + 1 == self._horizon
         next_value = torch.zeros(n)
         if last or (self._bootstrap_time_limit and after.truncated.any()):
-            started = time.perf_counter()
             seen = Observations.of(after, self._max_steps, lane.history())
-            values = self._policy.value(seen)
+            with self._weights_lock:
+                started = time.perf_counter()
+                values = self._policy.value(seen)
+                self._tally.policy += time.perf_counter() - started
+                self._timeline.add("worker", "value", started)
             next_value = torch.as_tensor(values, dtype=torch.float32)
-            self._tally.policy += time.perf_counter() - started
-            self._timeline.add("worker", "value", started)
         row["reward"] = torch.from_numpy(self._rewards(before, actions, after))
         row["terminated"] = torch.from_numpy(after.terminated.copy())
         row["truncated"] = torch.from_numpy(after.truncated.copy())
@@ -313,24 +395,4 @@ class RolloutCollector:
         allocation.update(stats.episodes, stats.successes)
         return dataclasses.replace(
             stats, allocation=environments, running_success=allocation.rates()
-        )
-
-    def _stats(self, batch: TensorDict) -> RolloutStats:
-        finished = [episode for lane in self._lanes for episode in lane.finished]
-        episodes = {task: sum(e.task == task for e in finished) for task in self._tasks}
-        wins = {task: sum(e.task == task and e.success for e in finished) for task in self._tasks}
-        return RolloutStats(
-            decisions=batch.shape[0],
-            control_steps=sum(lane.control_steps for lane in self._lanes),
-            episodes={task: count for task, count in episodes.items() if count},
-            successes={task: wins[task] for task, count in episodes.items() if count},
-            mean_length=float(np.mean([e.length for e in finished])) if finished else 0.0,
-            mean_reward=float(batch["reward"].mean()),
-            seconds=time.perf_counter() - self._tally.started,
-            seconds_waiting_simulation=self._tally.waiting_simulation,
-            seconds_waiting_resets=self._tally.waiting_resets,
-            seconds_policy=self._tally.policy,
-            dropped_decisions=self._tally.dropped_decisions,
-            dropped_episodes=self._tally.dropped_episodes,
-            restarts=self._tally.restarts,
         )

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import time
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from actors.segment import Segment
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,9 @@ class RolloutStats:
     seconds_waiting_resets: float
     """Likewise, ended by the answer to resets."""
     seconds_policy: float
+    policy_calls: int
+    batch_fill: float | None = None
+    """Mean environments of a call of the policy over their bound; None where there is none."""
     dropped_decisions: int = 0
     """Thrown away because their server failed."""
     dropped_episodes: int = 0
@@ -36,6 +44,18 @@ class RolloutStats:
     """task -> environments that were its own; empty where every environment meets all tasks."""
     running_success: dict[str, float] = field(default_factory=dict)
     """task -> running success rate after this window, from which the next allocation follows."""
+    dropped_queue_full: int | None = None
+    """Decisions thrown away because learning was slower than rollout; None if it takes turns."""
+    seconds_learner_waiting: float | None = None
+    """In which learning waited for decisions; None likewise."""
+
+    def of_stream(self, dropped_queue_full: int, seconds_learner_waiting: float) -> RolloutStats:
+        """The same, of a rollout that goes on while others learn."""
+        return dataclasses.replace(
+            self,
+            dropped_queue_full=dropped_queue_full,
+            seconds_learner_waiting=seconds_learner_waiting,
+        )
 
     def metrics(self) -> dict[str, float]:
         """The same, flat, as `metrics.jsonl` holds them."""
@@ -52,10 +72,17 @@ class RolloutStats:
             "waiting_simulation_seconds": self.seconds_waiting_simulation,
             "waiting_reset_seconds": self.seconds_waiting_resets,
             "policy_seconds": self.seconds_policy,
+            "policy_calls": self.policy_calls,
             "dropped_decisions": self.dropped_decisions,
             "dropped_episodes": self.dropped_episodes,
             "restarts": self.restarts,
         }
+        optional = {
+            "batch_fill": self.batch_fill,
+            "dropped_queue_full": self.dropped_queue_full,
+            "learner_waiting_seconds": self.seconds_learner_waiting,
+        }
+        values |= {name: value for name, value in optional.items() if value is not None}
         if episodes:
             values["success_rate"] = successes / episodes
         for task, count in sorted(self.episodes.items()):
@@ -65,26 +92,70 @@ class RolloutStats:
         return values
 
 
-def merge_metrics(workers: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Several workers' `RolloutStats.metrics` of one iteration as one: they ran side by side."""
-    summed = ("decisions", "episodes", "dropped_decisions", "dropped_episodes", "restarts")
-    rates = ("decisions_per_second", "env_steps_per_second")
-    merged = {}
-    for name in dict.fromkeys(name for metrics in workers for name in metrics):
-        values = [metrics[name] for metrics in workers if name in metrics]
-        adds_up = name in (*summed, *rates) or name.startswith("allocation/")
-        merged[name] = sum(values) if adds_up else sum(values) / len(values)
-    return merged
-
-
 @dataclass
 class Tally:
-    """What is counted while a window runs."""
+    """What is counted while decisions are made; sums only."""
 
     waiting_simulation: float = 0.0
     waiting_resets: float = 0.0
     policy: float = 0.0
+    calls: int = 0
+    acted_for: int = 0
+    """Environments of all calls of the policy."""
     dropped_decisions: int = 0
     dropped_episodes: int = 0
     restarts: int = 0
-    started: float = field(default_factory=time.perf_counter)
+
+    def add(self, other: Tally) -> None:
+        """Count what another counted, too."""
+        for each in dataclasses.fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+
+
+def summarize(
+    segments: Sequence[Segment],
+    tally: Tally,
+    tasks: Sequence[str],
+    seconds: float,
+    batch_environments: int = 0,
+) -> RolloutStats:
+    """What segments showed, and what was counted in the `seconds` that they took.
+
+    `batch_environments` is the bound of a call of the policy; 0: none.
+    """
+    finished = [episode for segment in segments for episode in segment.finished]
+    episodes = {task: sum(e.task == task for e in finished) for task in tasks}
+    wins = {task: sum(e.task == task and e.success for e in finished) for task in tasks}
+    decisions = sum(len(segment.rows) for segment in segments)
+    rewards = torch.cat([segment.rows["reward"] for segment in segments])
+    fill = tally.acted_for / (tally.calls * batch_environments) if batch_environments else None
+    return RolloutStats(
+        decisions=decisions,
+        control_steps=sum(segment.control_steps for segment in segments),
+        episodes={task: count for task, count in episodes.items() if count},
+        successes={task: wins[task] for task, count in episodes.items() if count},
+        mean_length=float(np.mean([e.length for e in finished])) if finished else 0.0,
+        mean_reward=float(rewards.mean()),
+        seconds=seconds,
+        seconds_waiting_simulation=tally.waiting_simulation,
+        seconds_waiting_resets=tally.waiting_resets,
+        seconds_policy=tally.policy,
+        policy_calls=tally.calls,
+        batch_fill=fill,
+        dropped_decisions=tally.dropped_decisions,
+        dropped_episodes=tally.dropped_episodes,
+        restarts=tally.restarts,
+    )
+
+
+def merge_metrics(workers: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Several workers' `RolloutStats.metrics` of one iteration as one: they ran side by side."""
+    counts = ("decisions", "episodes", "policy_calls", "restarts")
+    dropped = ("dropped_decisions", "dropped_episodes", "dropped_queue_full")
+    rates = ("decisions_per_second", "env_steps_per_second")
+    merged = {}
+    for name in dict.fromkeys(name for metrics in workers for name in metrics):
+        values = [metrics[name] for metrics in workers if name in metrics]
+        adds_up = name in (*counts, *dropped, *rates) or name.startswith("allocation/")
+        merged[name] = sum(values) if adds_up else sum(values) / len(values)
+    return merged

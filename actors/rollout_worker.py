@@ -1,27 +1,32 @@
 """Acts: the collector, evaluation and reward of one worker, around one model.
 
 A plain class. It shares the learner's model when both live in one process; a worker of its own
-process gets its weights as a `WeightsUpdate`.
+process gets its weights as a `WeightsUpdate`. With `rollout.mode: async` its rollout goes on in a
+thread, between the batches that are asked for, until an evaluation or a checkpoint pauses it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from tensordict import TensorDict
+from torch import nn
 
+from actors.batching import Batching
 from actors.env_host import EnvAccess
 from actors.episodes import EpisodeSource
 from actors.evaluation import EvalResult, EvaluationRequest, evaluate
+from actors.fair_lock import FairLock
 from actors.player import Progress
 from actors.process_stats import ServerCounters, process_use
 from actors.rollout import RolloutCollector
 from actors.rollout_stats import RolloutStats
+from actors.stream import RolloutStream
 from actors.task_allocation import TaskAllocation
 from actors.weights import WeightsUpdate, apply_weights
 from vlarl.config.embodiments import load_embodiment
@@ -51,6 +56,12 @@ class RolloutWorker:
         access: to env servers; closed with the worker.
         number: of the worker among several; each draws its own episodes and noise.
         timeline: of the process; None makes one of its own.
+        version: of the model's weights, where a learner of this process changes them; None: they
+            are what `set_weights` says.
+
+    Attributes:
+        weights_lock: held while the policy is called; a learner of this process holds it while it
+            changes weights.
 
     Raises:
         CheckpointError: if the model's contract does not fit the environments.
@@ -64,20 +75,26 @@ class RolloutWorker:
         access: EnvAccess,
         number: int = 0,
         timeline: Timeline | None = None,
+        version: Callable[[], int] | None = None,
     ) -> None:
         self.timeline = timeline or Timeline(f"worker {number}")
         self._counters = ServerCounters()
         self._config = config
         self._model = model
         self._access = access
-        self._version = 0
+        self._published = 0
+        self.weights_lock = FairLock()
         for client in access.clients:
             model.contract.check(client.spec)
         self.spec = access.clients[0].spec
         place = model.contract.place_of(self.spec.embodiment)
         horizon = model.contract.horizons[place]
         check_execute_steps(config, horizon, config.model.checkpoint or "(none)")
-        self._policy = policy_of(model, config, place)
+        in_turn = config.rollout.mode == "sync"
+        shared = version is not None and not in_turn
+        if shared:
+            refuse_mode_dependence(model)
+        self._policy = policy_of(model, config, place, shared)
         _check_tasks(config, self.spec)
         streams = sum(client.num_envs for client in access.clients)
         tasks = config.env.tasks or self.spec.tasks
@@ -95,21 +112,36 @@ class RolloutWorker:
             restart=access.restart,
             max_restarts=config.env.restarts,
             bootstrap_time_limit=config.ppo.bootstrap_time_limit,
+            batching=batching_of(config, access),
+            weights_lock=self.weights_lock,
             timeline=self.timeline,
+        )
+        rollout = config.rollout
+        self._version = version or (lambda: self._published)
+        self._stream = (
+            None
+            if in_turn
+            else RolloutStream(
+                self._collector, self._version, rollout.max_staleness, rollout.threads
+            )
         )
 
     def set_weights(self, update: WeightsUpdate) -> None:
-        """Act with these weights from the next window on."""
-        apply_weights(self._model, update)
-        self._version = update.version
+        """Act with these weights from the next decision on."""
+        with self.weights_lock:
+            apply_weights(self._model, update)
+            self._published = update.version
 
-    def collect(self, version: int | None = None) -> tuple[TensorDict, RolloutStats]:
-        """One window; `version` where the model is shared and its weights moved by themselves."""
+    def collect(self) -> tuple[TensorDict, RolloutStats]:
+        """The decisions of one iteration; with `rollout.mode: async`, what has come of them."""
+        if self._stream is not None:
+            return self._stream.take()
         with _threads(self._config.rollout.threads):
-            return self._collector.collect(self._version if version is None else version)
+            return self._collector.collect(self._version())
 
     def evaluate(self, request: EvaluationRequest, progress: Progress | None = None) -> EvalResult:
-        """Deterministic evaluation on the training environments, between two windows."""
+        """Deterministic evaluation on the training environments, between two decisions."""
+        self.pause()
         with _threads(self._config.rollout.threads):
             result = self._collector.lend(
                 lambda clients: evaluate(
@@ -126,7 +158,12 @@ class RolloutWorker:
         return result
 
     def servers_use(self) -> dict[str, float]:
-        """What the env servers did and use, see `ServerCounters`; between two windows."""
+        """What the env servers did and use, see `ServerCounters`; between two windows.
+
+        Nothing where rollout goes on all the time: its thread alone may speak to servers.
+        """
+        if self._stream is not None:
+            return {}
         return self._counters.ask(self._collector.unoccupied())
 
     def use(self) -> dict[str, float]:
@@ -134,27 +171,80 @@ class RolloutWorker:
         return {**process_use("worker", self._model.device), **self.servers_use()}
 
     def state_dict(self) -> dict[str, Any]:
-        """What the next window depends on, besides the weights."""
+        """What the next window depends on, besides the weights.
+
+        Windows that have begun, and decisions that wait to be learned from, are not part of it.
+        """
+        self.pause()
         return self._collector.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of `state_dict`, before the first window."""
         self._collector.load_state_dict(state)
 
+    def pause(self) -> None:
+        """Rest until the next `collect`; nothing to do where rollout and learning take turns."""
+        if self._stream is not None:
+            self._stream.pause()
+
     def close(self) -> None:
-        """Disconnect from the servers; safe to call twice."""
+        """Stop, and disconnect from the servers; safe to call twice."""
+        if self._stream is not None:
+            self._stream.close()
         self._access.close()
 
 
-def policy_of(model: QwenVLA, config: RunConfig, place: int) -> Policy:
-    """The policy of the contract's embodiment at `place`; on a GPU by CUDA graphs, if wanted."""
+def policy_of(model: QwenVLA, config: RunConfig, place: int, shared: bool = False) -> Policy:
+    """The policy of the contract's embodiment at `place`; on a GPU by CUDA graphs, if wanted.
+
+    `shared`: a learner trains the same model in another thread. Then there are no graphs: nothing
+    else may use the GPU while one is captured.
+    """
     graphs = None
     # Projections other than the default ask on the way which embodiments a batch holds; a compiled
     # expert may compile again.
     fixed = model.expert_config.projection == "zero_pad" and not config.model.compile
-    if config.runtime.cuda_graphs and fixed and model.device.type == "cuda":
+    wanted = config.runtime.cuda_graphs and not shared
+    if wanted and fixed and model.device.type == "cuda":
         graphs = VelocityGraphs(model.velocity, capture_on(model.device))
-    return Policy(model, config.sampling, place, graphs)
+    return Policy(model, config.sampling, place, graphs, shared)
+
+
+def refuse_mode_dependence(model: nn.Module) -> None:
+    """Refuse a model that computes other numbers in training mode than in evaluation mode.
+
+    Where one thread trains it and another acts with it, it is in the mode of whoever came last.
+
+    Raises:
+        CheckpointError: naming the layer.
+    """
+    for name, module in model.named_modules():
+        batch_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
+        dropout = getattr(module, "attention_dropout", 0.0) or 0.0
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            dropout = module.p
+        if batch_norm or dropout:
+            raise CheckpointError(
+                f"{name} ({type(module).__name__}) differs between training and evaluation, "
+                "and with rollout.mode=async both happen at once. Use a checkpoint without dropout "
+                "or batch normalization, rollout.workers=2, or rollout.mode=sync."
+            )
+
+
+def batching_of(config: RunConfig, access: EnvAccess) -> Batching:
+    """How this worker's servers share calls of the policy.
+
+    Raises:
+        ConfigError: if no two of them fit: servers started elsewhere have the size they have.
+    """
+    bound = config.rollout.batch_environments
+    sizes = sorted(client.num_envs for client in access.clients)
+    if bound and sum(sizes[:2]) > bound:
+        raise ConfigError(
+            f"rollout.batch_environments = {bound}: joins no two env servers; they have "
+            f"{', '.join(map(str, sizes))} environments. Use {sum(sizes[:2])} or more, or 0."
+        )
+    return Batching(bound, config.rollout.batch_deadline_seconds)
 
 
 @contextmanager

@@ -70,7 +70,7 @@ def _measure(config: RunConfig, access: EnvAccess, windows: int) -> dict[str, An
     warmup = config.ppo.value_warmup_iterations
     with Progress("gradients", warmup + windows, "windows") as progress:
         for index in range(warmup + windows):
-            batch, _ = worker.collect(index)
+            batch, _ = worker.collect()
             if index < warmup:
                 learners[LAMBDAS[0]].update(batch)
             else:

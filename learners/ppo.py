@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +20,18 @@ from torch import Tensor
 
 from learners.measurements import Measurements
 from learners.optimizer import build_optimizer, clip_gradients, rate_of
+from learners.staleness import weigh, young_enough
 from vlarl.batch import validate
 from vlarl.config.schema import PPOConfig, SamplingConfig
 from vlarl.errors import ConfigError
 from vlarl.model.device import on
 from vlarl.policy import PolicyModel
-from vlarl.ppo import clipped_surrogate, clipped_value_loss, explained_variance
+from vlarl.ppo import (
+    clipped_surrogate,
+    clipped_value_loss,
+    decoupled_surrogate,
+    explained_variance,
+)
 from vlarl.returns import generalized_advantage, normalized
 from vlarl.sampler import score
 from vlarl.timeline import Timeline
@@ -49,6 +56,8 @@ class _Work:
     """Contexts of one token, the mean one: all that the value needs. None while the backbone is
     being changed."""
     measured: Measurements
+    weight: Tensor | None = None
+    """[M] of the proximal policy against the one that acted; None: they are one and the same."""
 
 
 class PPOLearner:
@@ -69,8 +78,12 @@ class PPOLearner:
         total_iterations: int,
         seed: int,
         timeline: Timeline | None = None,
+        weights_lock: AbstractContextManager[Any] | None = None,
     ) -> None:
         """Freeze the parts without a rate and build the optimizer; `timeline` is told of passes.
+
+        Whoever acts with the same model in another thread holds `weights_lock` meanwhile: it is
+        held here while weights change, so that nobody acts with half a step.
 
         Raises:
             ConfigError: unless the value head and another part have a learning rate.
@@ -91,8 +104,14 @@ class PPOLearner:
         self._trains_backbone = any(part in rates for part in _BACKBONE)
         self._device = model.exploration_log_std.device
         self._generator = torch.Generator().manual_seed(seed)
+        self._weights_lock = weights_lock or nullcontext()
 
-    def update(self, batch: TensorDict, progress: Progress | None = None) -> dict[str, float]:
+    def update(
+        self,
+        batch: TensorDict,
+        progress: Progress | None = None,
+        max_staleness: int | None = None,
+    ) -> dict[str, float]:
         """Learn from one batch, `config.epochs` times over or until `target_kl`.
 
         After that, and in the first `value_warmup_iterations`, only the value head learns.
@@ -100,6 +119,10 @@ class PPOLearner:
         Args:
             batch: [M] as in `vlarl.batch`.
             progress: told of every minibatch.
+            max_staleness: None if the present weights made the batch. Else other ones did, up to
+                this many updates ago: decisions that are older are dropped, once they have served
+                for the advantages of those before them, and the loss is decoupled from who acted
+                (`vlarl.ppo.decoupled_surrogate`).
 
         Returns:
             Means over the update: `policy_loss`, `approximate_kl`, `clip_fraction` (the latter two
@@ -107,6 +130,8 @@ class PPOLearner:
             `explained_variance`, `value_mean`, `return_mean`, `advantage_std`; of the first
             minibatch: `ratio_start` (mean |ratio - 1|), `log_prob_gap` (largest |log ratio|);
             `epochs_run` of the policy, `learning_rate/<part>`. A warm-up has none of the policy's.
+            With `max_staleness` also `batch_age`, `batch_age_mean` (updates), `dropped_over_age`
+            (decisions), `behavior_weight_mean`, `behavior_weight_truncated` (share), `behavior_kl`.
 
         Raises:
             ConfigError: if the batch is too small for one minibatch and `drop_last` is on.
@@ -115,10 +140,14 @@ class PPOLearner:
         config = self._config
         # Layers keep their inputs alone in this mode, if so configured; nothing else differs.
         self._model.train()
-        work = self._prepare(batch)
+        work = self._prepare(batch, max_staleness)
+        batch = work.batch
         training_policy = self.version >= config.value_warmup_iterations
-        if training_policy and self._below_float32():
+        if training_policy and (self._below_float32() or max_staleness is not None):
             work.old_log_prob = self._rescored(batch)
+        if training_policy and max_staleness is not None:
+            made, cap = batch["chunk", "log_prob"], config.behavior_weight_cap
+            work.weight = weigh(work.old_log_prob, made, cap, work.measured)
         if not self._trains_backbone or not training_policy:
             work.pooled = self._pooled(batch)
         per_epoch = self._minibatches_in(len(batch))
@@ -169,14 +198,19 @@ class PPOLearner:
             for part, parameters in trained.items()
         }
 
-    def _prepare(self, batch: TensorDict) -> _Work:
-        """Returns and advantages, and what is measured of them."""
+    def _prepare(self, batch: TensorDict, max_staleness: int | None = None) -> _Work:
+        """Returns and advantages, and what is measured of them; decisions over age are gone."""
         validate(batch)
         config = self._config
         advantage, target = generalized_advantage(
             batch, config.gamma, config.gae_lambda, config.bootstrap_time_limit
         )
         measured = Measurements(self._sampling.denoising_steps, self._device)
+        if max_staleness is not None:
+            young = young_enough(self.version - batch["version"], max_staleness, measured)
+            # Indexing copies the batch.
+            if not young.all():
+                batch, advantage, target = batch[young], advantage[young], target[young]
         measured.add("explained_variance", explained_variance(batch["value"], target))
         measured.add("value_mean", batch["value"].mean())
         measured.add("return_mean", target.mean())
@@ -253,12 +287,16 @@ class PPOLearner:
         self, work: _Work, rows: Tensor, context: TensorDict
     ) -> tuple[Tensor, dict[str, Tensor]]:
         chunk = on(self._device, work.batch["chunk"][rows])
-        loss, stats = clipped_surrogate(
+        given = (
             self._score(context, chunk),
             work.old_log_prob[rows].to(self._device),
             work.advantage[rows].to(self._device),
             self._config.clip_epsilon,
         )
+        if work.weight is None:
+            loss, stats = clipped_surrogate(*given)
+        else:
+            loss, stats = decoupled_surrogate(*given, work.weight[rows].to(self._device))
         work.measured.add_surrogate(loss, stats, chunk["step"])
         return loss, stats
 
@@ -296,7 +334,8 @@ class PPOLearner:
                 )
             for part, norm in norms.items():
                 work.measured.add(f"grad_norm/{part}", norm)
-        self._optimizer.step()
+        with self._weights_lock:
+            self._optimizer.step()
         self._timeline.add("learner", "step", started)
 
     @torch.no_grad()

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from tensordict import TensorDict
 
+from vlarl.noise import normal
 from vlarl.policy import Decisions
 
 EXECUTE = 4
@@ -23,7 +24,7 @@ class FakePolicy:
         n = len(observations)
         self.calls.append((explore, n, tuple(observations.instructions)))
         if noise is None:
-            noise = torch.randn(n, *self.noise_shape, generator=generator)
+            noise = normal((n, *self.noise_shape), generator)
         actions = noise[:, :EXECUTE, :CHANNELS].numpy().copy()
         shown = torch.from_numpy(decoded(observations.images["ego"]))
         context = TensorDict({"shown": shown}, batch_size=[n])

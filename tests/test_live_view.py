@@ -108,6 +108,13 @@ def test_causes_add_up_to_the_whole():
     assert seconds_by_cause({})["other"] == 0.0
 
 
+def test_rollout_beside_learning_is_no_part_of_its_time():
+    found = seconds_by_cause({**ROW, "learner_waiting_seconds": 2.0})
+    assert found["waiting for decisions"] == 2.0
+    assert found["policy"] == found["waiting for simulation"] == 0.0
+    assert sum(found.values()) == pytest.approx(10.0)
+
+
 def test_progress_shows_the_view_under_its_bar_and_plain_lines_elsewhere():
     view = LiveView()
     terminal, plain = Terminal(), io.StringIO()

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import io
+import threading
 
 import pytest
 import torch
@@ -277,3 +278,59 @@ def test_policy_gradient_is_the_slope_of_the_surrogate_and_learns_nothing():
             parameter += small * part / gradient.norm()
             first += parameter.numel()
     assert (surrogate() - start) / small == pytest.approx(float(gradient.norm()), rel=0.05)
+
+
+def test_fresh_decisions_learn_alike_with_either_loss():
+    found = []
+    for staleness in (None, 0):
+        model, learner, batch = setup()
+        metrics = learner.update(batch, max_staleness=staleness)
+        found.append(weights(model))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
+    assert metrics["behavior_weight_mean"] == pytest.approx(1.0, abs=1e-5)
+    assert metrics["behavior_weight_truncated"] == metrics["dropped_over_age"] == 0
+    assert metrics["behavior_kl"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_decisions_over_age_serve_for_advantages_and_for_nothing_else():
+    _, learner, batch = setup(normalize_advantages=False)
+    learner.version = 5
+    # Six decisions of each of eight streams; the first two of each are too old.
+    batch["version"] = torch.tensor([1, 1, 3, 4, 5, 5]).repeat(8)
+    whole = learner._prepare(batch)
+    work = learner._prepare(batch, max_staleness=2)
+    young = batch["version"] >= 3
+    assert len(work.batch) == 32
+    assert torch.equal(work.advantage, whole.advantage[young])
+    assert torch.equal(work.target, whole.target[young])
+    assert torch.equal(work.batch["chunk", "y_k"], batch["chunk", "y_k"][young])
+    metrics = learner.update(batch, max_staleness=2)
+    assert metrics["dropped_over_age"] == 16
+    assert metrics["batch_age"] == 2
+    assert metrics["batch_age_mean"] == (2 + 1 + 0 + 0) / 4
+
+
+def test_decisions_of_another_policy_are_weighed_by_the_proximal_one():
+    _, learner, batch = setup(behavior_weight_cap=1.5)
+    batch["chunk", "log_prob"][:24] -= 0.2
+    batch["chunk", "log_prob"][24:] -= 1.0
+    metrics = learner.update(batch, max_staleness=0)
+    half = torch.tensor(0.2).exp()
+    assert metrics["behavior_weight_mean"] == pytest.approx(float(half + 1.5) / 2, rel=1e-4)
+    assert metrics["behavior_weight_truncated"] == 0.5
+    # The clip range is around the proximal policy, whoever acted.
+    assert metrics["ratio_start"] < 1e-5
+    assert metrics["log_prob_gap"] == pytest.approx(1.0, abs=1e-4)
+
+
+def test_weights_change_with_the_lock_held_and_gradients_need_none(monkeypatch):
+    model, _, batch = setup()
+    lock = threading.Lock()
+    learner = PPOLearner(model, CONFIG, SAMPLING, 10, 0, weights_lock=lock)
+    held = []
+    learner._optimizer.register_step_pre_hook(lambda *_: held.append(lock.locked()))
+    velocity = model.velocity
+    monkeypatch.setattr(model, "velocity", lambda *a: (held.append(lock.locked()), velocity(*a))[1])
+    learner.update(batch)
+    assert held.count(True) == 2 * 3
+    assert held.count(False) == 2 * 3

@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from vlarl.ppo import approximate_kl, clipped_surrogate, clipped_value_loss, explained_variance
+from vlarl.ppo import (
+    approximate_kl,
+    behavior_weight,
+    clipped_surrogate,
+    clipped_value_loss,
+    decoupled_surrogate,
+    explained_variance,
+)
 
 
 def gradient(change, advantage, epsilon=0.2):
@@ -70,3 +77,53 @@ def test_explained_variance():
     assert float(explained_variance(torch.zeros(3), target)) == 0
     assert float(explained_variance(-target, target)) < 0
     assert float(explained_variance(target, torch.ones(3))) == 0
+
+
+def random_rows(rows=9):
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(rows, generator=generator) * 0.3 for _ in range(4)]
+
+
+def test_where_the_proximal_policy_acted_the_decoupled_loss_is_the_clipped_one():
+    log_prob, old, advantage, _ = random_rows()
+    weight = behavior_weight(old, old, cap=2.0)
+    assert weight.tolist() == [1.0] * 9
+    loss, stats = decoupled_surrogate(log_prob, old, advantage, 0.2, weight)
+    expected, expected_stats = clipped_surrogate(log_prob, old, advantage, 0.2)
+    assert torch.equal(loss, expected)
+    for name, values in expected_stats.items():
+        assert torch.equal(stats[name], values)
+
+
+def test_unclipped_the_decoupled_gradient_is_plain_importance_weighting():
+    """Two actions of probability 1/4 and 3/4 when drawn, 1/2 each for the proximal policy."""
+    behavior, proximal = torch.tensor([0.25, 0.75]).log(), torch.tensor([0.5, 0.5]).log()
+    advantage = torch.tensor([3.0, -1.0])
+    logit = torch.tensor(0.1, requires_grad=True)
+    log_prob = torch.stack([logit.sigmoid(), (-logit).sigmoid()]).log()
+    weight = behavior_weight(proximal, behavior, cap=10.0)
+    assert weight.tolist() == pytest.approx([2.0, 2 / 3])
+    # In expectation over who acted: each action as often as the behavior policy draws it.
+    loss = 0.0
+    for action, share in enumerate(behavior.exp()):
+        row = slice(action, action + 1)
+        given = (log_prob[row], proximal[row], advantage[row], 0.5, weight[row])
+        loss = loss + share * decoupled_surrogate(*given)[0]
+    (gradient,) = torch.autograd.grad(loss, logit)
+    # The policy's own expected advantage, 3 p - (1 - p), has the slope 4 p (1 - p).
+    p = float(logit.detach().sigmoid())
+    assert float(gradient) == pytest.approx(-4 * p * (1 - p), rel=1e-5)
+
+
+def test_the_weight_is_truncated_and_carries_no_gradient():
+    log_prob, proximal, advantage, behavior = random_rows()
+    proximal.requires_grad_()
+    behavior = behavior - 0.2
+    weight = behavior_weight(proximal, behavior, cap=1.5)
+    assert weight.max().item() == 1.5
+    assert weight.min().item() < 1.5
+    log_prob.requires_grad_()
+    loss, _ = decoupled_surrogate(log_prob, proximal.detach(), advantage, 0.2, weight)
+    loss.backward()
+    assert log_prob.grad.any()
+    assert proximal.grad is None

@@ -98,3 +98,21 @@ def test_mistakes_cross_ray_as_themselves(tmp_path):
 def test_a_worker_without_a_server_is_refused_before_ray_starts(tmp_path):
     with pytest.raises(ConfigError, match=r"rollout\.workers = 3"):
         train(ray_config(tmp_path, "rollout.workers=3"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_rollout_goes_on_while_the_learner_learns(tmp_path, workers):
+    """In one process with shared weights, and apart: every worker's thread ends with its actor."""
+    spread = ("rollout.mode=async", f"rollout.workers={workers}", "ppo.iterations=3")
+    config = ray_config(tmp_path, *spread, "checkpoint_every=2")
+    result = train(config)
+    rows = RunFolder(tmp_path / config.name).metrics()
+    assert result["steps"] == len(rows) == 3
+    for row in rows:
+        assert row["decisions"] >= 16
+        assert 0 <= row["batch_age_mean"] <= row["batch_age"] <= config.rollout.max_staleness
+        assert row.get("ratio_start", 0.0) < 1e-3
+    resumed = ray_config(tmp_path, *spread[:2], "ppo.iterations=4", "resume=auto")
+    assert train(resumed)["steps"] == 4
+    assert not our_servers()

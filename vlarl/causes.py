@@ -1,7 +1,7 @@
 """Where the time of an RL iteration goes: its seconds by cause, from a row of `metrics.jsonl`.
 
-Causes follow one another in the process that drives the run, so that they add up; what env servers
-do at the same time is not among them (`server_simulation_seconds` and the like).
+Causes follow one another in the process that drives the run, so that they add up; what goes on at
+the same time is not among them: env servers' work, and with `rollout.mode: async` all of rollout.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ CAUSES = {
     "policy": "policy_seconds",
     "waiting for simulation": "waiting_simulation_seconds",
     "waiting for resets": "waiting_reset_seconds",
+    "waiting for decisions": "learner_waiting_seconds",
     "update": "update_seconds",
     "publishing": "publishing_seconds",
     "evaluation": "evaluation_seconds",
     "saving": "saving_seconds",
 }
 """Cause -> its metric."""
+_OF_ROLLOUT = ("policy", "waiting for simulation", "waiting for resets")
+"""Beside learning, not in turn with it, where learning has to wait for decisions."""
 OTHER = "other"
 _WHOLE = ("iteration_seconds", "evaluation_seconds", "saving_seconds")
 
@@ -29,5 +32,7 @@ def seconds_by_cause(row: Mapping[str, float]) -> dict[str, float]:
         row: of an RL run's metrics.
     """
     found = {cause: row.get(metric) or 0.0 for cause, metric in CAUSES.items()}
+    if CAUSES["waiting for decisions"] in row:
+        found |= dict.fromkeys(_OF_ROLLOUT, 0.0)
     whole = sum(row.get(metric) or 0.0 for metric in _WHOLE)
     return {**found, OTHER: max(0.0, whole - sum(found.values()))}

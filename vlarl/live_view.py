@@ -23,7 +23,12 @@ _EMA = 0.9
 _LEVELS = " ▁▂▃▄▅▆▇█", " .:-=+*##"
 _PARTS = (
     ("policy", ("policy",), "green", "█#"),
-    ("waiting", ("waiting for simulation", "waiting for resets"), "yellow", "▒~"),
+    (
+        "waiting",
+        ("waiting for simulation", "waiting for resets", "waiting for decisions"),
+        "yellow",
+        "▒~",
+    ),
     ("update", ("update",), "blue", "▓="),
     ("other", ("publishing", "evaluation", "saving", OTHER), "bright_black", "░."),
 )

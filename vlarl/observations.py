@@ -46,6 +46,21 @@ class Observations:
         )
 
     @staticmethod
+    def joined(parts: Sequence[Observations]) -> Observations:
+        """All of `parts`, which show and tell the same kinds of things, one after the other."""
+        first = parts[0]
+        rest = ("elapsed", "state", "embodiment", "history", "steps")
+        columns = {name: [getattr(part, name) for part in parts] for name in rest}
+        return Observations(
+            {name: np.concatenate([part.images[name] for part in parts]) for name in first.images},
+            [sentence for part in parts for sentence in part.instructions],
+            **{
+                name: None if getattr(first, name) is None else np.concatenate(values)
+                for name, values in columns.items()
+            },
+        )
+
+    @staticmethod
     def of(
         seen: TimeStep, max_steps: int, history: NDArray[np.uint8] | None = None
     ) -> Observations:

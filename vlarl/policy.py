@@ -1,7 +1,8 @@
 """A model that acts: from images and instructions to action chunks in simulator units.
 
-Everything runs without gradients and with the model in evaluation mode, on the model's device; what
-comes back is on the CPU. Environments, episodes and learning live elsewhere.
+Everything runs without gradients and with the model in evaluation mode (unless it is `shared`), on
+the model's device; what comes back is on the CPU. Environments, episodes and learning live
+elsewhere.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from vlarl.contract import Contract
 from vlarl.history import PastFrames
 from vlarl.model.device import CPU, on
 from vlarl.model.graphs import VelocityGraphs
+from vlarl.noise import Generators, normal
 from vlarl.observations import Observations
 from vlarl.sampler import ExploredChunk, VelocityFunction, sample_explore, sample_ode
 
@@ -89,15 +91,18 @@ class Policy:
         sampling: SamplingConfig,
         embodiment: int = 0,
         graphs: VelocityGraphs | None = None,
+        shared: bool = False,
     ) -> None:
         """For one of the contract's embodiments (`Contract.place_of`).
 
-        `graphs`, on a GPU, are of this model.
+        `graphs`, on a GPU, are of this model. `shared`: another thread may be training the very
+        same model, so that its mode, which must then change no number, is left as it is.
         """
         self._model = model
         self._sampling = sampling
         self._embodiment = embodiment
         self._graphs = graphs
+        self._shared = shared
 
     @property
     def noise_shape(self) -> tuple[int, int]:
@@ -113,7 +118,7 @@ class Policy:
     def act(
         self,
         observations: Observations,
-        generator: torch.Generator | None,
+        generator: Generators | None,
         explore: bool,
         keep: str = "context",
         noise: Tensor | None = None,
@@ -122,14 +127,15 @@ class Policy:
 
         Args:
             observations: `n` of them.
-            generator: draws the noise, on the CPU; may be None if all of it is given.
+            generator: draws the noise, on the CPU; one, or several with their numbers of rows; may
+                be None if all of it is given.
             explore: sample with the exploration noise at rollout temperature, else solve the ODE at
                 evaluation temperature.
             keep: `context` or `inputs`: what the learner will need; only when exploring.
             noise: [n, H, K] standard normal, where to start; the temperature is applied here.
         """
         assert keep in ("context", "inputs"), keep
-        self._model.eval()
+        self._to_evaluation()
         sampling, codec = self._sampling, self._codec
         device = self._model.exploration_log_std.device
         inputs = self._inputs(observations)
@@ -138,7 +144,7 @@ class Policy:
         mask = codec.mask(len(observations)).to(device)
         if noise is None:
             assert generator is not None, "without noise, give a generator"
-            noise = torch.randn(mask.shape, generator=generator)
+            noise = normal(mask.shape, generator)
 
         noise, velocity, chunk = noise.to(device), self._velocity(prepared, mask), None
         if explore:
@@ -171,7 +177,7 @@ class Policy:
         velocity: VelocityFunction,
         noise: Tensor,
         mask: Tensor,
-        generator: torch.Generator,
+        generator: Generators,
     ) -> ExploredChunk:
         """Denoise as `sampling` says a rollout does; `noise` [n, H, K] is standard normal."""
         sampling = self._sampling
@@ -192,8 +198,12 @@ class Policy:
     @torch.no_grad()
     def value(self, observations: Observations) -> Tensor:
         """[n] values of observations that are not acted on."""
-        self._model.eval()
+        self._to_evaluation()
         return self._model.value(self._model.encode(self._inputs(observations))).cpu()
+
+    def _to_evaluation(self) -> None:
+        if not self._shared:
+            self._model.eval()
 
     def _inputs(self, observations: Observations) -> TensorDict:
         if self._embodiment:

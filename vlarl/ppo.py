@@ -27,16 +27,60 @@ def clipped_surrogate(
         The mean loss, and without gradient, each [B]: `ratio`, `kl`, and `clipped`, whether the
         ratio is out of range.
     """
+    gained, stats = _clipped_gain(log_prob, old_log_prob, advantage, epsilon)
+    return -gained.mean(), stats
+
+
+def decoupled_surrogate(
+    log_prob: Tensor,
+    proximal_log_prob: Tensor,
+    advantage: Tensor,
+    epsilon: float,
+    weight: Tensor,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Policy loss where the policy to stay near is not the one that acted.
+
+    The decoupled objective of Hilton, Cobbe and Schulman, "Batch size-invariance for policy
+    optimization" (2021), with a truncated weight: the clip range is around the proximal policy, the
+    one at the start of the update, and the weight makes up for who acted. With weight 1 it is
+    `clipped_surrogate`.
+
+    Args:
+        log_prob: [B] of the stored actions, now.
+        proximal_log_prob: [B] of them under the proximal policy.
+        advantage: [B]
+        epsilon: half width of the clip range.
+        weight: [B] of `behavior_weight`; it carries no gradient.
+
+    Returns:
+        As `clipped_surrogate`; `ratio`, `kl` and `clipped` are to the proximal policy.
+    """
+    gained, stats = _clipped_gain(log_prob, proximal_log_prob, advantage, epsilon)
+    return -(weight.detach() * gained).mean(), stats
+
+
+def behavior_weight(proximal_log_prob: Tensor, behavior_log_prob: Tensor, cap: float) -> Tensor:
+    """[B] probability of the actions under the proximal policy over that when they were drawn.
+
+    At most `cap`, which bounds the variance of the loss and biases it for what it cuts.
+    """
+    return torch.exp(proximal_log_prob - behavior_log_prob).clamp(max=cap)
+
+
+def _clipped_gain(
+    log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, epsilon: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """[B] what is to be maximized, and what is measured of it."""
     ratio = torch.exp(log_prob - old_log_prob)
     bounded = ratio.clamp(1 - epsilon, 1 + epsilon)
-    loss = -torch.minimum(ratio * advantage, bounded * advantage).mean()
+    gained = torch.minimum(ratio * advantage, bounded * advantage)
     with torch.no_grad():
         stats = {
             "ratio": ratio.detach(),
             "kl": approximate_kl(log_prob, old_log_prob),
             "clipped": (ratio - 1).abs() > epsilon,
         }
-    return loss, stats
+    return gained, stats
 
 
 def clipped_value_loss(value: Tensor, old_value: Tensor, target: Tensor, clip: float) -> Tensor:

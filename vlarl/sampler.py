@@ -21,6 +21,7 @@ from vlarl.exploration import (
     gaussian_log_prob,
     transition,
 )
+from vlarl.noise import Generators, integers, normal
 
 VelocityFunction = Callable[[Tensor, Tensor], Tensor]
 """`velocity(y [B, H, K], tau [B])` -> [B, H, K], for a fixed batch of observations."""
@@ -75,7 +76,7 @@ def sample_explore(
     steps: int,
     config: ExplorationConfig,
     temperature: float,
-    generator: torch.Generator,
+    generator: Generators,
     log_std: Tensor | None = None,
     scored_steps: int | None = None,
 ) -> ExploredChunk:
@@ -92,7 +93,7 @@ def sample_explore(
         steps: `S`.
         config: kind, level and place of the noise.
         temperature: multiplies the standard deviation of the noise added on the way.
-        generator: draws steps and noise, on the CPU.
+        generator: draws steps and noise, on the CPU; one, or several with their numbers of rows.
         log_std: [K] learned, for `flow_noise` alone.
         scored_steps: control steps, from the first, whose density counts; None: all of `mask`.
 
@@ -105,7 +106,7 @@ def sample_explore(
     times = flow_times(steps).to(noise.device)[:, None].expand(-1, len(noise))
     padded = ~mask
     y = noise.masked_fill(padded, 0.0)
-    scored = torch.randint(first, last + 1, (len(noise),), generator=generator).to(noise.device)
+    scored = integers(first, last, len(noise), generator).to(noise.device)
     fresh = _fresh(noise, config, generator)
     chain: list[tuple[Tensor, Tensor, Tensor]] = []
     y_k = drift_k = y_next = y
@@ -139,9 +140,9 @@ def sample_explore(
     return explored
 
 
-def _fresh(like: Tensor, config: ExplorationConfig, generator: torch.Generator) -> Tensor:
+def _fresh(like: Tensor, config: ExplorationConfig, generator: Generators) -> Tensor:
     """Exploration noise [B, H, K], drawn on the CPU: the same numbers for each device."""
-    drawn = correlated(torch.randn(like.shape, generator=generator), config.correlation)
+    drawn = correlated(normal(like.shape, generator), config.correlation)
     return drawn.to(like.device)
 
 

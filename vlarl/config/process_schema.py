@@ -64,8 +64,20 @@ class EnvConfig:
 
 @dataclass(frozen=True)
 class RolloutConfig:
-    """Who acts, on what, for how long."""
+    """Who acts, on what, for how long, and who waits for whom."""
 
+    mode: str = "sync"
+    """`sync`: rollout and learning take turns, so that every decision of a batch is made by the
+    weights that then learn from it. `async`: rollout never waits for learning; each decision knows
+    the weights that made it (decoupled PPO)."""
+    max_staleness: int = 4
+    """Updates of the weights since a decision was made, at most, where it is learned from; older
+    ones are dropped and counted. For `mode: async`."""
+    batch_environments: int = 0
+    """Most environments in one call of the policy: servers that are ready are joined while they
+    fit. 0: one server at a time; batches then have a fixed shape, so that a run can be repeated."""
+    batch_deadline_seconds: float = 0.005
+    """How long a ready server waits, at most, for others to join it."""
     workers: int = 1
     threads: int = 1
     """Torch threads while acting."""
@@ -86,7 +98,8 @@ class RuntimeConfig:
     device: str = "auto"
     """Where the model lives: `cpu`, `cuda`, `cuda:N`, or `auto`: a GPU if torch finds one."""
     cuda_graphs: bool = True
-    """On a GPU, whether acting replays the denoising step as one graph."""
+    """On a GPU, whether acting replays the denoising step as one graph; not where a learner uses
+    the same model meanwhile (`rollout.mode: async` in one process)."""
     threads: int = 2
     """Torch threads of the process that learns."""
     object_store_mb: int = 100

@@ -21,8 +21,38 @@ _ALLOCATION = "env.allocation"
 def rollout_rules(config: RunConfig) -> Iterator[Problem]:
     """Problems of the windows that are collected and of the tasks in them."""
     yield from at_least(config, 1, ["rollout.workers", "rollout.threads"])
+    yield from _mode(config)
+    yield from _joined_servers(config)
     yield from _window(config)
     yield from _allocation(config)
+
+
+def _mode(config: RunConfig) -> Iterator[Problem]:
+    """Synchronous, or asynchronous with its bounds."""
+    yield from choice(config, "rollout.mode", ("sync", "async"))
+    yield from at_least(config, 0, ["rollout.max_staleness"])
+    # Below 1 it would hold back decisions of the very policy that learns, too.
+    yield from at_least(config, 1, ["ppo.behavior_weight_cap"])
+    if config.rollout.mode == "sync":
+        unused = ["rollout.max_staleness", "ppo.behavior_weight_cap"]
+        yield from without_effect(config, unused, "rollout.mode=sync")
+
+
+def _joined_servers(config: RunConfig) -> Iterator[Problem]:
+    """A bound of the policy's batch that two servers fit into."""
+    key, env = "rollout.batch_environments", config.env
+    yield from at_least(config, 0, [key, "rollout.batch_deadline_seconds"])
+    if not config.rollout.batch_environments:
+        yield from without_effect(config, ["rollout.batch_deadline_seconds"], f"{key}=0")
+    # How many environments others' servers have, and how many a worker has, is known later.
+    elif env.mode != "connect" and env.servers == 1:
+        yield from without_effect(config, [key], "env.servers=1")
+    elif env.mode != "connect" and config.rollout.batch_environments < 2 * env.envs_per_server:
+        yield Problem(
+            key,
+            f"joins no two servers of env.envs_per_server={env.envs_per_server}",
+            f"Use {2 * env.envs_per_server} or more, or 0.",
+        )
 
 
 def _window(config: RunConfig) -> Iterator[Problem]:

@@ -103,6 +103,9 @@ class PPOConfig:
     drop_last: bool = False
     """Whether the last short minibatch of an epoch is dropped."""
     clip_epsilon: float = 0.2
+    behavior_weight_cap: float = 2.0
+    """For `rollout.mode: async`: upper bound of the weight of a decision, the ratio of the policy
+    at the start of the update to the one that made it (`vlarl.ppo.decoupled_surrogate`)."""
     value_clip: float = 0.2
     value_coefficient: float = 1.0
     gamma: float = 0.99

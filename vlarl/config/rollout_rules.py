@@ -55,12 +55,20 @@ def _allocation(config: RunConfig) -> Iterator[Problem]:
         unused = [f"{_ALLOCATION}.{key}" for key in ("floor", "ceiling", "smoothing", "margin")]
         yield from without_effect(config, unused, f"{_ALLOCATION}.kind=uniform")
         return
-    if len(env.tasks) == 1:
-        yield from without_effect(config, [f"{_ALLOCATION}.kind"], "a single task in env.tasks")
-    if env.mode != "connect" and len(env.tasks) > env.environments:
-        yield Problem(
-            f"{_ALLOCATION}.kind",
-            f"needs an environment for each of {len(env.tasks)} tasks, and there are "
-            f"{env.environments}",
-            f"Use env.envs_per_server={-(-len(env.tasks) // env.servers)} or more.",
-        )
+    groups = env.groups.items()
+    if all(len(group.tasks) == 1 for _, group in groups):
+        single = "a single task in " + " and ".join(f"{_at(name)}.tasks" for name, _ in groups)
+        yield from without_effect(config, [f"{_ALLOCATION}.kind"], single)
+    for name, group in groups:
+        if env.mode != "connect" and len(group.tasks) > group.environments:
+            yield Problem(
+                f"{_ALLOCATION}.kind",
+                f"needs an environment for each of {len(group.tasks)} tasks, and there are "
+                f"{group.environments}",
+                f"Use {_at(name)}.envs_per_server={-(-len(group.tasks) // group.servers)} or more.",
+            )
+
+
+def _at(name: str) -> str:
+    """The key of a suite's settings."""
+    return f"env.suites.{name}" if name else "env"

@@ -44,3 +44,8 @@ class Arena:
     """To play, by the suite's own names."""
     suite: str = ""
     """Name in `env.suites`."""
+
+    @property
+    def spec(self) -> EnvSpec:
+        """Of every client."""
+        return next(iter(self.clients.values())).spec

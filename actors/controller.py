@@ -201,7 +201,7 @@ def _evaluate(config: RunConfig, run: RunFolder, runtime: Runtime, step: int) ->
         config.evaluation.videos,
     )
     result = runtime.evaluate(request)
-    write_videos(result, run.videos, f"step_{step}", runtime.spec.control_hz)
+    write_videos(result, run.videos, f"step_{step}")
     tasks = result.summary["tasks"].items()
     return {
         "eval_success_rate": result.summary["success_rate"],

@@ -20,6 +20,7 @@ from envservers.spawn import ServerProcess
 from vlarl.config.process_schema import EnvConfig
 from vlarl.env_protocol import EnvClient
 from vlarl.errors import EnvKeyRefused, EnvServerDied, UserError
+from vlarl.types import EnvSpec
 
 
 def _cores() -> int:
@@ -66,14 +67,20 @@ class EnvHost:
             return _addresses(self._config)
         return [process.address for process in self._processes]
 
-    def restart(self, index: int) -> str:
+    def restart(self, index: int, suite: str | None = None) -> str:
         """End server `index`, whatever state it is in, and start another; returns its address.
 
         With `connect` the servers are others' to restart: the address is the same.
+
+        Args:
+            index: number of the server.
+            suite: of `env.suites`, which the new one is to simulate; None: as before.
         """
         if self._config.mode == "connect":
             return _addresses(self._config)[index]
         with self._lock:
+            if suite is not None:
+                self._groups[index] = self._config.groups[suite]
             self._processes[index].close()
             self._processes[index] = self._start(self._groups[index])
             return self._processes[index].address
@@ -139,10 +146,10 @@ class EnvServerActor:
         assert self._host is not None
         return self._host.addresses()
 
-    def restart(self, index: int) -> str:
+    def restart(self, index: int, suite: str | None = None) -> str:
         """See `EnvHost`."""
         assert self._host is not None
-        return self._host.restart(index)
+        return self._host.restart(index, suite)
 
     def note_played(self, episodes: int) -> None:
         """How far an evaluation on these servers is: told by whoever plays, who is busy then."""
@@ -165,7 +172,7 @@ class Host(Protocol):
         """Where the servers are, in the order of their numbers."""
         ...
 
-    def restart(self, index: int) -> str:
+    def restart(self, index: int, suite: str | None = None) -> str:
         """Replace a server; returns the new one's address."""
         ...
 
@@ -205,14 +212,21 @@ class EnvAccess:
             else:
                 self._connect(addresses[number], group)
 
-    def restart(self, index: int) -> EnvClient:
-        """A client of a new server in place of client `index`."""
+    @property
+    def specs(self) -> dict[str, EnvSpec]:
+        """Suite -> what its servers simulate."""
+        return {name: self.clients[self.suites.index(name)].spec for name in self._config.groups}
+
+    def restart(self, index: int, suite: str | None = None) -> EnvClient:
+        """A client of a new server in place of client `index`, of another suite if one is named."""
         self.clients[index].close()
+        if suite is not None:
+            self.suites[index], self._groups[index] = suite, self._config.groups[suite]
         group = self._groups[index]
         if self._host is None:
             client = _inprocess(group)
         else:
-            address = self._host.restart(self._numbers[index])
+            address = self._host.restart(self._numbers[index], suite)
             client = self._opened(address)
         self.clients[index] = _named(client, group)
         return self.clients[index]

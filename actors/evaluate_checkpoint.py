@@ -37,7 +37,7 @@ def evaluate_checkpoint(
     host = None if config.env.mode == "inprocess" else EnvHost(config.env)
     try:
         access = EnvAccess(config.env, host)
-        worker = RolloutWorker(config, load_model(config, access.clients[0].spec), access)
+        worker = RolloutWorker(config, load_model(config, *access.specs.values()), access)
         request = EvaluationRequest(
             config.evaluation.episodes, config.evaluation.seed, config.env.tasks, swap=swap
         )

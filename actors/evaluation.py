@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,14 +41,22 @@ class EvaluationRequest:
     """The control: tell the policy another task than the scene's own."""
 
 
+class Film(NamedTuple):
+    """One filmed episode."""
+
+    caption: str
+    frames: NDArray[np.uint8]
+    """[steps, height, width, 3] of the first camera."""
+    control_hz: float
+
+
 @dataclass(frozen=True)
 class EvalResult:
     """One evaluation."""
 
     summary: dict[str, Any]
     """As `vlarl.evaluation.results.summarize` (or `summarize_swap`) says."""
-    films: list[tuple[str, NDArray[np.uint8]]] = field(default_factory=list)
-    """Caption and frames [steps, height, width, 3] of the filmed episodes."""
+    films: list[Film] = field(default_factory=list)
 
 
 def evaluate(
@@ -110,7 +118,7 @@ def evaluate_arenas(
     )
     played = list(zip(arena_of, records, strict=True))
     films = [
-        (_caption(arena, record), record.frames)
+        Film(_caption(arena, record), record.frames, arena.spec.control_hz)
         for arena, record in played
         if record.frames is not None
     ]
@@ -127,17 +135,17 @@ def evaluate_arenas(
     return EvalResult(summarize(outcomes, request.seed), films)
 
 
-def write_videos(result: EvalResult, folder: Path, prefix: str, control_hz: float) -> list[Path]:
+def write_videos(result: EvalResult, folder: Path, prefix: str) -> list[Path]:
     """Write the filmed episodes as `PREFIX_N.gif`; returns the files."""
     files = []
-    for number, (caption, frames) in enumerate(result.films):
+    for number, film in enumerate(result.films):
         files.append(folder / f"{prefix}_{number}.gif")
-        write_gif(files[-1], frames, control_hz, caption)
+        write_gif(files[-1], film.frames, film.control_hz, film.caption)
     return files
 
 
 def _swap_outcome(arena: Arena, record: EpisodeRecord, own: str) -> SwapOutcome:
-    column = next(iter(arena.clients.values())).spec.tasks.index(own)
+    column = arena.spec.tasks.index(own)
     return SwapOutcome(
         task=named(arena.suite, own),
         named=named(arena.suite, record.start.task),

@@ -21,6 +21,7 @@ from actors.rollout_worker import RolloutWorker, load_model
 from actors.weights import WeightsUpdate, extract_weights
 from learners.ppo import PPOLearner
 from vlarl.config.schema import RunConfig
+from vlarl.mixed_rows import joined
 from vlarl.training_state import read_state, write_state
 from vlarl.types import EnvSpec
 
@@ -31,7 +32,7 @@ class Learner:
     Args:
         config: of the run.
         access: env servers, if this process acts too; closed with the learner.
-        spec: of the environments, where no worker lives here.
+        specs: of the environments, by suite, where no worker lives here.
         checkpoint: a checkpoint of this run to continue from.
     """
 
@@ -39,15 +40,15 @@ class Learner:
         self,
         config: RunConfig,
         access: EnvAccess | None,
-        spec: EnvSpec | None = None,
+        specs: dict[str, EnvSpec] | None = None,
         checkpoint: Path | None = None,
     ) -> None:
         torch.set_num_threads(config.runtime.threads)
         if access is not None:
-            spec = access.clients[0].spec
-        assert spec is not None
+            specs = access.specs
+        assert specs is not None
         self._config = config
-        self.model = load_model(config, spec, checkpoint)
+        self.model = load_model(config, *specs.values(), checkpoint=checkpoint)
         self.worker = None if access is None else RolloutWorker(config, self.model, access)
         self._learner = PPOLearner(
             self.model, config.ppo, config.sampling, config.ppo.iterations, config.seed
@@ -116,4 +117,4 @@ def _joined(batches: Sequence[TensorDict]) -> TensorDict:
         streams = batch["stream"] + first
         renumbered.append(batch.copy().set("stream", streams))
         first = int(streams.max()) + 1
-    return torch.cat(renumbered)
+    return joined(renumbered)

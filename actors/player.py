@@ -97,7 +97,10 @@ def play_together(
         arenas: who plays what.
         starts: the episodes of all.
         own: places in `starts` of each arena's; an arena without any is left alone.
-        record: as for `play`, and so on.
+        record: as for `play`.
+        restart: as for `play`.
+        max_restarts: as for `play`.
+        progress: as for `play`.
     """
     players: list[_Player] = []
     for arena, places in zip(arenas, own, strict=True):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -17,19 +17,25 @@ import numpy as np
 import torch
 from tensordict import TensorDict
 
-from actors.episodes import EpisodeSource
+from actors.arena import named
+from actors.episodes import Episodes
 from actors.lane import Lane, Phase
 from actors.rollout_stats import RolloutStats, Tally
+from actors.suite_episodes import SuiteEpisodes
 from envservers.client import wait_ready
 from vlarl.batch import validate
 from vlarl.env_protocol import EnvClient
 from vlarl.errors import EnvServerError, UserError
+from vlarl.mixed_rows import joined
 from vlarl.observations import Observations
 from vlarl.policy import Policy
 from vlarl.rewards import RewardFunction, RewardInput
 from vlarl.types import TimeStep
 
 T = TypeVar("T")
+Move = Callable[[int, str], tuple[EnvClient, Policy]]
+"""Has the server behind the client of this number simulate another suite; client and policy of it.
+"""
 Restart = Callable[[int], EnvClient]
 """Replaces the server behind the client of this number and returns a client of the new one."""
 
@@ -39,7 +45,7 @@ class RolloutCollector:
 
     Args:
         clients: their slots, in order, are the streams.
-        policy: acts with the weights it holds at the time.
+        policy: acts with the weights it holds at the time; one for each client, or for all.
         reward: called once for each client's step, in simulator units.
         source: of episodes; one stream for each slot.
         decisions_per_stream: `T`.
@@ -48,14 +54,18 @@ class RolloutCollector:
         restart: called for a client whose server failed; None makes a failure final.
         max_restarts: for each client, over the life of the collector.
         bootstrap_time_limit: also value the final observation of truncated episodes.
+        suites: name of each client's suite, where the run has several.
+        alone: whether tasks are allocated by these clients' episodes; otherwise `allocate` is
+            called after each window, with several workers' episodes.
+        move: called for a server that is to simulate another suite.
     """
 
     def __init__(
         self,
         clients: Sequence[EnvClient],
-        policy: Policy,
+        policy: Policy | Sequence[Policy],
         reward: RewardFunction,
-        source: EpisodeSource,
+        source: Episodes,
         decisions_per_stream: int,
         *,
         keep: str = "context",
@@ -63,14 +73,18 @@ class RolloutCollector:
         restart: Restart | None = None,
         max_restarts: int = 3,
         bootstrap_time_limit: bool = False,
+        suites: Sequence[str] = (),
+        alone: bool = True,
+        move: Move | None = None,
     ) -> None:
         self._lanes: list[Lane] = []
         first = 0
-        for client in clients:
+        policies = policy if isinstance(policy, Sequence) else [policy] * len(clients)
+        suites = suites or [""] * len(clients)
+        for client, own, suite in zip(clients, policies, suites, strict=True):
             streams = np.arange(first, first + client.num_envs)
-            self._lanes.append(Lane(client, streams, source, [*seed, first], policy.past_frames))
+            self._lanes.append(Lane(client, streams, source, [*seed, first], own, suite))
             first += client.num_envs
-        self._policy = policy
         self._reward = reward
         self._source = source
         self._horizon = decisions_per_stream
@@ -78,10 +92,17 @@ class RolloutCollector:
         self._restart_client = restart
         self._max_restarts = max_restarts
         self._bootstrap_time_limit = bootstrap_time_limit
-        self._tasks = clients[0].spec.tasks
-        self._max_steps = clients[0].spec.max_steps
+        self._alone = alone
+        self._move = move
+        every = [named(lane.suite, task) for lane in self._lanes for task in lane.client.spec.tasks]
+        self._tasks = tuple(dict.fromkeys(every))
         self._tally = Tally()
         self._pending: dict[int, TensorDict] = {}
+
+    @property
+    def suites(self) -> list[str]:
+        """Of the clients, as they are now."""
+        return [lane.suite for lane in self._lanes]
 
     @property
     def clients(self) -> list[EnvClient]:
@@ -110,7 +131,7 @@ class RolloutCollector:
                 self._guarded(ready, partial(self._decide, ready, version))
             self._receive(unfinished, wait=ready is None)
         rows = [torch.stack(lane.window, dim=1).flatten(0, 1) for lane in self._lanes]
-        batch = torch.cat(rows)
+        batch = joined(rows)
         validate(batch)
         return batch, self._allocated(self._stats(batch))
 
@@ -133,6 +154,7 @@ class RolloutCollector:
                 f"{len(state['counters'])} environments in all, this run {len(self._lanes)} with "
                 f"{len(self._source.counters)}; set env.servers and env.envs_per_server as before"
             )
+        self._move_to(self._suites_of(state))
         self._source.load_state_dict(state)
         for lane, values in zip(self._lanes, state["lanes"], strict=True):
             lane.load_state_dict(values)
@@ -165,8 +187,8 @@ class RolloutCollector:
         """One policy call for all slots of a lane, and off they go."""
         started = time.perf_counter()
         seen = lane.observation
-        decisions = self._policy.act(
-            Observations.of(seen, self._max_steps, lane.history()),
+        decisions = lane.policy.act(
+            Observations.of(seen, lane.client.spec.max_steps, lane.history()),
             lane.generator,
             explore=True,
             keep=self._keep,
@@ -183,7 +205,9 @@ class RolloutCollector:
                 self._keep: kept,
                 "chunk": decisions.chunk,
                 "value": torch.as_tensor(decisions.value, dtype=torch.float32),
-                "task": torch.tensor([self._tasks.index(task) for task in seen.task]),
+                "task": torch.tensor(
+                    [self._tasks.index(named(lane.suite, task)) for task in seen.task]
+                ),
                 "version": torch.full((n,), version, dtype=torch.int64),
             },
             batch_size=[n],
@@ -214,8 +238,8 @@ class RolloutCollector:
         next_value = torch.zeros(n)
         if last or (self._bootstrap_time_limit and after.truncated.any()):
             started = time.perf_counter()
-            seen = Observations.of(after, self._max_steps, lane.history())
-            values = self._policy.value(seen)
+            seen = Observations.of(after, lane.client.spec.max_steps, lane.history())
+            values = lane.policy.value(seen)
             next_value = torch.as_tensor(values, dtype=torch.float32)
             self._tally.policy += time.perf_counter() - started
         row["reward"] = torch.from_numpy(self._rewards(before, actions, after))
@@ -258,15 +282,54 @@ class RolloutCollector:
         lane.start()
 
     def _allocated(self, stats: RolloutStats) -> RolloutStats:
-        """Allocate for the next window by what ended in this one; `stats` with both."""
-        allocation = self._source.allocation
-        if allocation is None:
+        """`stats` with the window's allocation; if alone, allocate for the next one by it."""
+        environments = self._source.environments()
+        if not environments:
             return stats
-        environments = allocation.environments()
-        allocation.update(stats.episodes, stats.successes)
-        return dataclasses.replace(
-            stats, allocation=environments, running_success=allocation.rates()
-        )
+        stats = dataclasses.replace(stats, allocation=environments)
+        if not self._alone:
+            return stats
+        rates = self.allocate(stats.episodes, stats.successes)
+        return dataclasses.replace(stats, running_success=rates)
+
+    def allocate(
+        self, episodes: Mapping[str, int], successes: Mapping[str, int]
+    ) -> dict[str, float]:
+        """Allocate for the next window by what ended in the last; the running success rates.
+
+        Servers that are to simulate another suite are replaced, so that their streams begin anew.
+        """
+        self._source.allocate(episodes, successes)
+        if isinstance(self._source, SuiteEpisodes):
+            self._move_to(self._source.due())
+        return self._source.rates()
+
+    def _suites_of(self, state: dict[str, Any]) -> dict[int, str]:
+        """Which suite each server simulated at the time.
+
+        Raises:
+            UserError: if the run had others, or servers that cannot be had again.
+        """
+        then = list(state.get("suites", [""] * len(self._lanes)))
+        if set(then) != set(self.suites) or (self._move is None and then != self.suites):
+            raise UserError(
+                "cannot resume: the suites of the checkpoint's servers are "
+                f"{', '.join(then) if any(then) else '(a single one)'}, those of this run's "
+                f"{', '.join(self.suites) if any(self.suites) else '(a single one)'}; set "
+                "env.suites as before"
+            )
+        return dict(enumerate(then))
+
+    def _move_to(self, suites: Mapping[int, str]) -> None:
+        """Have these servers simulate these suites, those that do not yet."""
+        moves = {i: suite for i, suite in suites.items() if self._lanes[i].suite != suite}
+        if not moves:
+            return
+        assert self._move is not None
+        assert isinstance(self._source, SuiteEpisodes)
+        for index, suite in moves.items():
+            self._lanes[index].move(*self._move(index, suite), suite)
+        self._source.move(moves)
 
     def _stats(self, batch: TensorDict) -> RolloutStats:
         finished = [episode for lane in self._lanes for episode in lane.finished]

@@ -73,6 +73,15 @@ def merge_metrics(workers: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return merged
 
 
+def ended(workers: Sequence[RolloutStats]) -> tuple[dict[str, int], dict[str, int]]:
+    """Task -> episodes that ended in a window, and how many of them succeeded, of all workers."""
+    tasks = dict.fromkeys(task for stats in workers for task in stats.episodes)
+    return (
+        {task: sum(stats.episodes.get(task, 0) for stats in workers) for task in tasks},
+        {task: sum(stats.successes.get(task, 0) for stats in workers) for task in tasks},
+    )
+
+
 @dataclass
 class Tally:
     """What is counted while a window runs."""

@@ -7,7 +7,7 @@ process gets its weights as a `WeightsUpdate`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,22 +15,28 @@ from typing import Any
 import torch
 from tensordict import TensorDict
 
+from actors.arena import Arena, tasks_played
 from actors.env_host import EnvAccess
-from actors.episodes import EpisodeSource
-from actors.evaluation import EvalResult, EvaluationRequest, evaluate
+from actors.episodes import Episodes, EpisodeSource
+from actors.evaluation import EvalResult, EvaluationRequest, evaluate_arenas
 from actors.player import Progress
 from actors.rollout import RolloutCollector
 from actors.rollout_stats import RolloutStats
+from actors.suite_episodes import SuiteEpisodes
 from actors.task_allocation import TaskAllocation
 from actors.weights import WeightsUpdate, apply_weights
 from vlarl.config.embodiments import load_embodiment
+from vlarl.config.process_schema import EnvConfig
 from vlarl.config.schema import RunConfig
 from vlarl.config.validate import check_execute_steps
-from vlarl.embodiment import UNNAMED, embodiment_name, embodiment_of, layout_of
+from vlarl.contract import Contract
+from vlarl.embodiment import UNNAMED, Embodiment, embodiment_name, embodiment_of, layout_of
+from vlarl.env_protocol import EnvClient
 from vlarl.errors import CheckpointError, ConfigError
 from vlarl.model.device import resolved
 from vlarl.model.graphs import VelocityGraphs, capture_on
 from vlarl.model.presets import build, channel_bounds_codec, new_contract
+from vlarl.model.pretrained import Pretrained
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.start import configured, given_backbone, given_model, with_embodiment
 from vlarl.policy import Policy
@@ -63,28 +69,25 @@ class RolloutWorker:
         self._version = 0
         for client in access.clients:
             model.contract.check(client.spec)
-        self.spec = access.clients[0].spec
-        place = model.contract.place_of(self.spec.embodiment)
-        horizon = model.contract.horizons[place]
-        check_execute_steps(config, horizon, config.model.checkpoint or "(none)")
-        self._policy = policy_of(model, config, place)
-        _check_tasks(config, self.spec)
-        streams = sum(client.num_envs for client in access.clients)
-        tasks = config.env.tasks or self.spec.tasks
-        allocation = None
-        if config.env.allocation.kind != "uniform":
-            allocation = TaskAllocation(config.env.allocation, tasks, streams)
+        self._groups, specs = config.env.groups, access.specs
+        self._policies = _policies(config, model, specs)
+        for suite, spec in specs.items():
+            _check_tasks(self._groups[suite], spec, suite)
+        several = config.rollout.workers > 1
         self._collector = RolloutCollector(
             access.clients,
-            self._policy,
+            [self._policies[suite] for suite in access.suites],
             load_reward(config.reward),
-            EpisodeSource(tasks, (config.seed, number), streams, allocation=allocation),
+            _episodes(config, access, (config.seed, number)),
             config.decisions_per_stream,
             keep="inputs" if trains_backbone(config) else "context",
             seed=(config.seed, number),
             restart=access.restart,
             max_restarts=config.env.restarts,
             bootstrap_time_limit=config.ppo.bootstrap_time_limit,
+            suites=access.suites,
+            alone=not several,
+            move=self._move if config.env.allocation.suites else None,
         )
 
     def set_weights(self, update: WeightsUpdate) -> None:
@@ -97,19 +100,39 @@ class RolloutWorker:
         with _threads(self._config.rollout.threads):
             return self._collector.collect(self._version if version is None else version)
 
+    def allocate(
+        self, episodes: Mapping[str, int], successes: Mapping[str, int]
+    ) -> dict[str, float]:
+        """Allocate for the next window by all workers' episodes; see `RolloutCollector`."""
+        return self._collector.allocate(episodes, successes)
+
     def evaluate(self, request: EvaluationRequest, progress: Progress | None = None) -> EvalResult:
         """Deterministic evaluation on the training environments, between two windows."""
         with _threads(self._config.rollout.threads):
             return self._collector.lend(
-                lambda clients: evaluate(
-                    self._policy,
-                    clients,
+                lambda clients: evaluate_arenas(
+                    self._arenas(clients, request),
                     request,
                     restart=self._collector.restart,
                     max_restarts=self._config.env.restarts,
                     progress=progress,
                 )
             )
+
+    def _arenas(self, clients: list[EnvClient], request: EvaluationRequest) -> list[Arena]:
+        """The clients by suite."""
+        found = []
+        for suite, policy in self._policies.items():
+            of_suite = enumerate(zip(clients, self._collector.suites, strict=True))
+            own = {number: client for number, (client, name) in of_suite if name == suite}
+            spec = next(iter(own.values())).spec
+            tasks = request.tasks or tasks_played(self._groups[suite], spec)
+            found.append(Arena(policy, own, tasks, suite))
+        return found
+
+    def _move(self, index: int, suite: str) -> tuple[EnvClient, Policy]:
+        """Have a server simulate another suite."""
+        return self._access.restart(index, suite), self._policies[suite]
 
     def state_dict(self) -> dict[str, Any]:
         """What the next window depends on, besides the weights."""
@@ -122,6 +145,34 @@ class RolloutWorker:
     def close(self) -> None:
         """Disconnect from the servers; safe to call twice."""
         self._access.close()
+
+
+def _policies(config: RunConfig, model: QwenVLA, specs: Mapping[str, EnvSpec]) -> dict[str, Policy]:
+    """Suite -> what acts there; suites with the same robot share theirs."""
+    contract = model.contract
+    places = {suite: contract.place_of(spec.embodiment) for suite, spec in specs.items()}
+    for place in places.values():
+        horizon = contract.horizons[place]
+        check_execute_steps(config, horizon, config.model.checkpoint or "(none)")
+    of_place = {place: policy_of(model, config, place) for place in dict.fromkeys(places.values())}
+    return {suite: of_place[place] for suite, place in places.items()}
+
+
+def _episodes(config: RunConfig, access: EnvAccess, seed: tuple[int, int]) -> Episodes:
+    """Where episodes come from, with the tasks' allocation if there is one."""
+    groups, first = config.env.groups, 0
+    streams = []
+    for client in access.clients:
+        streams.append(range(first, first + client.num_envs))
+        first += client.num_envs
+    tasks = {suite: tasks_played(groups[suite], spec) for suite, spec in access.specs.items()}
+    settings = config.env.allocation
+    if config.env.suites:
+        return SuiteEpisodes(tasks, seed, access.suites, streams, settings)
+    ((_, own),) = tasks.items()
+    uniform = settings.kind == "uniform"
+    allocation = None if uniform else TaskAllocation(settings, own, range(first))
+    return EpisodeSource(own, seed, first, allocation=allocation)
 
 
 def policy_of(model: QwenVLA, config: RunConfig, place: int) -> Policy:
@@ -154,22 +205,25 @@ def trains_backbone(config: RunConfig) -> bool:
     return bool({"vision", "language", "lora"} & config.ppo.optimizer.learning_rates.keys())
 
 
-def _check_tasks(config: RunConfig, spec: EnvSpec) -> None:
+def _check_tasks(config: EnvConfig, spec: EnvSpec, suite: str) -> None:
     """Servers that were started elsewhere have the tasks they were given there."""
-    for task in config.env.tasks:
+    key = f"env.suites.{suite}.tasks" if suite else "env.tasks"
+    for task in config.tasks:
         if task not in spec.tasks:
             raise ConfigError(
-                f"env.tasks = {list(config.env.tasks)}: {task!r} is no task of the environments; "
+                f"{key} = {list(config.tasks)}: {task!r} is no task of the environments; "
                 f"they have {', '.join(spec.tasks)}"
             )
 
 
-def load_model(config: RunConfig, spec: EnvSpec, checkpoint: Path | None = None) -> QwenVLA:
+def load_model(
+    config: RunConfig, spec: EnvSpec, *further: EnvSpec, checkpoint: Path | None = None
+) -> QwenVLA:
     """The run's own checkpoint if it continues, else the configured one, else random weights.
 
     Random weights are drawn from `config.seed`, the same on each device, and fit `spec`. Where
     `spec` is of another robot than the checkpoint's, with the same channels, the prompt names that
-    one, with a warning.
+    one, with a warning. `further` are those of the other suites, where there are several.
 
     Raises:
         CheckpointError: for a checkpoint that is missing or damaged.
@@ -179,25 +233,45 @@ def load_model(config: RunConfig, spec: EnvSpec, checkpoint: Path | None = None)
     device = resolved(config.runtime.device)
     model = given_model(config.model, checkpoint, config.seed, device)
     if model is not None:
-        return _for_robot(model, spec)
+        return model if further else _for_robot(model, spec)
     pretrained = given_backbone(config.model)
-    unnamed = spec.embodiment == UNNAMED
-    embodiment = embodiment_of(spec) if unnamed else load_embodiment(spec.embodiment)
-    # Environments that do not say what to do are told their own name.
-    said = str(config.env.options.get("instruction") or spec.tasks[0])
-    contract = new_contract(
-        spec.cameras,
-        embodiment,
-        pretrained,
-        instructions=[said] if unnamed else (),
-        history=config.model.history,
-        history_hz=config.model.history_hz,
-    )
+    contract = _contract(config, (spec, *further), pretrained)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        codec = channel_bounds_codec(contract)
-        model = build(config.model.preset, contract, codec, pretrained)
+        codec, *others = (
+            channel_bounds_codec(contract, place) for place in range(len(contract.embodiments))
+        )
+        model = build(config.model.preset, contract, codec, pretrained, others)
         return configured(model, config.model).to(device)
+
+
+def _contract(
+    config: RunConfig, specs: Sequence[EnvSpec], pretrained: Pretrained | None
+) -> Contract:
+    """Of a new model for the robots of all suites; of two suites with one robot, the first's."""
+    robots: dict[str, tuple[Embodiment, EnvSpec]] = {}
+    said = []
+    for group, spec in zip(config.env.groups.values(), specs, strict=True):
+        if spec.embodiment == UNNAMED:
+            robot = embodiment_of(spec)
+            # Environments that do not say what to do are told their own name.
+            said.append(str(group.options.get("instruction") or spec.tasks[0]))
+        else:
+            robot = load_embodiment(spec.embodiment)
+        robots.setdefault(robot.name, (robot, spec))
+    (first, spec), *further = robots.values()
+    cameras = [other.cameras for _, other in further]
+    alike = all(own == spec.cameras for own in cameras)
+    return new_contract(
+        spec.cameras,
+        first,
+        pretrained,
+        instructions=said,
+        further_embodiments=[robot for robot, _ in further],
+        history=config.model.history,
+        history_hz=config.model.history_hz,
+        further_cameras=() if alike else cameras,
+    )
 
 
 def _for_robot(model: QwenVLA, spec: EnvSpec) -> QwenVLA:

@@ -69,11 +69,7 @@ def allocate(
         )
     if not 0 <= floor <= 1 <= ceiling:
         raise ValueError(f"floor={floor:g}, ceiling={ceiling:g}: use 0 <= floor <= 1 <= ceiling")
-    equal = environments / tasks
-    # Whole numbers: rounding a share up or down then never leaves the bounds.
-    low = max(1, int(np.floor(floor * equal)))
-    high = min(environments, int(np.ceil(ceiling * equal)))
-    shares = _bounded_shares(np.maximum(difficulties, _EASIEST), environments, low, high)
+    shares = _shares(difficulties, environments, floor, ceiling)
     counts = np.floor(shares).astype(np.int64)
     neediest = np.argsort(counts - shares, kind="stable")
     counts[neediest[: environments - counts.sum()]] += 1
@@ -86,6 +82,32 @@ def kept_or_changed(
     """[K] `proposed`, if it moves more than the share `margin` of all environments."""
     moved = np.abs(proposed - current).sum() / 2
     return proposed if moved > margin * current.sum() else current
+
+
+def servers_by_difficulty(
+    current: NDArray[np.int64],
+    difficulties: NDArray[np.float64],
+    floor: float,
+    ceiling: float,
+    fewest: int = 1,
+) -> NDArray[np.int64]:
+    """[G] servers of each suite: `allocate`'s, once some suite is due a whole server more or less.
+
+    Less than that changes nothing, so that no server goes to and fro on the noise of a rate.
+
+    Args:
+        current: [G] of at least `fewest`.
+        difficulties: [G] of the suites.
+        floor: as `allocate`.
+        ceiling: as `allocate`.
+        fewest: servers that every suite keeps, whatever the floor.
+    """
+    servers = int(current.sum())
+    floor = max(floor, min(1.0, fewest * len(current) / servers))
+    due = _shares(difficulties, servers, floor, ceiling)
+    if np.abs(due - current).max() < 1:
+        return current
+    return allocate(difficulties, servers, floor, ceiling)
 
 
 def reassigned(assignment: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -104,6 +126,17 @@ def reassigned(assignment: NDArray[np.int64], counts: NDArray[np.int64]) -> NDAr
             surplus[task] -= 1
             changed[stream] = next(takers)
     return changed
+
+
+def _shares(
+    difficulties: NDArray[np.float64], environments: int, floor: float, ceiling: float
+) -> NDArray[np.float64]:
+    """[K] what `allocate` rounds."""
+    equal = environments / len(difficulties)
+    # Whole numbers: rounding a share up or down then never leaves the bounds.
+    low = max(1, int(np.floor(floor * equal)))
+    high = min(environments, int(np.ceil(ceiling * equal)))
+    return _bounded_shares(np.maximum(difficulties, _EASIEST), environments, low, high)
 
 
 def _bounded_shares(

@@ -23,6 +23,10 @@ class AllocationConfig:
     margin: float = 0.05
     """Share of the environments that would have to change their tasks for them to do so. They do
     so at the end of an episode."""
+    suites: bool = False
+    """Whether the suites of `env.suites` have servers by the same rule: between two windows, a
+    server of an easier suite is ended and one of a harder suite started, as soon as some suite is
+    due at least one server more or less. `floor` and `ceiling` are kept here too."""
 
 
 @dataclass(frozen=True)

@@ -53,10 +53,12 @@ def _allocation(config: RunConfig) -> Iterator[Problem]:
         yield from sections_without_effect(config, _ALLOCATION, f"stage={config.stage}")
     if allocation.kind == "uniform":
         unused = [f"{_ALLOCATION}.{key}" for key in ("floor", "ceiling", "smoothing", "margin")]
+        unused.append(f"{_ALLOCATION}.suites")
         yield from without_effect(config, unused, f"{_ALLOCATION}.kind=uniform")
         return
+    yield from _servers(config)
     groups = env.groups.items()
-    if all(len(group.tasks) == 1 for _, group in groups):
+    if all(len(group.tasks) == 1 for _, group in groups) and not allocation.suites:
         single = "a single task in " + " and ".join(f"{_at(name)}.tasks" for name, _ in groups)
         yield from without_effect(config, [f"{_ALLOCATION}.kind"], single)
     for name, group in groups:
@@ -67,6 +69,26 @@ def _allocation(config: RunConfig) -> Iterator[Problem]:
                 f"{group.environments}",
                 f"Use {_at(name)}.envs_per_server={-(-len(group.tasks) // group.servers)} or more.",
             )
+
+
+def _servers(config: RunConfig) -> Iterator[Problem]:
+    """Servers that change their suite, their streams keeping their numbers."""
+    key, groups = f"{_ALLOCATION}.suites", config.env.groups
+    if not config.env.allocation.suites:
+        return
+    if len(groups) < 2:
+        yield Problem(key, "has no effect with a single suite", "Name several in env.suites.")
+    if config.env.mode == "connect":
+        remedy = "Use env.mode=spawn, or leave it out."
+        yield Problem(key, "needs servers that the run can start and end", remedy)
+    if len({group.envs_per_server for group in groups.values()}) > 1:
+        remedy = "Give all suites the same envs_per_server."
+        yield Problem(key, "needs servers with as many environments each", remedy)
+    for name, group in groups.items():
+        needed = -(-len(group.tasks) // group.envs_per_server)
+        if group.servers < needed * config.rollout.workers:
+            remedy = f"Use {_at(name)}.servers={needed * config.rollout.workers} or more."
+            yield Problem(key, f"needs an environment for each task of {name}", remedy)
 
 
 def _at(name: str) -> str:

@@ -173,8 +173,8 @@ class RayRuntime:
         self._learner: Any | None = None
         self._workers: list[Any] = []
         try:
-            for place in places:
-                self._hosts.setdefault(place.node, remote(EnvServerActor, 0, place.node).remote())
+            for node in dict.fromkeys(place.node for place in places):
+                self._hosts[node] = remote(EnvServerActor, 0, node).remote()
             started = [host.start.remote(config.env) for host in self._hosts.values()]
             if len(places) == 1:
                 self._start_together(config, places[0], started, checkpoint)

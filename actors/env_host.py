@@ -191,7 +191,8 @@ class EnvAccess:
         suites: name of each client's suite; empty for the only one.
 
     Raises:
-        UserError: if no server answers at one of the addresses of `env.mode: connect`.
+        UserError: if no server, or one of another suite, answers at one of the addresses of
+            `env.mode: connect`.
         EnvServerDied: if a server of the host's own does not answer.
     """
 
@@ -210,7 +211,7 @@ class EnvAccess:
             if host is None:
                 self.clients.append(_named(_inprocess(group), group))
             else:
-                self._connect(addresses[number], group)
+                self._connect(addresses[number], group, servers[number][0])
 
     @property
     def specs(self) -> dict[str, EnvSpec]:
@@ -236,8 +237,9 @@ class EnvAccess:
         for client in self.clients:
             client.close()
 
-    def _connect(self, address: str, config: EnvConfig) -> None:
+    def _connect(self, address: str, config: EnvConfig, suite: str) -> None:
         """Add a client of the server at `address`, or disconnect from all."""
+        key = f"env.suites.{suite}" if suite else "env"
         try:
             self.clients.append(_named(self._opened(address), config))
         except EnvServerDied as error:
@@ -245,10 +247,17 @@ class EnvAccess:
             if config.mode != "connect" or isinstance(error, EnvKeyRefused):
                 raise
             raise UserError(
-                f"env.addresses: no env server answers at {address} within env.deadline_seconds="
+                f"{key}.addresses: no env server answers at {address} within env.deadline_seconds="
                 f"{config.deadline_seconds:g}. Start one: vlarl envserver {config.suite} "
                 f"num_envs={config.envs_per_server} bind={address}"
             ) from error
+        found = self.clients[-1].spec.suite
+        if suite and found != config.suite:
+            self.close()
+            raise UserError(
+                f"{key}.addresses: the env server at {address} simulates {found}, not "
+                f"{config.suite}; name the servers of this suite, or {key}.suite={found}"
+            )
 
     def _opened(self, address: str) -> EnvClient:
         """A client of the server there; private sockets have no key."""

@@ -39,7 +39,8 @@ class TaskAllocation:
         if len(streams) < len(tasks):
             raise ConfigError(
                 f"{key}: a rollout worker has {len(streams)} environments for {len(tasks)} tasks, "
-                "and each needs one. Use more servers or envs_per_server, or fewer tasks, in env."
+                "and each needs one. Use more env.servers or env.envs_per_server, or fewer "
+                "env.tasks."
             )
         self._config = config
         self._tasks = tuple(tasks)

@@ -98,6 +98,18 @@ def test_servers_of_two_suites_fill_one_batch():
     assert f"success_rate/short/{BLUE}" in stats.metrics()
 
 
+def test_servers_of_another_suite_are_refused_by_address():
+    host = EnvHost(EnvConfig("counting", servers=1, envs_per_server=1, image_size=16))
+    (address,) = host.addresses()
+    suites = {"walk": SuiteConfig("navigation", servers=1, addresses=(address,))}
+    config = EnvConfig(mode="connect", suites=suites, deadline_seconds=20.0)
+    try:
+        with pytest.raises(UserError, match=r"env\.suites\.walk\.addresses: .* simulates counting"):
+            EnvAccess(config, EnvHost(config))
+    finally:
+        host.close()
+
+
 def test_workers_share_the_servers_of_every_suite():
     suites = {"a": dataclasses.replace(LONG, servers=3), "b": SHORT}
     config = EnvConfig(suites=suites, mode="inprocess")

@@ -69,11 +69,8 @@ def allocate(
         )
     if not 0 <= floor <= 1 <= ceiling:
         raise ValueError(f"floor={floor:g}, ceiling={ceiling:g}: use 0 <= floor <= 1 <= ceiling")
-    shares = _shares(difficulties, environments, floor, ceiling)
-    counts = np.floor(shares).astype(np.int64)
-    neediest = np.argsort(counts - shares, kind="stable")
-    counts[neediest[: environments - counts.sum()]] += 1
-    return counts
+    low, high = _bounds(tasks, environments, floor, ceiling)
+    return _rounded(_bounded_shares(difficulties, environments, low, high))
 
 
 def kept_or_changed(
@@ -102,12 +99,11 @@ def servers_by_difficulty(
         ceiling: as `allocate`.
         fewest: servers that every suite keeps, whatever the floor.
     """
+    assert current.min() >= fewest
     servers = int(current.sum())
-    floor = max(floor, min(1.0, fewest * len(current) / servers))
-    due = _shares(difficulties, servers, floor, ceiling)
-    if np.abs(due - current).max() < 1:
-        return current
-    return allocate(difficulties, servers, floor, ceiling)
+    low, high = _bounds(len(current), servers, floor, ceiling)
+    due = _bounded_shares(difficulties, servers, max(low, fewest), max(high, fewest))
+    return _rounded(due) if np.abs(due - current).max() >= 1 else current
 
 
 def reassigned(assignment: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -128,21 +124,26 @@ def reassigned(assignment: NDArray[np.int64], counts: NDArray[np.int64]) -> NDAr
     return changed
 
 
-def _shares(
-    difficulties: NDArray[np.float64], environments: int, floor: float, ceiling: float
-) -> NDArray[np.float64]:
-    """[K] what `allocate` rounds."""
-    equal = environments / len(difficulties)
-    # Whole numbers: rounding a share up or down then never leaves the bounds.
+def _bounds(tasks: int, environments: int, floor: float, ceiling: float) -> tuple[int, int]:
+    """Fewest and most for a task; whole numbers: rounding a share never leaves them."""
+    equal = environments / tasks
     low = max(1, int(np.floor(floor * equal)))
-    high = min(environments, int(np.ceil(ceiling * equal)))
-    return _bounded_shares(np.maximum(difficulties, _EASIEST), environments, low, high)
+    return low, min(environments, int(np.ceil(ceiling * equal)))
+
+
+def _rounded(shares: NDArray[np.float64]) -> NDArray[np.int64]:
+    """[K] whole numbers of the same sum, by largest remainders; the first of equals get more."""
+    counts = np.floor(shares).astype(np.int64)
+    neediest = np.argsort(counts - shares, kind="stable")
+    counts[neediest[: round(shares.sum()) - counts.sum()]] += 1
+    return counts
 
 
 def _bounded_shares(
-    weights: NDArray[np.float64], total: int, low: int, high: int
+    difficulties: NDArray[np.float64], total: int, low: int, high: int
 ) -> NDArray[np.float64]:
-    """[K] `clip(scale * weights, low, high)` with the one scale by which they sum to `total`."""
+    """[K] `clip(scale * difficulty, low, high)` with the one scale by which they sum to `total`."""
+    weights = np.maximum(difficulties, _EASIEST)
     below, above = 0.0, high / weights.min()
     # The sum grows with the scale; as many halvings as a float has bits find it.
     for _ in range(100):

@@ -84,6 +84,12 @@ def test_servers_of_two_suites_fill_one_batch():
             batch, stats = collector.collect()
         access.restart(3)
         assert access.clients[3].spec.max_steps == 5, "a server comes back as what it was"
+        before = host.pids()
+        assert access.restart(0, "short").spec.max_steps == 5
+        assert access.suites == ["short", "long", "short", "short"]
+        assert [one == other for one, other in zip(before, host.pids(), strict=True)] == [
+            False, True, True, True
+        ]  # fmt: skip
     finally:
         access.close()
         host.close()
@@ -183,6 +189,22 @@ def test_an_evaluation_of_fewer_episodes_than_tasks_leaves_suites_alone():
 def test_servers_by_difficulty(current, hard, floor, fewest, expected):
     found = servers_by_difficulty(np.array(current), np.array(hard), floor, 4.0, fewest)
     assert found.tolist() == expected
+
+
+def test_servers_keep_their_number_and_move_only_for_a_whole_one():
+    rng = np.random.default_rng(0)
+    moved = 0
+    for _ in range(300):
+        suites, fewest = int(rng.integers(2, 6)), int(rng.integers(1, 4))
+        current = fewest + rng.integers(0, 6, suites)
+        hard, floor = rng.random(suites), float(rng.random())
+        found = servers_by_difficulty(current, hard, floor, 4.0, fewest)
+        assert found.sum() == current.sum()
+        assert found.min() >= fewest
+        moved += (found != current).any()
+        # Then it is settled: the same difficulty moves nothing more.
+        assert (servers_by_difficulty(found, hard, floor, 4.0, fewest) == found).all()
+    assert 50 < moved < 300
 
 
 MOVING = AllocationConfig("failure", suites=True, floor=0.0, margin=0.0)

@@ -83,6 +83,7 @@ class Lane:
 
         What the lane has of its window is not touched: move it between two windows.
         """
+        assert client.num_envs == len(self.streams)
         self.client, self.policy, self.suite = client, policy, suite
         self.phase = Phase.IDLE
         past = policy.past_frames

@@ -22,6 +22,8 @@ class Batching:
 def choose(lanes: Sequence[Lane], batching: Batching, now: float) -> tuple[list[Lane], float]:
     """Who is decided for next: those that are ready for longest, while they fit.
 
+    Lanes with other policies are decided for apart.
+
     Args:
         lanes: that take part.
         batching: the bounds.
@@ -36,13 +38,15 @@ def choose(lanes: Sequence[Lane], batching: Batching, now: float) -> tuple[list[
     chosen = ready[:1]
     if not chosen or not batching.environments:
         return chosen, 0.0 if chosen else math.inf
+    policy = chosen[0].policy
     room = batching.environments - len(chosen[0].streams)
     for lane in ready[1:]:
-        if len(lane.streams) <= room:
+        if lane.policy is policy and len(lane.streams) <= room:
             chosen.append(lane)
             room -= len(lane.streams)
     left = ready[0].ready_since + batching.deadline_seconds - now
     asked = [lane for lane in lanes if lane.phase in (Phase.STEPPING, Phase.RESETTING)]
-    if left > 0 and any(len(lane.streams) <= room for lane in asked):
+    awaited = [lane for lane in asked if lane.policy is policy and len(lane.streams) <= room]
+    if left > 0 and awaited:
         return [], left
     return chosen, 0.0

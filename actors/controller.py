@@ -251,7 +251,7 @@ class _Loop:
             settings.episodes, settings.seed, self._config.env.tasks, settings.videos
         )
         result = self._runtime.evaluate(request)
-        write_videos(result, self._run.videos, f"step_{step}", self._runtime.spec.control_hz)
+        write_videos(result, self._run.videos, f"step_{step}")
         self._timeline.add("controller", "evaluate", started)
         tasks = result.summary["tasks"].items()
         return {

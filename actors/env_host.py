@@ -15,11 +15,12 @@ from typing import Protocol
 from envservers.client import connect
 from envservers.inprocess import InprocessClient
 from envservers.keys import read_key
-from envservers.registry import check_memory, config_options, make_suite
+from envservers.registry import check_memory, config_options, make_suite, memory_needed
 from envservers.spawn import ServerProcess
 from vlarl.config.process_schema import EnvConfig
 from vlarl.env_protocol import EnvClient
 from vlarl.errors import EnvKeyRefused, EnvServerDied, UserError
+from vlarl.types import EnvSpec
 
 
 def _cores() -> int:
@@ -30,7 +31,7 @@ class EnvHost:
     """The env servers of one node (`env.mode: spawn`), or the way to others' (`connect`).
 
     Args:
-        config: suite, number of servers, deadline.
+        config: suites, numbers of servers, deadline.
         remote: bind to TCP, for rollout workers on other nodes, instead of private sockets; needs
             `env.key_file`.
 
@@ -46,12 +47,12 @@ class EnvHost:
             read_key(config.key_file)
         self._lock = threading.Lock()
         self._processes: list[ServerProcess] = []
+        self._groups = [group for _, group in _servers(config)]
         if config.mode == "spawn":
-            options = config_options(config)
-            check_memory(config.suite, config.envs_per_server, config.servers, options)
+            _check_memory(config)
             # More at a time would make each of them late.
-            with ThreadPoolExecutor(min(config.servers, 2 * _cores())) as pool:
-                futures = [pool.submit(self._start) for _ in range(config.servers)]
+            with ThreadPoolExecutor(min(len(self._groups), 2 * _cores())) as pool:
+                futures = [pool.submit(self._start, group) for group in self._groups]
             # Whoever did start is ended again if another failed.
             self._processes = [f.result() for f in futures if f.exception() is None]
             for future in futures:
@@ -63,19 +64,25 @@ class EnvHost:
     def addresses(self) -> list[str]:
         """Where the servers are, in the order of their numbers."""
         if self._config.mode == "connect":
-            return list(self._config.addresses)
+            return _addresses(self._config)
         return [process.address for process in self._processes]
 
-    def restart(self, index: int) -> str:
+    def restart(self, index: int, suite: str | None = None) -> str:
         """End server `index`, whatever state it is in, and start another; returns its address.
 
         With `connect` the servers are others' to restart: the address is the same.
+
+        Args:
+            index: number of the server.
+            suite: of `env.suites`, which the new one is to simulate; None: as before.
         """
         if self._config.mode == "connect":
-            return self._config.addresses[index]
+            return _addresses(self._config)[index]
         with self._lock:
+            if suite is not None:
+                self._groups[index] = self._config.groups[suite]
             self._processes[index].close()
-            self._processes[index] = self._start()
+            self._processes[index] = self._start(self._groups[index])
             return self._processes[index].address
 
     def pids(self) -> list[int]:
@@ -87,15 +94,36 @@ class EnvHost:
         for process in self._processes:
             process.close()
 
-    def _start(self) -> ServerProcess:
-        config = self._config
+    def _start(self, group: EnvConfig) -> ServerProcess:
         return ServerProcess(
-            config.suite,
-            config.envs_per_server,
-            config_options(config),
+            group.suite,
+            group.envs_per_server,
+            config_options(group),
             bind=self._bind,
-            key_file=config.key_file if self._bind else "",
+            key_file=group.key_file if self._bind else "",
         )
+
+
+def _servers(config: EnvConfig) -> list[tuple[str, EnvConfig]]:
+    """Suite of each server of a node, by name and as it is alone, in the order of their numbers."""
+    return [
+        (name, group)
+        for name, group in config.groups.items()
+        for _ in range(len(group.addresses) if config.mode == "connect" else group.servers)
+    ]
+
+
+def _addresses(config: EnvConfig) -> list[str]:
+    return [address for group in config.groups.values() for address in group.addresses]
+
+
+def _check_memory(config: EnvConfig) -> None:
+    """Refuse more environments than memory: of each suite, then of all, as they run together."""
+    taken = 0
+    for group in config.groups.values():
+        size = group.suite, group.envs_per_server, group.servers, config_options(group)
+        check_memory(*size, taken=taken)
+        taken += memory_needed(*size)
 
 
 class EnvServerActor:
@@ -118,10 +146,10 @@ class EnvServerActor:
         assert self._host is not None
         return self._host.addresses()
 
-    def restart(self, index: int) -> str:
+    def restart(self, index: int, suite: str | None = None) -> str:
         """See `EnvHost`."""
         assert self._host is not None
-        return self._host.restart(index)
+        return self._host.restart(index, suite)
 
     def note_played(self, episodes: int) -> None:
         """How far an evaluation on these servers is: told by whoever plays, who is busy then."""
@@ -144,7 +172,7 @@ class Host(Protocol):
         """Where the servers are, in the order of their numbers."""
         ...
 
-    def restart(self, index: int) -> str:
+    def restart(self, index: int, suite: str | None = None) -> str:
         """Replace a server; returns the new one's address."""
         ...
 
@@ -155,10 +183,16 @@ class EnvAccess:
     Args:
         config: of the run.
         host: an `EnvHost`, or what answers like one; None for `env.mode: inprocess`.
-        share: `(k, n)`: every n-th server from the k-th on, where workers share a host.
+        share: `(k, n)`: every n-th server of each suite from the k-th on, where workers share a
+            host.
+
+    Attributes:
+        clients: in the order of the suites.
+        suites: name of each client's suite; empty for the only one.
 
     Raises:
-        UserError: if no server answers at one of the addresses of `env.mode: connect`.
+        UserError: if no server, or one of another suite, answers at one of the addresses of
+            `env.mode: connect`.
         EnvServerDied: if a server of the host's own does not answer.
     """
 
@@ -167,26 +201,35 @@ class EnvAccess:
     ) -> None:
         self._config = config
         self._host = host
-        first, every = share
+        servers = _servers(config)
+        self._numbers = _shared([name for name, _ in servers], share)
+        self.suites = [servers[number][0] for number in self._numbers]
+        self._groups = [servers[number][1] for number in self._numbers]
         self.clients: list[EnvClient] = []
-        if host is None:
-            self._numbers = list(range(first, config.servers, every))
-            self.clients = [self._named(self._inprocess()) for _ in self._numbers]
-        else:
-            addresses = host.addresses()
-            self._numbers = list(range(first, len(addresses), every))
-            for number in self._numbers:
-                self._connect(addresses[number])
+        addresses = [] if host is None else host.addresses()
+        for number, group in zip(self._numbers, self._groups, strict=True):
+            if host is None:
+                self.clients.append(_named(_inprocess(group), group))
+            else:
+                self._connect(addresses[number], group, servers[number][0])
 
-    def restart(self, index: int) -> EnvClient:
-        """A client of a new server in place of client `index`."""
+    @property
+    def specs(self) -> dict[str, EnvSpec]:
+        """Suite -> what its servers simulate."""
+        return {name: self.clients[self.suites.index(name)].spec for name in self._config.groups}
+
+    def restart(self, index: int, suite: str | None = None) -> EnvClient:
+        """A client of a new server in place of client `index`, of another suite if one is named."""
         self.clients[index].close()
+        if suite is not None:
+            self.suites[index], self._groups[index] = suite, self._config.groups[suite]
+        group = self._groups[index]
         if self._host is None:
-            client = self._inprocess()
+            client = _inprocess(group)
         else:
-            address = self._host.restart(self._numbers[index])
+            address = self._host.restart(self._numbers[index], suite)
             client = self._opened(address)
-        self.clients[index] = self._named(client)
+        self.clients[index] = _named(client, group)
         return self.clients[index]
 
     def close(self) -> None:
@@ -194,20 +237,27 @@ class EnvAccess:
         for client in self.clients:
             client.close()
 
-    def _connect(self, address: str) -> None:
+    def _connect(self, address: str, config: EnvConfig, suite: str) -> None:
         """Add a client of the server at `address`, or disconnect from all."""
-        config = self._config
+        key = f"env.suites.{suite}" if suite else "env"
         try:
-            self.clients.append(self._named(self._opened(address)))
+            self.clients.append(_named(self._opened(address), config))
         except EnvServerDied as error:
             self.close()
             if config.mode != "connect" or isinstance(error, EnvKeyRefused):
                 raise
             raise UserError(
-                f"env.addresses: no env server answers at {address} within env.deadline_seconds="
+                f"{key}.addresses: no env server answers at {address} within env.deadline_seconds="
                 f"{config.deadline_seconds:g}. Start one: vlarl envserver {config.suite} "
                 f"num_envs={config.envs_per_server} bind={address}"
             ) from error
+        found = self.clients[-1].spec.suite
+        if suite and found != config.suite:
+            self.close()
+            raise UserError(
+                f"{key}.addresses: the env server at {address} simulates {found}, not "
+                f"{config.suite}; name the servers of this suite, or {key}.suite={found}"
+            )
 
     def _opened(self, address: str) -> EnvClient:
         """A client of the server there; private sockets have no key."""
@@ -215,13 +265,21 @@ class EnvAccess:
         key = read_key(path) if path and address.startswith("tcp://") else None
         return connect(address, self._config.deadline_seconds, key)
 
-    def _named(self, client: EnvClient) -> EnvClient:
-        """The client, whose environments are the robot that the config says they are."""
-        if self._config.embodiment:
-            client.spec = dataclasses.replace(client.spec, embodiment=self._config.embodiment)
-        return client
 
-    def _inprocess(self) -> EnvClient:
-        config = self._config
-        suite = make_suite(config.suite, config.envs_per_server, **config_options(config))
-        return InprocessClient(suite)
+def _shared(suites: list[str], share: tuple[int, int]) -> list[int]:
+    """Numbers of the servers of a share `(k, n)`: every n-th of each suite from the k-th on."""
+    first, every = share
+    ranks = [suites[:number].count(name) for number, name in enumerate(suites)]
+    return [number for number, rank in enumerate(ranks) if rank % every == first]
+
+
+def _named(client: EnvClient, config: EnvConfig) -> EnvClient:
+    """The client, whose environments are the robot that the config says they are."""
+    if config.embodiment:
+        client.spec = dataclasses.replace(client.spec, embodiment=config.embodiment)
+    return client
+
+
+def _inprocess(config: EnvConfig) -> EnvClient:
+    suite = make_suite(config.suite, config.envs_per_server, **config_options(config))
+    return InprocessClient(suite)

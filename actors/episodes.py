@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,6 +18,42 @@ from vlarl.types import EpisodeStart
 
 HELD_OUT = 1_000_000
 """Training seeds lie below."""
+
+
+class Episodes(Protocol):
+    """Where a rollout's episodes come from: of one suite (`EpisodeSource`) or of several.
+
+    The latter is `suite_episodes.py`; its tasks are called as in `arena.py`.
+    """
+
+    @property
+    def counters(self) -> list[int]:
+        """Episodes handed out so far, for each stream."""
+        ...
+
+    def next(self, stream: int) -> EpisodeStart:
+        """The stream's next episode, by the suite's own name of its task."""
+        ...
+
+    def environments(self) -> dict[str, int]:
+        """See `EpisodeSource`."""
+        ...
+
+    def rates(self) -> dict[str, float]:
+        """See `EpisodeSource`."""
+        ...
+
+    def allocate(self, episodes: Mapping[str, int], successes: Mapping[str, int]) -> None:
+        """See `EpisodeSource`."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `EpisodeSource`."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See `EpisodeSource`."""
+        ...
 
 
 class EpisodeSource:
@@ -45,7 +81,7 @@ class EpisodeSource:
     ) -> None:
         if not tasks:
             raise ValueError("an episode source needs at least one task")
-        self._tasks = tuple(tasks)
+        self.tasks = tuple(tasks)
         self._seed = tuple(seed)
         self._limit = limit
         self.counters = [0] * streams
@@ -58,6 +94,19 @@ class EpisodeSource:
         self.counters[stream] += 1
         scene = np.random.default_rng([*self._seed, stream, index, 1]).integers(self._limit)
         return EpisodeStart(self._task(stream, index), int(scene))
+
+    def environments(self) -> dict[str, int]:
+        """Task -> environments that are its own; empty where each stream meets all tasks."""
+        return {} if self.allocation is None else self.allocation.environments()
+
+    def rates(self) -> dict[str, float]:
+        """Task -> running success rate; empty likewise."""
+        return {} if self.allocation is None else self.allocation.rates()
+
+    def allocate(self, episodes: Mapping[str, int], successes: Mapping[str, int]) -> None:
+        """Allocate anew by what ended in a window; see `TaskAllocation.update`."""
+        if self.allocation is not None:
+            self.allocation.update(episodes, successes)
 
     def state_dict(self) -> dict[str, Any]:
         """Counters and, if there is one, the allocation, as plain values."""
@@ -81,9 +130,9 @@ class EpisodeSource:
     def _task(self, stream: int, index: int) -> str:
         if self.allocation is not None:
             return self.allocation.task_of(stream)
-        block, place = divmod(index, len(self._tasks))
-        order = np.random.default_rng([*self._seed, stream, block, 0]).permutation(len(self._tasks))
-        return self._tasks[order[place]]
+        block, place = divmod(index, len(self.tasks))
+        order = np.random.default_rng([*self._seed, stream, block, 0]).permutation(len(self.tasks))
+        return self.tasks[order[place]]
 
 
 def held_out_starts(tasks: Sequence[str], episodes: int, seed: int) -> list[EpisodeStart]:

@@ -10,7 +10,8 @@ import torch
 
 from actors.env_host import EnvAccess, EnvHost
 from actors.evaluation import EvaluationRequest
-from actors.rollout_worker import RolloutWorker, load_model
+from actors.rollout_worker import RolloutWorker
+from actors.run_model import load_model
 from vlarl.config.schema import RunConfig
 from vlarl.progress import Progress
 
@@ -37,7 +38,7 @@ def evaluate_checkpoint(
     host = None if config.env.mode == "inprocess" else EnvHost(config.env)
     try:
         access = EnvAccess(config.env, host)
-        worker = RolloutWorker(config, load_model(config, access.clients[0].spec), access)
+        worker = RolloutWorker(config, load_model(config, *access.specs.values()), access)
         request = EvaluationRequest(
             config.evaluation.episodes, config.evaluation.seed, config.env.tasks, swap=swap
         )

@@ -5,16 +5,18 @@ Playing is in `player.py`, statistics and the shape of the results in `vlarl.eva
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.arena import Arena, named
 from actors.episodes import held_out_starts, swapped_starts
-from actors.player import EpisodeRecord, Progress, play
+from actors.player import EpisodeRecord, Progress, play_together
 from actors.rollout import Restart
 from vlarl.env_protocol import EnvClient
 from vlarl.evaluation.results import Outcome, SwapOutcome, summarize, summarize_swap
@@ -39,14 +41,22 @@ class EvaluationRequest:
     """The control: tell the policy another task than the scene's own."""
 
 
+class Film(NamedTuple):
+    """One filmed episode."""
+
+    caption: str
+    frames: NDArray[np.uint8]
+    """[steps, height, width, 3] of the first camera."""
+    control_hz: float
+
+
 @dataclass(frozen=True)
 class EvalResult:
     """One evaluation."""
 
     summary: dict[str, Any]
     """As `vlarl.evaluation.results.summarize` (or `summarize_swap`) says."""
-    films: list[tuple[str, NDArray[np.uint8]]] = field(default_factory=list)
-    """Caption and frames [steps, height, width, 3] of the filmed episodes."""
+    films: list[Film] = field(default_factory=list)
 
 
 def evaluate(
@@ -65,44 +75,80 @@ def evaluate(
         EnvServerError: naming a server that failed more often than allowed.
     """
     tasks = request.tasks or clients[0].spec.tasks
-    starts = held_out_starts(tasks, request.episodes, request.seed)
-    own = [start.task for start in starts]
+    arena = Arena(policy, dict(enumerate(clients)), tasks)
+    return evaluate_arenas(
+        [arena], request, restart=restart, max_restarts=max_restarts, progress=progress
+    )
+
+
+def evaluate_arenas(
+    arenas: Sequence[Arena],
+    request: EvaluationRequest,
+    *,
+    restart: Restart | None = None,
+    max_restarts: int = 3,
+    progress: Progress | None = None,
+) -> EvalResult:
+    """As `evaluate`, in several suites at the same time, over the tasks that each arena names.
+
+    Episodes are spread evenly over the tasks of all suites. A suite with a single task has none to
+    swap it with, and takes no part in that.
+    """
+    if request.swap and len(arenas) > 1:
+        arenas = [arena for arena in arenas if len(arena.tasks) > 1]
+    home = {named(arena.suite, task): (arena, task) for arena in arenas for task in arena.tasks}
+    drawn = held_out_starts(list(home), request.episodes, request.seed)
+    arena_of = [home[start.task][0] for start in drawn]
+    starts = [dataclasses.replace(start, task=home[start.task][1]) for start in drawn]
+    own = [[i for i, its in enumerate(arena_of) if its is arena] for arena in arenas]
+    scenes = [start.task for start in starts]
     if request.swap:
-        starts = swapped_starts(starts, tasks)
-    records = play(
-        policy,
-        clients,
+        for arena, places in zip(arenas, own, strict=True):
+            told = swapped_starts([starts[place] for place in places], arena.tasks)
+            for place, start in zip(places, told, strict=True):
+                starts[place] = start
+    records = play_together(
+        arenas,
         starts,
+        own,
         record=request.videos,
         restart=restart,
         max_restarts=max_restarts,
         progress=progress,
     )
-    films = [(_caption(record), record.frames) for record in records if record.frames is not None]
+    played = list(zip(arena_of, records, strict=True))
+    films = [
+        Film(_caption(arena, record), record.frames, arena.spec.control_hz)
+        for arena, record in played
+        if record.frames is not None
+    ]
     if request.swap:
-        columns = clients[0].spec.tasks
         swapped = [
-            _swap_outcome(record, task, columns.index(task))
-            for record, task in zip(records, own, strict=True)
+            _swap_outcome(arena, record, scene)
+            for (arena, record), scene in zip(played, scenes, strict=True)
         ]
         return EvalResult(summarize_swap(swapped, request.seed), films)
-    outcomes = [Outcome(r.start.task, r.start.seed, r.success, r.steps) for r in records]
+    outcomes = [
+        Outcome(named(arena.suite, r.start.task), r.start.seed, r.success, r.steps)
+        for arena, r in played
+    ]
     return EvalResult(summarize(outcomes, request.seed), films)
 
 
-def write_videos(result: EvalResult, folder: Path, prefix: str, control_hz: float) -> list[Path]:
+def write_videos(result: EvalResult, folder: Path, prefix: str) -> list[Path]:
     """Write the filmed episodes as `PREFIX_N.gif`; returns the files."""
     files = []
-    for number, (caption, frames) in enumerate(result.films):
+    for number, film in enumerate(result.films):
         files.append(folder / f"{prefix}_{number}.gif")
-        write_gif(files[-1], frames, control_hz, caption)
+        write_gif(files[-1], film.frames, film.control_hz, film.caption)
     return files
 
 
-def _swap_outcome(record: EpisodeRecord, own: str, column: int) -> SwapOutcome:
+def _swap_outcome(arena: Arena, record: EpisodeRecord, own: str) -> SwapOutcome:
+    column = arena.spec.tasks.index(own)
     return SwapOutcome(
-        task=own,
-        named=record.start.task,
+        task=named(arena.suite, own),
+        named=named(arena.suite, record.start.task),
         seed=record.start.seed,
         own_success=bool(record.achieved[column]),
         named_success=record.success,
@@ -110,5 +156,6 @@ def _swap_outcome(record: EpisodeRecord, own: str, column: int) -> SwapOutcome:
     )
 
 
-def _caption(record: EpisodeRecord) -> str:
-    return f"{record.start.task}: {'success' if record.success else 'failure'}"
+def _caption(arena: Arena, record: EpisodeRecord) -> str:
+    outcome = "success" if record.success else "failure"
+    return f"{named(arena.suite, record.start.task)}: {outcome}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from actors.acting import policy_of
 from actors.env_host import EnvAccess, EnvHost
 from actors.evaluation import EvaluationRequest, evaluate
-from actors.rollout_worker import policy_of
 from learners.shares import Peers
 from learners.supervised import Metrics
 from vlarl.config.schema import RunConfig

@@ -17,11 +17,14 @@ import torch
 from numpy.typing import NDArray
 from tensordict import TensorDict
 
-from actors.episodes import EpisodeSource
+from actors.arena import named
+from actors.episodes import Episodes
 from vlarl import wire
 from vlarl.env_protocol import EnvClient
 from vlarl.errors import EnvServerDied, EnvServerError
-from vlarl.history import FrameMemory, PastFrames
+from vlarl.history import FrameMemory
+from vlarl.observations import Observations
+from vlarl.policy import Policy
 from vlarl.types import TimeStep
 
 
@@ -53,30 +56,41 @@ class Lane:
         source: where the next episodes come from.
         seed: of the exploration noise: a generator of its own keeps the noise independent of the
             order in which lanes are served.
-        past: past frames that the policy is shown; None: none.
+        policy: acts here.
+        suite: name of the client's suite, where the run has several.
     """
 
     def __init__(
         self,
         client: EnvClient,
         streams: NDArray[np.int64],
-        source: EpisodeSource,
+        source: Episodes,
         seed: list[int],
-        past: PastFrames | None = None,
+        policy: Policy,
+        suite: str = "",
     ) -> None:
-        self.client = client
         self.streams = streams
         self.generator = torch.Generator()
         self.generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
-        self.phase = Phase.IDLE
-        self.ready_since = 0.0
-        """`time.monotonic()` when it last came to want a decision."""
         self.restarts = 0
         self.window: list[TensorDict] = []
         """Decisions of this window whose outcome is known, in order of time."""
         self.finished: list[FinishedEpisode] = []
         self.control_steps = 0
         self._source = source
+        self.move(client, policy, suite)
+
+    def move(self, client: EnvClient, policy: Policy, suite: str) -> None:
+        """Begin anew with as many environments of another suite; the noise goes on.
+
+        What the lane has of its window is not touched: move it between two windows.
+        """
+        assert client.num_envs == len(self.streams)
+        self.client, self.policy, self.suite = client, policy, suite
+        self.phase = Phase.IDLE
+        self.ready_since = 0.0
+        """`time.monotonic()` when it last came to want a decision."""
+        past = policy.past_frames
         self._memory = None if past is None else FrameMemory(past, client.num_envs)
         self._observation: TimeStep | None = None
         self._actions: NDArray[np.float32] | None = None
@@ -86,6 +100,10 @@ class Lane:
         """What all slots show, in the order of their numbers."""
         assert self._observation is not None
         return self._observation
+
+    def shown(self, seen: TimeStep) -> Observations:
+        """What the policy is shown of `seen`, of all slots."""
+        return Observations.of(seen, self.client.spec.max_steps, self.history())
 
     def history(self) -> NDArray[np.uint8] | None:
         """Past frames of all slots, before what was answered last; None if nobody wants them."""
@@ -132,7 +150,11 @@ class Lane:
         self.control_steps += int(answer.executed.sum())
         ended = np.flatnonzero(answer.done)
         self.finished += [
-            FinishedEpisode(answer.task[row], bool(answer.success[row]), int(answer.step[row]))
+            FinishedEpisode(
+                named(self.suite, answer.task[row]),
+                bool(answer.success[row]),
+                int(answer.step[row]),
+            )
             for row in ended
         ]
         self._become_ready()

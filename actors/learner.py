@@ -19,7 +19,8 @@ from actors.env_host import EnvAccess
 from actors.evaluation import EvalResult, EvaluationRequest
 from actors.player import Progress
 from actors.process_stats import process_use
-from actors.rollout_worker import RolloutWorker, load_model
+from actors.rollout_worker import RolloutWorker
+from actors.run_model import load_model
 from actors.segment import joined
 from actors.weights import WeightsUpdate, extract_weights
 from learners.ppo import PPOLearner
@@ -35,7 +36,7 @@ class Learner:
     Args:
         config: of the run.
         access: env servers, if this process acts too; closed with the learner.
-        spec: of the environments, where no worker lives here.
+        specs: of the environments, by suite, where no worker lives here.
         checkpoint: a checkpoint of this run to continue from.
     """
 
@@ -43,15 +44,15 @@ class Learner:
         self,
         config: RunConfig,
         access: EnvAccess | None,
-        spec: EnvSpec | None = None,
+        specs: dict[str, EnvSpec] | None = None,
         checkpoint: Path | None = None,
     ) -> None:
         torch.set_num_threads(config.runtime.threads)
         if access is not None:
-            spec = access.clients[0].spec
-        assert spec is not None
+            specs = access.specs
+        assert specs is not None
         self._config = config
-        self.model = load_model(config, spec, checkpoint)
+        self.model = load_model(config, *specs.values(), checkpoint=checkpoint)
         self.timeline = Timeline("learner")
         self.worker: RolloutWorker | None = None
         if access is not None:

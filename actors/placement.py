@@ -54,14 +54,17 @@ def start_ray(config: RunConfig) -> list[Place]:
 
 
 def _refuse_idle_workers(config: RunConfig, nodes: int) -> None:
-    """Refuse more workers on a node than it has env servers."""
-    servers = len(config.env.addresses) if config.env.mode == "connect" else config.env.servers
+    """Refuse more workers on a node than it has env servers of each suite."""
     most = -(-config.rollout.workers // nodes)
-    if most > servers:
-        raise ConfigError(
-            f"rollout.workers = {config.rollout.workers}: {most} on a node with {servers} env "
-            f"servers. Use rollout.workers={servers * nodes} or less, or more env.servers."
-        )
+    for name, group in config.env.groups.items():
+        servers = len(group.addresses) if config.env.mode == "connect" else group.servers
+        if most > servers:
+            of_suite = f" of suite {name}, and each needs one" if name else ""
+            more = f"env.suites.{name}.servers" if name else "env.servers"
+            raise ConfigError(
+                f"rollout.workers = {config.rollout.workers}: {most} on a node with {servers} env "
+                f"servers{of_suite}. Use rollout.workers={servers * nodes} or less, or more {more}."
+            )
 
 
 def gpu_share(config: RunConfig, node: str, actors: int) -> float:

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from actors.arena import Arena
 from actors.lane import Phase, replace_rows
 from actors.rollout import Restart
 from envservers.client import wait_ready
 from vlarl.env_protocol import EnvClient
 from vlarl.errors import EnvServerError
-from vlarl.history import FrameMemory, PastFrames
+from vlarl.history import FrameMemory
 from vlarl.observations import Observations
 from vlarl.policy import Policy
 from vlarl.types import EpisodeStart, TimeStep
@@ -69,24 +69,62 @@ def play(
     Raises:
         EnvServerError: naming a server that failed more often than allowed.
     """
-    total = sum(client.num_envs for client in clients)
+    arena = Arena(policy, dict(enumerate(clients)), ())
+    return play_together(
+        [arena],
+        starts,
+        [range(len(starts))],
+        record=record,
+        restart=restart,
+        max_restarts=max_restarts,
+        progress=progress,
+    )
+
+
+def play_together(
+    arenas: Sequence[Arena],
+    starts: Sequence[EpisodeStart],
+    own: Sequence[Sequence[int]],
+    *,
+    record: int = 0,
+    restart: Restart | None = None,
+    max_restarts: int = 3,
+    progress: Progress | None = None,
+) -> list[EpisodeRecord]:
+    """As `play`, in several suites at the same time.
+
+    Args:
+        arenas: who plays what.
+        starts: the episodes of all.
+        own: places in `starts` of each arena's; an arena without any is left alone.
+        record: as for `play`.
+        restart: as for `play`.
+        max_restarts: as for `play`.
+        progress: as for `play`.
+    """
     players: list[_Player] = []
-    first = 0
-    for index, client in enumerate(clients):
-        slots = range(first, first + client.num_envs)
-        queues = [list(range(slot, len(starts), total)) for slot in slots]
-        players.append(
-            _Player(
-                index, client, queues, starts, record, restart, max_restarts, policy.past_frames
-            )
-        )
-        first += client.num_envs
+    for arena, places in zip(arenas, own, strict=True):
+        if not places:
+            continue
+        total = sum(client.num_envs for client in arena.clients.values())
+        first = 0
+        for number, client in arena.clients.items():
+            slots = range(first, first + client.num_envs)
+            queues = [list(places[slot::total]) for slot in slots]
+            spare = starts[places[0]]
+            players.append(
+                _Player(
+                    number, client, arena.policy, queues, starts, spare, record, restart,
+                    max_restarts,
+                )
+            )  # fmt: skip
+            first += client.num_envs
     for player in players:
         player.guarded(player.begin)
     while any(not player.done for player in players):
         ready = [player for player in players if not player.done and player.phase is Phase.READY]
         if ready:
-            ready[0].guarded(partial(ready[0].decide, policy))
+            ready[0].guarded(ready[0].decide)
         asked = [player for player in players if player.waiting]
         answered = wait_ready([player.client for player in asked], 0.0 if ready else None)
         for player in asked:
@@ -118,14 +156,16 @@ class _Player:
         self,
         index: int,
         client: EnvClient,
+        policy: Policy,
         queues: list[list[int]],
         starts: Sequence[EpisodeStart],
+        spare: EpisodeStart,
         record: int,
         restart: Restart | None,
         max_restarts: int,
-        past: PastFrames | None,
     ) -> None:
         self.client = client
+        self._policy = policy
         self._index = index
         self._restart = restart
         self._max_restarts = self._restarts_left = max_restarts
@@ -135,6 +175,8 @@ class _Player:
         self._starts = starts
         self._record = record
         self._playing: list[_Playing | None] = [None] * len(queues)
+        self._spare = spare
+        past = policy.past_frames
         self._memory = None if past is None else FrameMemory(past, len(queues))
         self._observation: TimeStep | None = None
 
@@ -174,12 +216,12 @@ class _Player:
         self._observation = None
         slots = np.arange(len(self._queues))
         self._deal(slots)
-        first = self._starts[0]
-        self._submit_reset(slots, [self._start_of(int(slot)) or first for slot in slots])
+        self._submit_reset(slots, [self._start_of(int(slot)) or self._spare for slot in slots])
 
-    def decide(self, policy: Policy) -> None:
+    def decide(self) -> None:
         """One policy call for all slots; those with an episode execute its answer."""
         assert self._observation is not None
+        policy = self._policy
         noise = torch.zeros(len(self._playing), *policy.noise_shape)
         playing = [(slot, episode) for slot, episode in enumerate(self._playing) if episode]
         for slot, episode in playing:

@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from actors.arena import can_be_swapped
 from actors.evaluation import EvalResult, EvaluationRequest, write_videos
 from actors.runtime import Runtime
 from vlarl.config.schema import RunConfig
@@ -61,8 +62,8 @@ class Proof:
         )
         result = self._evaluate(request, f"evaluate {name}")
         self.found[name] = result.summary
-        write_videos(result, self._run.videos, name, self._runtime.spec.control_hz)
-        if len(result.summary["tasks"]) > 1:
+        write_videos(result, self._run.videos, name)
+        if can_be_swapped(config.env, result.summary["tasks"]):
             swap = dataclasses.replace(request, swap=True, videos=0)
             self.found["swapped"][name] = self._evaluate(swap, f"swap {name}").summary
         self._write()

@@ -21,8 +21,9 @@ from actors.learner import Learner
 from actors.placement import Place, gpu_share, remote, start_ray
 from actors.player import Progress
 from actors.process_stats import merge_use
-from actors.rollout_stats import merge_metrics
-from actors.rollout_worker import RolloutWorker, load_model
+from actors.rollout_stats import RolloutStats, ended, merge_metrics
+from actors.rollout_worker import RolloutWorker
+from actors.run_model import load_model
 from actors.weights import WeightsUpdate
 from vlarl.config.schema import RunConfig
 from vlarl.timeline import Span, Timeline
@@ -42,14 +43,15 @@ class LearnerActor:
         self._host: Any | None = None
 
     def start(
-        self, config: RunConfig, host: Any | None, spec: EnvSpec | None, checkpoint: Path | None
-    ) -> EnvSpec:
-        """See `Learner`; `host` is an `EnvServerActor`. Returns what is simulated."""
+        self,
+        config: RunConfig,
+        host: Any | None,
+        specs: dict[str, EnvSpec] | None,
+        checkpoint: Path | None,
+    ) -> None:
+        """See `Learner`; `host` is an `EnvServerActor`."""
         access = None if host is None else EnvAccess(config.env, _RemoteHost(host))
-        self._opened, self._host = Learner(config, access, spec, checkpoint), host
-        found = spec if access is None else access.clients[0].spec
-        assert found is not None
-        return found
+        self._opened, self._host = Learner(config, access, specs, checkpoint), host
 
     @property
     def _learner(self) -> Learner:
@@ -104,15 +106,14 @@ class RolloutActor:
         share: tuple[int, int],
         number: int,
         checkpoint: Path | None,
-    ) -> EnvSpec:
-        """See `RolloutWorker`; returns what is simulated."""
+    ) -> dict[str, EnvSpec]:
+        """See `RolloutWorker`; returns what is simulated, by suite."""
         access = EnvAccess(config.env, _RemoteHost(host), share)
-        spec = access.clients[0].spec
-        model = load_model(config, spec, checkpoint)
+        model = load_model(config, *access.specs.values(), checkpoint=checkpoint)
         self._opened, self._host = RolloutWorker(config, model, access, number), host
         if checkpoint is not None:
             self._opened.load_state_dict(read_state(checkpoint)["workers"][number])
-        return spec
+        return access.specs
 
     @property
     def _worker(self) -> RolloutWorker:
@@ -123,10 +124,13 @@ class RolloutActor:
         """See `RolloutWorker`."""
         self._worker.set_weights(update)
 
-    def collect(self) -> tuple[TensorDict, dict[str, float]]:
-        """A batch and its metrics, as two objects: the batch goes to the learner unseen."""
-        batch, stats = self._worker.collect()
-        return batch, stats.metrics()
+    def collect(self) -> tuple[TensorDict, RolloutStats]:
+        """A batch and what it cost, as two objects: the batch goes to the learner unseen."""
+        return self._worker.collect()
+
+    def allocate(self, episodes: dict[str, int], successes: dict[str, int]) -> dict[str, float]:
+        """See `RolloutWorker`."""
+        return self._worker.allocate(episodes, successes)
 
     def use(self) -> dict[str, float]:
         """See `RolloutWorker`."""
@@ -169,9 +173,9 @@ class _RemoteHost:
         found: list[str] = fetch(self._actor.addresses.remote())
         return found
 
-    def restart(self, index: int) -> str:
+    def restart(self, index: int, suite: str | None = None) -> str:
         """See `EnvHost`."""
-        address: str = fetch(self._actor.restart.remote(index))
+        address: str = fetch(self._actor.restart.remote(index, suite))
         return address
 
 
@@ -198,8 +202,8 @@ class RayRuntime:
         self._workers: list[Any] = []
         self._timeline = Timeline("runtime")
         try:
-            for place in places:
-                self._hosts.setdefault(place.node, remote(EnvServerActor, 0, place.node).remote())
+            for node in dict.fromkeys(place.node for place in places):
+                self._hosts[node] = remote(EnvServerActor, 0, node).remote()
             started = [host.start.remote(config.env) for host in self._hosts.values()]
             if len(places) == 1:
                 self._start_together(config, places[0], started, checkpoint)
@@ -217,7 +221,7 @@ class RayRuntime:
         self._learner = remote(LearnerActor, 1, place.node, gpus).remote()
         fetch(hosts)
         host = self._hosts[place.node]
-        self.spec: EnvSpec = fetch(self._learner.start.remote(config, host, None, checkpoint))
+        fetch(self._learner.start.remote(config, host, None, checkpoint))
 
     def _start_apart(
         self,
@@ -235,12 +239,12 @@ class RayRuntime:
         ]
         self._learner = remote(LearnerActor, 1, gpus=min(filter(None, shares), default=0)).remote()
         fetch(hosts)
-        specs = [
+        started = [
             worker.start.remote(config, self._hosts[place.node], place.share, number, checkpoint)
             for number, (worker, place) in enumerate(zip(self._workers, places, strict=True))
         ]
-        self.spec = fetch(specs)[0]
-        fetch(self._learner.start.remote(config, None, self.spec, checkpoint))
+        specs = fetch(started)[0]
+        fetch(self._learner.start.remote(config, None, specs, checkpoint))
         self._publish()
 
     def iterate(self) -> dict[str, float]:
@@ -257,8 +261,10 @@ class RayRuntime:
         learned["publishing_seconds"] = time.perf_counter() - started
         self._timeline.add("runtime", "publish", started)
         use = fetch([worker.use.remote() for worker in self._workers])
-        stats = merge_metrics([fetch(stats) for _, stats in collected])
-        return {**stats, **learned, **merge_use(use)}
+        stats: list[RolloutStats] = [fetch(each) for _, each in collected]
+        rates = self._allocate(stats)
+        merged = merge_metrics([each.metrics() for each in stats])
+        return {**merged, **rates, **learned, **merge_use(use)}
 
     def record(self) -> None:
         """See `Runtime`."""
@@ -308,6 +314,14 @@ class RayRuntime:
     def _actors(self) -> list[Any]:
         """Everyone but the hosts."""
         return [*self._workers, *([self._learner] if self._learner else [])]
+
+    def _allocate(self, stats: Sequence[RolloutStats]) -> dict[str, float]:
+        """Let every worker allocate by what all of them saw; the running success rates after it."""
+        if not any(each.allocation for each in stats):
+            return {}
+        seen = ended(stats)
+        rates = fetch([worker.allocate.remote(*seen) for worker in self._workers])[0]
+        return {f"running_success/{task}": rate for task, rate in rates.items()}
 
     def _publish(self) -> None:
         """Give every worker the learner's weights."""

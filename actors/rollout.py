@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, TypeVar
@@ -21,24 +21,32 @@ import numpy as np
 import torch
 from tensordict import TensorDict
 
+from actors.arena import named
 from actors.batching import Batching, choose
-from actors.episodes import EpisodeSource
+from actors.decision_rows import checked_rewards, completed, opened
+from actors.episodes import Episodes
 from actors.lane import Lane, Phase
+from actors.resuming import fits
 from actors.rollout_stats import RolloutStats, Tally, summarize
 from actors.segment import Segment, segment_of
+from actors.suite_episodes import SuiteEpisodes
 from envservers.client import wait_ready
 from vlarl.batch import validate
 from vlarl.env_protocol import EnvClient
-from vlarl.errors import EnvServerError, UserError
+from vlarl.errors import EnvServerError
+from vlarl.mixed_rows import joined
 from vlarl.observations import Observations
-from vlarl.policy import Decisions, Policy
-from vlarl.rewards import RewardFunction, RewardInput
+from vlarl.policy import Policy
+from vlarl.rewards import RewardFunction
 from vlarl.timeline import Timeline
 from vlarl.types import TimeStep
 
 T = TypeVar("T")
 _ASKED = {Phase.STEPPING: "chunk", Phase.RESETTING: "reset"}
 """What a lane waits for, as the timeline says it."""
+Move = Callable[[int, str], tuple[EnvClient, Policy]]
+"""Has the server behind the client of this number simulate another suite; client and policy of it.
+"""
 Restart = Callable[[int], EnvClient]
 """Replaces the server behind the client of this number and returns a client of the new one."""
 
@@ -48,7 +56,7 @@ class RolloutCollector:
 
     Args:
         clients: their slots, in order, are the streams.
-        policy: acts with the weights it holds at the time.
+        policy: acts with the weights it holds at the time; one for each client, or for all.
         reward: called once for each client's step, in simulator units.
         source: of episodes; one stream for each slot.
         decisions_per_stream: `T`.
@@ -60,14 +68,18 @@ class RolloutCollector:
         batching: which clients share a call of the policy.
         weights_lock: held while the policy is called; for who changes its weights meanwhile.
         timeline: told what is done when.
+        suites: name of each client's suite, where the run has several.
+        alone: whether tasks are allocated by these clients' episodes; otherwise `allocate` is
+            called after each window, with several workers' episodes.
+        move: called for a server that is to simulate another suite.
     """
 
     def __init__(
         self,
         clients: Sequence[EnvClient],
-        policy: Policy,
+        policy: Policy | Sequence[Policy],
         reward: RewardFunction,
-        source: EpisodeSource,
+        source: Episodes,
         decisions_per_stream: int,
         *,
         keep: str = "context",
@@ -78,14 +90,18 @@ class RolloutCollector:
         batching: Batching | None = None,
         weights_lock: AbstractContextManager[Any] | None = None,
         timeline: Timeline | None = None,
+        suites: Sequence[str] = (),
+        alone: bool = True,
+        move: Move | None = None,
     ) -> None:
         self._lanes: list[Lane] = []
         first = 0
-        for client in clients:
+        policies = policy if isinstance(policy, Sequence) else [policy] * len(clients)
+        suites = suites or [""] * len(clients)
+        for client, own, suite in zip(clients, policies, suites, strict=True):
             streams = np.arange(first, first + client.num_envs)
-            self._lanes.append(Lane(client, streams, source, [*seed, first], policy.past_frames))
+            self._lanes.append(Lane(client, streams, source, [*seed, first], own, suite))
             first += client.num_envs
-        self._policy = policy
         self._reward = reward
         self._source = source
         self._horizon = decisions_per_stream
@@ -93,13 +109,20 @@ class RolloutCollector:
         self._restart_client = restart
         self._max_restarts = max_restarts
         self._bootstrap_time_limit = bootstrap_time_limit
-        self._tasks = clients[0].spec.tasks
-        self._max_steps = clients[0].spec.max_steps
+        self._alone = alone
+        self._move = move
+        every = [named(lane.suite, task) for lane in self._lanes for task in lane.client.spec.tasks]
+        self._tasks = tuple(dict.fromkeys(every))
         self._batching = batching or Batching()
         self._weights_lock = weights_lock or nullcontext()
         self._timeline = timeline or Timeline("worker")
         self._tally = Tally()
         self._pending: dict[int, TensorDict] = {}
+
+    @property
+    def suites(self) -> list[str]:
+        """Of the clients, as they are now."""
+        return [lane.suite for lane in self._lanes]
 
     @property
     def clients(self) -> list[EnvClient]:
@@ -132,7 +155,7 @@ class RolloutCollector:
         while unfinished := [lane for lane in self._lanes if len(lane.window) < self._horizon]:
             self._turn(unfinished, lambda: version)
         segments = [segment_of(lane) for lane in self._lanes]
-        batch = torch.cat([segment.rows for segment in segments])
+        batch = joined([segment.rows for segment in segments])
         validate(batch)
         self._timeline.add("worker", "window", started)
         return batch, self.stats(segments, self._tally, time.perf_counter() - started)
@@ -188,16 +211,10 @@ class RolloutCollector:
         """Inverse of `state_dict`, before the first window.
 
         Raises:
-            UserError: if the run had another number of servers or environments.
+            UserError: if the run had other servers, environments or suites.
         """
-        if len(state["lanes"]) != len(self._lanes) or len(state["counters"]) != len(
-            self._source.counters
-        ):
-            raise UserError(
-                f"cannot resume: the checkpoint has {len(state['lanes'])} env servers with "
-                f"{len(state['counters'])} environments in all, this run {len(self._lanes)} with "
-                f"{len(self._source.counters)}; set env.servers and env.envs_per_server as before"
-            )
+        fits(state, len(self._source.counters), self.suites, self._move is not None)
+        self._move_to(dict(enumerate(state.get("suites", self.suites))))
         self._source.load_state_dict(state)
         for lane, values in zip(self._lanes, state["lanes"], strict=True):
             lane.load_state_dict(values)
@@ -244,15 +261,13 @@ class RolloutCollector:
         self._receive(lanes, min(left, seconds))
 
     def _decide(self, lanes: Sequence[Lane], version: Callable[[], int]) -> None:
-        """One policy call for all slots of some lanes, and off they go."""
-        seen = [
-            Observations.of(lane.observation, self._max_steps, lane.history()) for lane in lanes
-        ]
+        """One policy call for all slots of some lanes with the same policy, and off they go."""
+        seen = [lane.shown(lane.observation) for lane in lanes]
         alone = len(lanes) == 1
         with self._weights_lock:
             started = time.perf_counter()
             made_by = version()
-            decisions = self._policy.act(
+            decisions = lanes[0].policy.act(
                 seen[0] if alone else Observations.joined(seen),
                 lanes[0].generator
                 if alone
@@ -266,31 +281,13 @@ class RolloutCollector:
         first = 0
         for lane in lanes:
             rows = slice(first, first + len(lane.streams))
-            self._pending[id(lane)] = self._opened(lane, decisions, rows, made_by)
+            self._pending[id(lane)] = opened(
+                lane, decisions, rows, self._keep, self._tasks, made_by
+            )
             self._timeline.open(self._server(lane), _ASKED[Phase.STEPPING])
             self._guarded(lane, partial(lane.submit_step, decisions.actions[rows]))
             first = rows.stop
         self._tally.acted_for += first
-
-    def _opened(self, lane: Lane, decisions: Decisions, rows: slice, version: int) -> TensorDict:
-        """[n] the lane's decisions, whose outcome is not known yet."""
-        n = len(lane.streams)
-        kept = decisions.context if self._keep == "context" else decisions.inputs
-        assert kept is not None
-        assert decisions.chunk is not None
-        tasks = [self._tasks.index(task) for task in lane.observation.task]
-        return TensorDict(
-            {
-                "stream": torch.from_numpy(lane.streams),
-                "time": torch.full((n,), len(lane.window), dtype=torch.int64),
-                self._keep: kept[rows],
-                "chunk": decisions.chunk[rows],
-                "value": torch.as_tensor(decisions.value[rows], dtype=torch.float32),
-                "task": torch.tensor(tasks),
-                "version": torch.full((n,), version, dtype=torch.int64),
-            },
-            batch_size=[n],
-        )
 
     def _receive(self, lanes: Iterable[Lane], seconds: float) -> None:
         """Take in every answer that has come; wait up to `seconds` for the first of them."""
@@ -299,7 +296,9 @@ class RolloutCollector:
         answered = wait_ready([lane.client for lane in asked], seconds)
         if seconds != 0.0:
             causes = {lane.phase for lane in asked if lane.client in answered}
-            self._waited(started, Phase.STEPPING not in causes)
+            cause = "simulation" if Phase.STEPPING in causes else "resets"
+            self._tally.waited(time.perf_counter() - started, cause)
+            self._timeline.add("worker", f"wait for {cause}", started)
         for lane in asked:
             if lane.client in answered:
                 self._guarded(lane, partial(self._take, lane))
@@ -310,17 +309,6 @@ class RolloutCollector:
         self._follow(lane)
         if transition is not None:
             self._record(lane, *transition)
-
-    def _waited(self, started: float, for_resets: bool) -> None:
-        """Count a wait, which ended with the answer to a step or to resets alone."""
-        seconds = time.perf_counter() - started
-        if for_resets:
-            self._tally.waiting_resets += seconds
-        else:
-            self._tally.waiting_simulation += seconds
-        self._timeline.add(
-            "worker", f"wait for {'resets' if for_resets else 'simulation'}", started
-        )
 
     def _server(self, lane: Lane) -> str:
         """The track of the lane's server."""
@@ -334,33 +322,18 @@ class RolloutCollector:
     def _record(self, lane: Lane, before: TimeStep, actions: np.ndarray, after: TimeStep) -> None:
         """Complete the lane's open decision with what came of it."""
         row = self._pending.pop(id(lane))
-        n = len(after)
         last = len(lane.window) + 1 == self._horizon
-        next_value = torch.zeros(n)
+        next_value = torch.zeros(len(after))
         if last or (self._bootstrap_time_limit and after.truncated.any()):
-            seen = Observations.of(after, self._max_steps, lane.history())
+            seen = lane.shown(after)
             with self._weights_lock:
                 started = time.perf_counter()
-                values = self._policy.value(seen)
+                values = lane.policy.value(seen)
                 self._tally.policy += time.perf_counter() - started
                 self._timeline.add("worker", "value", started)
             next_value = torch.as_tensor(values, dtype=torch.float32)
-        row["reward"] = torch.from_numpy(self._rewards(before, actions, after))
-        row["terminated"] = torch.from_numpy(after.terminated.copy())
-        row["truncated"] = torch.from_numpy(after.truncated.copy())
-        row["success"] = torch.from_numpy(after.success.copy())
-        row["window_end"] = torch.full((n,), last, dtype=torch.bool)
-        row["next_value"] = next_value
-        lane.window.append(row)
-
-    def _rewards(self, before: TimeStep, actions: np.ndarray, after: TimeStep) -> np.ndarray:
-        rewards = np.asarray(self._reward(RewardInput(before, actions, after)), np.float32)
-        if rewards.shape != (len(after),) or not np.isfinite(rewards).all():
-            raise UserError(
-                f"the reward function returned {rewards!r}; expected {len(after)} finite numbers, "
-                "one for each environment"
-            )
-        return rewards
+        rewards = checked_rewards(self._reward, before, actions, after)
+        lane.window.append(completed(row, after, rewards, next_value, last))
 
     def _guarded(self, lane: Lane, work: Callable[[], None]) -> None:
         """Do the lane's work; if its server fails, replace it and begin the lane's window anew."""
@@ -387,12 +360,35 @@ class RolloutCollector:
         self._follow(lane)
 
     def _allocated(self, stats: RolloutStats) -> RolloutStats:
-        """Allocate for the next window by what ended in this one; `stats` with both."""
-        allocation = self._source.allocation
-        if allocation is None:
+        """`stats` with the window's allocation; if alone, allocate for the next one by it."""
+        environments = self._source.environments()
+        if not environments:
             return stats
-        environments = allocation.environments()
-        allocation.update(stats.episodes, stats.successes)
-        return dataclasses.replace(
-            stats, allocation=environments, running_success=allocation.rates()
-        )
+        stats = dataclasses.replace(stats, allocation=environments)
+        if not self._alone:
+            return stats
+        rates = self.allocate(stats.episodes, stats.successes)
+        return dataclasses.replace(stats, running_success=rates)
+
+    def allocate(
+        self, episodes: Mapping[str, int], successes: Mapping[str, int]
+    ) -> dict[str, float]:
+        """Allocate for the next window by what ended in the last; the running success rates.
+
+        Servers that are to simulate another suite are replaced, so that their streams begin anew.
+        """
+        self._source.allocate(episodes, successes)
+        if isinstance(self._source, SuiteEpisodes):
+            self._move_to(self._source.due())
+        return self._source.rates()
+
+    def _move_to(self, suites: Mapping[int, str]) -> None:
+        """Have these servers simulate these suites, those that do not yet."""
+        moves = {i: suite for i, suite in suites.items() if self._lanes[i].suite != suite}
+        if not moves:
+            return
+        assert self._move is not None
+        assert isinstance(self._source, SuiteEpisodes)
+        for index, suite in moves.items():
+            self._lanes[index].move(*self._move(index, suite), suite)
+        self._source.move(moves)

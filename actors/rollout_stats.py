@@ -106,6 +106,13 @@ class Tally:
     dropped_episodes: int = 0
     restarts: int = 0
 
+    def waited(self, seconds: float, cause: str) -> None:
+        """Count a wait that ended with the answer to a step (`simulation`) or to `resets` alone."""
+        if cause == "resets":
+            self.waiting_resets += seconds
+        else:
+            self.waiting_simulation += seconds
+
     def add(self, other: Tally) -> None:
         """Count what another counted, too."""
         for each in dataclasses.fields(self):
@@ -159,3 +166,12 @@ def merge_metrics(workers: Sequence[Mapping[str, float]]) -> dict[str, float]:
         adds_up = name in (*counts, *dropped, *rates) or name.startswith("allocation/")
         merged[name] = sum(values) if adds_up else sum(values) / len(values)
     return merged
+
+
+def ended(workers: Sequence[RolloutStats]) -> tuple[dict[str, int], dict[str, int]]:
+    """Task -> episodes that ended in a window, and how many of them succeeded, of all workers."""
+    tasks = dict.fromkeys(task for stats in workers for task in stats.episodes)
+    return (
+        {task: sum(stats.episodes.get(task, 0) for stats in workers) for task in tasks},
+        {task: sum(stats.successes.get(task, 0) for stats in workers) for task in tasks},
+    )

@@ -8,37 +8,33 @@ thread, between the batches that are asked for, until an evaluation or a checkpo
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 from tensordict import TensorDict
-from torch import nn
 
+from actors.acting import policies_of, refuse_mode_dependence
+from actors.arena import Arena, tasks_played
 from actors.batching import Batching
 from actors.env_host import EnvAccess
-from actors.episodes import EpisodeSource
-from actors.evaluation import EvalResult, EvaluationRequest, evaluate
+from actors.episodes import Episodes, EpisodeSource
+from actors.evaluation import EvalResult, EvaluationRequest, evaluate_arenas
 from actors.fair_lock import FairLock
 from actors.player import Progress
 from actors.process_stats import ServerCounters, process_use
 from actors.rollout import RolloutCollector
 from actors.rollout_stats import RolloutStats
 from actors.stream import RolloutStream
+from actors.suite_episodes import SuiteEpisodes
 from actors.task_allocation import TaskAllocation
 from actors.weights import WeightsUpdate, apply_weights
-from vlarl.config.embodiments import load_embodiment
+from vlarl.config.process_schema import EnvConfig
 from vlarl.config.schema import RunConfig
-from vlarl.config.validate import check_execute_steps
-from vlarl.embodiment import UNNAMED, embodiment_name, embodiment_of, layout_of
-from vlarl.errors import CheckpointError, ConfigError
-from vlarl.model.device import resolved
-from vlarl.model.graphs import VelocityGraphs, capture_on
-from vlarl.model.presets import build, channel_bounds_codec, new_contract
+from vlarl.env_protocol import EnvClient
+from vlarl.errors import ConfigError
 from vlarl.model.qwen_vla import QwenVLA
-from vlarl.model.start import configured, given_backbone, given_model, with_embodiment
 from vlarl.policy import Policy
 from vlarl.rewards import load_reward
 from vlarl.timeline import Timeline
@@ -86,26 +82,19 @@ class RolloutWorker:
         self.weights_lock = FairLock()
         for client in access.clients:
             model.contract.check(client.spec)
-        self.spec = access.clients[0].spec
-        place = model.contract.place_of(self.spec.embodiment)
-        horizon = model.contract.horizons[place]
-        check_execute_steps(config, horizon, config.model.checkpoint or "(none)")
         in_turn = config.rollout.mode == "sync"
         shared = version is not None and not in_turn
         if shared:
             refuse_mode_dependence(model)
-        self._policy = policy_of(model, config, place, shared)
-        _check_tasks(config, self.spec)
-        streams = sum(client.num_envs for client in access.clients)
-        tasks = config.env.tasks or self.spec.tasks
-        allocation = None
-        if config.env.allocation.kind != "uniform":
-            allocation = TaskAllocation(config.env.allocation, tasks, streams)
+        self._groups, specs = config.env.groups, access.specs
+        self._policies = policies_of(config, model, specs, shared)
+        for suite, spec in specs.items():
+            _check_tasks(self._groups[suite], spec, suite)
         self._collector = RolloutCollector(
             access.clients,
-            self._policy,
+            [self._policies[suite] for suite in access.suites],
             load_reward(config.reward),
-            EpisodeSource(tasks, (config.seed, number), streams, allocation=allocation),
+            _episodes(config, access, (config.seed, number)),
             config.decisions_per_stream,
             keep="inputs" if trains_backbone(config) else "context",
             seed=(config.seed, number),
@@ -115,6 +104,9 @@ class RolloutWorker:
             batching=batching_of(config, access),
             weights_lock=self.weights_lock,
             timeline=self.timeline,
+            suites=access.suites,
+            alone=config.rollout.workers == 1,
+            move=self._move if config.env.allocation.suites else None,
         )
         rollout = config.rollout
         self._version = version or (lambda: self._published)
@@ -139,14 +131,19 @@ class RolloutWorker:
         with _threads(self._config.rollout.threads):
             return self._collector.collect(self._version())
 
+    def allocate(
+        self, episodes: Mapping[str, int], successes: Mapping[str, int]
+    ) -> dict[str, float]:
+        """Allocate for the next window by all workers' episodes; see `RolloutCollector`."""
+        return self._collector.allocate(episodes, successes)
+
     def evaluate(self, request: EvaluationRequest, progress: Progress | None = None) -> EvalResult:
         """Deterministic evaluation on the training environments, between two decisions."""
         self.pause()
         with _threads(self._config.rollout.threads):
             result = self._collector.lend(
-                lambda clients: evaluate(
-                    self._policy,
-                    clients,
+                lambda clients: evaluate_arenas(
+                    self._arenas(clients, request),
                     request,
                     restart=self._collector.restart,
                     max_restarts=self._config.env.restarts,
@@ -169,6 +166,21 @@ class RolloutWorker:
     def use(self) -> dict[str, float]:
         """`servers_use`, and that of this process, if it is the worker's own."""
         return {**process_use("worker", self._model.device), **self.servers_use()}
+
+    def _arenas(self, clients: list[EnvClient], request: EvaluationRequest) -> list[Arena]:
+        """The clients by suite."""
+        found = []
+        for suite, policy in self._policies.items():
+            of_suite = enumerate(zip(clients, self._collector.suites, strict=True))
+            own = {number: client for number, (client, name) in of_suite if name == suite}
+            spec = next(iter(own.values())).spec
+            tasks = request.tasks or tasks_played(self._groups[suite], spec)
+            found.append(Arena(policy, own, tasks, suite))
+        return found
+
+    def _move(self, index: int, suite: str) -> tuple[EnvClient, Policy]:
+        """Have a server simulate another suite."""
+        return self._access.restart(index, suite), self._policies[suite]
 
     def state_dict(self) -> dict[str, Any]:
         """What the next window depends on, besides the weights.
@@ -194,41 +206,21 @@ class RolloutWorker:
         self._access.close()
 
 
-def policy_of(model: QwenVLA, config: RunConfig, place: int, shared: bool = False) -> Policy:
-    """The policy of the contract's embodiment at `place`; on a GPU by CUDA graphs, if wanted.
-
-    `shared`: a learner trains the same model in another thread. Then there are no graphs: nothing
-    else may use the GPU while one is captured.
-    """
-    graphs = None
-    # Projections other than the default ask on the way which embodiments a batch holds; a compiled
-    # expert may compile again.
-    fixed = model.expert_config.projection == "zero_pad" and not config.model.compile
-    wanted = config.runtime.cuda_graphs and not shared
-    if wanted and fixed and model.device.type == "cuda":
-        graphs = VelocityGraphs(model.velocity, capture_on(model.device))
-    return Policy(model, config.sampling, place, graphs, shared)
-
-
-def refuse_mode_dependence(model: nn.Module) -> None:
-    """Refuse a model that computes other numbers in training mode than in evaluation mode.
-
-    Where one thread trains it and another acts with it, it is in the mode of whoever came last.
-
-    Raises:
-        CheckpointError: naming the layer.
-    """
-    for name, module in model.named_modules():
-        batch_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
-        dropout = getattr(module, "attention_dropout", 0.0) or 0.0
-        if isinstance(module, nn.modules.dropout._DropoutNd):
-            dropout = module.p
-        if batch_norm or dropout:
-            raise CheckpointError(
-                f"{name} ({type(module).__name__}) differs between training and evaluation, "
-                "and with rollout.mode=async both happen at once. Use a checkpoint without dropout "
-                "or batch normalization, rollout.workers=2, or rollout.mode=sync."
-            )
+def _episodes(config: RunConfig, access: EnvAccess, seed: tuple[int, int]) -> Episodes:
+    """Where episodes come from, with the tasks' allocation if there is one."""
+    groups, first = config.env.groups, 0
+    streams = []
+    for client in access.clients:
+        streams.append(range(first, first + client.num_envs))
+        first += client.num_envs
+    tasks = {suite: tasks_played(groups[suite], spec) for suite, spec in access.specs.items()}
+    settings = config.env.allocation
+    if config.env.suites:
+        return SuiteEpisodes(tasks, seed, access.suites, streams, settings)
+    ((_, own),) = tasks.items()
+    uniform = settings.kind == "uniform"
+    allocation = None if uniform else TaskAllocation(settings, own, range(first))
+    return EpisodeSource(own, seed, first, allocation=allocation)
 
 
 def batching_of(config: RunConfig, access: EnvAccess) -> Batching:
@@ -266,81 +258,12 @@ def trains_backbone(config: RunConfig) -> bool:
     return bool({"vision", "language", "lora"} & config.ppo.optimizer.learning_rates.keys())
 
 
-def _check_tasks(config: RunConfig, spec: EnvSpec) -> None:
+def _check_tasks(config: EnvConfig, spec: EnvSpec, suite: str) -> None:
     """Servers that were started elsewhere have the tasks they were given there."""
-    for task in config.env.tasks:
+    key = f"env.suites.{suite}.tasks" if suite else "env.tasks"
+    for task in config.tasks:
         if task not in spec.tasks:
             raise ConfigError(
-                f"env.tasks = {list(config.env.tasks)}: {task!r} is no task of the environments; "
+                f"{key} = {list(config.tasks)}: {task!r} is no task of the environments; "
                 f"they have {', '.join(spec.tasks)}"
             )
-
-
-def load_model(config: RunConfig, spec: EnvSpec, checkpoint: Path | None = None) -> QwenVLA:
-    """The run's own checkpoint if it continues, else the configured one, else random weights.
-
-    Random weights are drawn from `config.seed`, the same on each device, and fit `spec`. Where
-    `spec` is of another robot than the checkpoint's, with the same channels, the prompt names that
-    one, with a warning.
-
-    Raises:
-        CheckpointError: for a checkpoint that is missing or damaged.
-        ConfigError: for an embodiment that cannot be read, a device that is not there, or settings
-            of the model that it or this machine cannot follow.
-    """
-    device = resolved(config.runtime.device)
-    model = given_model(config.model, checkpoint, config.seed, device)
-    if model is not None:
-        return _for_robot(model, spec)
-    pretrained = given_backbone(config.model)
-    unnamed = spec.embodiment == UNNAMED
-    embodiment = embodiment_of(spec) if unnamed else load_embodiment(spec.embodiment)
-    # Environments that do not say what to do are told their own name.
-    said = str(config.env.options.get("instruction") or spec.tasks[0])
-    contract = new_contract(
-        spec.cameras,
-        embodiment,
-        pretrained,
-        instructions=[said] if unnamed else (),
-        history=config.model.history,
-        history_hz=config.model.history_hz,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        codec = channel_bounds_codec(contract)
-        model = build(config.model.preset, contract, codec, pretrained)
-        return configured(model, config.model).to(device)
-
-
-def _for_robot(model: QwenVLA, spec: EnvSpec) -> QwenVLA:
-    """The model with the environments' robot in its prompt, if only the prompt tells them apart.
-
-    What else differs is for `Contract.check` to say.
-
-    Raises:
-        CheckpointError: if the environments' channels are the checkpoint's, but not the robot's.
-    """
-    ours = model.contract.embodiment
-    names = [embodiment.name for embodiment in model.contract.embodiments]
-    if spec.embodiment == UNNAMED or embodiment_name(spec.embodiment) in names:
-        return model
-    robot = load_embodiment(spec.embodiment)
-    if robot.layout != ours.layout:
-        if layout_of(spec.channels) == ours.layout:
-            raise CheckpointError(
-                f"embodiment {robot.name}: its {len(robot.channels)} action channels "
-                f"({robot.channels[0].name}, ...) are not those of the checkpoint and the "
-                f"environments ({', '.join(channel.name for channel in ours.channels)}). Name a "
-                "robot that has them"
-            )
-        return model
-    logger.warning(
-        "the checkpoint never saw the robot %s: it was trained as %s. The prompt will name %s all "
-        "the same. The action channels are alike, so the weights stay as they are, and so do the "
-        "action statistics: no action beyond those of %s is ever made. Success may be low.",
-        robot.name,
-        ours.name,
-        robot.robot_tag,
-        ours.name,
-    )
-    return with_embodiment(model, robot)

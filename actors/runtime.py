@@ -16,14 +16,10 @@ from actors.learner import Learner
 from actors.player import Progress
 from vlarl.config.schema import RunConfig
 from vlarl.timeline import Span
-from vlarl.types import EnvSpec
 
 
 class Runtime(Protocol):
     """What the controller drives."""
-
-    spec: EnvSpec
-    """Of the environments."""
 
     def iterate(self) -> dict[str, float]:
         """Collect a window, learn from it, publish the weights; metrics of all of it."""
@@ -79,7 +75,6 @@ class InprocessRuntime:
         self._host = None if config.env.mode == "inprocess" else EnvHost(config.env)
         try:
             access = EnvAccess(config.env, self._host)
-            self.spec = access.clients[0].spec
             self._learner = Learner(config, access, checkpoint=checkpoint)
         except BaseException:
             self._close_host()

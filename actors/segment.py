@@ -12,6 +12,7 @@ import torch
 from tensordict import TensorDict
 
 from actors.lane import FinishedEpisode, Lane
+from vlarl import mixed_rows
 
 
 @dataclass(frozen=True)
@@ -40,4 +41,4 @@ def joined(batches: Sequence[TensorDict]) -> TensorDict:
         streams = batch["stream"] + first
         renumbered.append(batch.copy().set("stream", streams))
         first = int(streams.max()) + 1
-    return torch.cat(renumbered)
+    return mixed_rows.joined(renumbered)

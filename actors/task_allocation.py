@@ -23,31 +23,36 @@ class TaskAllocation:
     Args:
         config: kind (not `uniform`), bounds, smoothing, margin.
         tasks: names.
-        streams: number of environments.
+        streams: ids of the environments.
 
     Raises:
-        ConfigError: for a single task, or fewer environments than tasks.
+        ConfigError: for a single task, unless suites have servers by difficulty, or fewer
+            environments than tasks.
     """
 
-    def __init__(self, config: AllocationConfig, tasks: Sequence[str], streams: int) -> None:
+    def __init__(
+        self, config: AllocationConfig, tasks: Sequence[str], streams: Sequence[int]
+    ) -> None:
         key = f"env.allocation.kind = {config.kind}"
-        if len(tasks) < 2:
+        if len(tasks) < 2 and not config.suites:
             raise ConfigError(f"{key}: has no effect with one task ({tasks[0]}). Leave it out.")
-        if streams < len(tasks):
+        if len(streams) < len(tasks):
             raise ConfigError(
-                f"{key}: a rollout worker has {streams} environments for {len(tasks)} tasks, and "
-                "each needs one. Use more env.servers or env.envs_per_server, or fewer env.tasks."
+                f"{key}: a rollout worker has {len(streams)} environments for {len(tasks)} tasks, "
+                "and each needs one. Use more env.servers or env.envs_per_server, or fewer "
+                "env.tasks."
             )
         self._config = config
         self._tasks = tuple(tasks)
         self._successes = np.zeros(len(tasks))
         self._episodes = np.zeros(len(tasks))
+        self._streams = list(streams)
         # Nothing is known yet, so that all tasks are equally hard.
-        self._assignment = np.arange(streams) % len(tasks)
+        self._assignment = np.arange(len(streams)) % len(tasks)
 
     def task_of(self, stream: int) -> str:
         """Of the stream's next episode."""
-        return self._tasks[self._assignment[stream]]
+        return self._tasks[self._assignment[self._streams.index(stream)]]
 
     def environments(self) -> dict[str, int]:
         """Task -> environments whose next episode is of it."""
@@ -68,11 +73,15 @@ class TaskAllocation:
             if episodes.get(task, 0):
                 for known, new in ((self._episodes, episodes), (self._successes, successes)):
                     known[place] = self._config.smoothing * known[place] + new[task]
-        config = self._config
-        hard = difficulty(self._rates(), config.kind)
-        proposed = allocate(hard, len(self._assignment), config.floor, config.ceiling)
-        counts = kept_or_changed(self._counts(), proposed, config.margin)
+        counts = kept_or_changed(self._counts(), self._proposed(), self._config.margin)
         self._assignment = reassigned(self._assignment, counts)
+
+    def move_to(self, streams: Sequence[int]) -> None:
+        """From now on these are the environments; those that stay change as few tasks as can."""
+        before = dict(zip(self._streams, self._assignment.tolist(), strict=True))
+        self._streams = list(streams)
+        self._assignment = np.array([before.get(stream, 0) for stream in streams])
+        self._assignment = reassigned(self._assignment, self._proposed())
 
     def state_dict(self) -> dict[str, Any]:
         """Evidence and assignment, as plain values."""
@@ -97,6 +106,11 @@ class TaskAllocation:
         self._episodes = np.array(state["episodes"])
         self._successes = np.array(state["successes"])
         self._assignment = np.array(state["assignment"])
+
+    def _proposed(self) -> NDArray[np.int64]:
+        config = self._config
+        hard = difficulty(self._rates(), config.kind)
+        return allocate(hard, len(self._assignment), config.floor, config.ceiling)
 
     def _counts(self) -> NDArray[np.int64]:
         return np.bincount(self._assignment, minlength=len(self._tasks))

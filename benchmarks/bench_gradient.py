@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from actors.env_host import EnvAccess, EnvHost
-from actors.rollout_worker import RolloutWorker, load_model
+from actors.rollout_worker import RolloutWorker
+from actors.run_model import load_model
 from learners.ppo import PPOLearner
 from vlarl.config.load import load_config
 from vlarl.config.schema import RunConfig

@@ -114,7 +114,11 @@ def config_options(config: EnvConfig) -> dict[str, Any]:
 
 
 def check_memory(
-    name: str, num_envs: int, servers: int = 1, options: Mapping[str, Any] | None = None
+    name: str,
+    num_envs: int,
+    servers: int = 1,
+    options: Mapping[str, Any] | None = None,
+    taken: int = 0,
 ) -> None:
     """Raise UserError if so many environments will not fit into the memory that is free.
 
@@ -123,20 +127,32 @@ def check_memory(
         num_envs: of each server.
         servers: processes.
         options: of the suite; its `image_size` counts, if it is a number.
+        taken: bytes that other suites are about to take.
     """
-    entry = find_suite(name)
-    given = (options or {}).get("image_size")
-    size = given if isinstance(given, int) and given > 0 else _USUAL_IMAGE_SIZE
-    each = entry.env_bytes + size**2 * entry.pixel_bytes
-    needed = servers * (entry.process_bytes + num_envs * each)
-    free = available_memory()
+    needed = memory_needed(name, num_envs, servers, options)
+    free = available_memory() - taken
     if needed > free:
         raise UserError(
-            f"{servers} x {num_envs} environments of suite {name!r} with images of {size} pixels "
-            f"need about {needed // _MEBIBYTE} MiB, {free // _MEBIBYTE} MiB are free: "
+            f"{servers} x {num_envs} environments of suite {name!r} with images of "
+            f"{_image_size(options)} pixels need about {needed // _MEBIBYTE} MiB, "
+            f"{free // _MEBIBYTE} MiB are free: "
             "lower env.envs_per_server (num_envs= of collect and envserver), env.servers or "
             "env.image_size"
         )
+
+
+def memory_needed(
+    name: str, num_envs: int, servers: int = 1, options: Mapping[str, Any] | None = None
+) -> int:
+    """Bytes that the servers will take, about; arguments as those of `check_memory`."""
+    entry = find_suite(name)
+    each = entry.env_bytes + _image_size(options) ** 2 * entry.pixel_bytes
+    return servers * (entry.process_bytes + num_envs * each)
+
+
+def _image_size(options: Mapping[str, Any] | None) -> int:
+    given = (options or {}).get("image_size")
+    return given if isinstance(given, int) and given > 0 else _USUAL_IMAGE_SIZE
 
 
 def available_memory() -> int:

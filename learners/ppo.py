@@ -24,6 +24,7 @@ from learners.staleness import weigh, young_enough
 from vlarl.batch import validate
 from vlarl.config.schema import PPOConfig, SamplingConfig
 from vlarl.errors import ConfigError
+from vlarl.mixed_rows import encode_rows
 from vlarl.model.device import on
 from vlarl.policy import PolicyModel
 from vlarl.ppo import (
@@ -269,7 +270,7 @@ class PPOLearner:
     def _context(self, work: _Work, rows: Tensor) -> TensorDict:
         """What the policy saw in these rows; with gradients where the backbone trains."""
         if self._trains_backbone:
-            return self._model.encode(work.batch["inputs"][rows])
+            return encode_rows(self._model, work.batch["inputs"][rows])
         return on(self._device, work.batch["context"][rows])
 
     def _value_loss(self, work: _Work, rows: Tensor, context: TensorDict | None) -> Tensor:
@@ -345,7 +346,7 @@ class PPOLearner:
         for rows in torch.arange(len(batch)).split(self._config.micro_batch):
             first, last = int(rows[0]), int(rows[-1]) + 1
             context = (
-                self._model.encode(batch["inputs"][first:last])
+                encode_rows(self._model, batch["inputs"][first:last])
                 if self._trains_backbone
                 else on(self._device, batch["context"][first:last])
             )
@@ -371,7 +372,7 @@ class PPOLearner:
         for rows in torch.arange(len(batch)).split(self._config.micro_batch):
             part = batch[rows]
             context = (
-                self._model.encode(part["inputs"])
+                encode_rows(self._model, part["inputs"])
                 if self._trains_backbone
                 else on(self._device, part["context"])
             )

@@ -125,7 +125,7 @@ def test_as_few_streams_change_their_task_as_can():
 
 
 def two_tasks(streams=20, **settings):
-    return TaskAllocation(AllocationConfig("failure", **settings), TASKS, streams)
+    return TaskAllocation(AllocationConfig("failure", **settings), TASKS, range(streams))
 
 
 def test_the_task_that_fails_gets_environments_up_to_the_floor_of_the_other():
@@ -163,9 +163,9 @@ def test_old_episodes_count_for_less_and_a_task_without_any_keeps_its_rate():
 
 def test_what_cannot_be_allocated_is_refused():
     with pytest.raises(ConfigError, match="no effect with one task"):
-        TaskAllocation(AllocationConfig("failure"), TASKS[:1], 4)
+        TaskAllocation(AllocationConfig("failure"), TASKS[:1], range(4))
     with pytest.raises(ConfigError, match=r"1 environments for 2 tasks.*env\.servers"):
-        TaskAllocation(AllocationConfig("variance"), TASKS, 1)
+        TaskAllocation(AllocationConfig("variance"), TASKS, range(1))
 
 
 class LopsidedSuite(CountingSuite):
@@ -182,7 +182,7 @@ class LopsidedSuite(CountingSuite):
 
 def make_collector(config, suite=LopsidedSuite):
     clients = [InprocessClient(suite(ENVS, 10)) for _ in range(SERVERS)]
-    allocation = None if config is None else TaskAllocation(config, TASKS, ENVS * SERVERS)
+    allocation = None if config is None else TaskAllocation(config, TASKS, range(ENVS * SERVERS))
     source = EpisodeSource(TASKS, (0,), ENVS * SERVERS, allocation=allocation)
 
     def reward(seen):
@@ -246,7 +246,7 @@ def test_a_resumed_rollout_goes_on_with_the_same_allocation():
 
 def test_an_allocation_to_other_tasks_is_not_resumed():
     state = two_tasks().state_dict()
-    other = TaskAllocation(AllocationConfig("failure"), ("a", "b"), 20)
+    other = TaskAllocation(AllocationConfig("failure"), ("a", "b"), range(20))
     with pytest.raises(UserError, match="count_red, count_blue, this run to a, b"):
         other.load_state_dict(state)
 

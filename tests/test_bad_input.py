@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from actors import cli
-from actors.rollout_worker import load_model
+from actors.run_model import load_model
 from actors.supervise import supervise
 from vlarl.action_range import FAR, NOTABLE, check_recorded, refuse_far
 from vlarl.codec import ActionCodec, ActionStats

@@ -19,8 +19,8 @@ from vlarl.observations import Observations
 from vlarl.policy import Policy
 
 
-def lane(size, phase=Phase.READY, since=0.0):
-    return SimpleNamespace(streams=np.arange(size), phase=phase, ready_since=since)
+def lane(size, phase=Phase.READY, since=0.0, policy=None):
+    return SimpleNamespace(streams=np.arange(size), phase=phase, ready_since=since, policy=policy)
 
 
 def test_without_a_bound_the_lane_that_waits_longest_is_alone():
@@ -33,6 +33,14 @@ def test_lanes_are_joined_while_they_fit_oldest_first():
     chosen, left = choose(lanes, Batching(10, 60.0), 5.0)
     assert chosen == [lanes[1], lanes[2], lanes[3]]
     assert left == 0.0
+
+
+def test_lanes_of_other_policies_are_neither_joined_nor_waited_for():
+    lanes = [lane(2, since=1.0, policy="a"), lane(2, since=2.0, policy="b"),
+             lane(2, since=3.0, policy="a")]  # fmt: skip
+    assert choose(lanes, Batching(10, 60.0), 100.0)[0] == [lanes[0], lanes[2]]
+    lanes[2].phase, lanes[1].phase = Phase.IDLE, Phase.STEPPING
+    assert choose(lanes, Batching(10, 60.0), 5.0) == ([lanes[0]], 0.0)
 
 
 def test_a_ready_lane_waits_for_others_until_its_deadline():

@@ -118,8 +118,8 @@ def test_a_server_that_keeps_failing_is_named():
 def test_first_episodes_are_filmed_step_by_step(tmp_path):
     result = evaluate(FakePolicy(), clients(), request(9, videos=2))
     steps = [row["steps"] for row in result.summary["outcomes"][:2]]
-    assert [len(frames) for _, frames in result.films] == steps
-    files = write_videos(result, tmp_path, "sft", 5.0)
+    assert [len(film.frames) for film in result.films] == steps
+    files = write_videos(result, tmp_path, "sft")
     assert [file.name for file in files] == ["sft_0.gif", "sft_1.gif"]
     assert all(file.stat().st_size for file in files)
 

@@ -8,6 +8,7 @@ from actors.controller import train
 from vlarl.config.load import load_config
 from vlarl.errors import CheckpointError, ConfigError
 from vlarl.runs import RunFolder
+from vlarl.training_state import read_state
 
 pytest.importorskip("ray")
 
@@ -86,6 +87,38 @@ def test_workers_apart_get_every_version_of_the_weights(tmp_path):
         assert spans[name]["ts"] + spans[name]["dur"] < iterate["ts"] + iterate["dur"] + 1e4
     acting = {e["pid"] for e in events if e["name"] == "policy"}
     assert acting == {processes["worker 0"], processes["worker 1"]}
+
+
+@pytest.mark.slow
+def test_workers_of_two_suites_allocate_by_what_all_of_them_saw(tmp_path):
+    suites = {
+        "rooms": {"suite": "navigation", "tasks": ["search_object", "follow_target"],
+                  "image_size": 32, "max_steps": 4, "envs_per_server": 2},
+        "table": {"suite": "tabletop", "tasks": ["spoon_on_towel"], "image_size": 32,
+                  "max_steps": 8, "envs_per_server": 2},
+    }  # fmt: skip
+    spread = ["runtime.kind=ray", "env.mode=spawn", "rollout.workers=2"]
+    allocation = ["env.allocation.suites=false", f"env.suites={json.dumps(suites)}"]
+    words = [f"output={tmp_path}", *spread, *allocation]
+    config = load_config(CONFIG.with_name("debug_suites.yaml"), words)
+    train(config)
+    assert not our_servers()
+    run = RunFolder(tmp_path / config.name)
+    walked, placed = ["rooms/search_object", "rooms/follow_target"], "table/spoon_on_towel"
+    rows = run.metrics()
+    assert [sum(row[f"allocation/{task}"] for task in walked) for row in rows] == [4, 4]
+    assert [row[f"allocation/{placed}"] for row in rows] == [4, 4]
+    workers = read_state(run.checkpoint_path())["workers"]
+    assert len(workers) == 2
+    known = [worker["sources"]["rooms"]["allocation"] for worker in workers]
+    assert known[0]["episodes"] == known[1]["episodes"]
+    assert known[0]["successes"] == known[1]["successes"]
+    # Laplace's rule, of what both saw.
+    for task, episodes, successes in zip(
+        walked, known[0]["episodes"], known[0]["successes"], strict=True
+    ):
+        assert rows[-1][f"running_success/{task}"] == (successes + 1) / (episodes + 2)
+    assert f"running_success/{placed}" not in rows[-1], "its suite has nothing to allocate"
 
 
 @pytest.mark.slow

@@ -13,12 +13,12 @@ from test_rollout import ENVS, LENGTH, T, counting_reward, inprocess_clients, ma
 from tiny_model import make_model, observed
 from torch import nn
 
+from actors.acting import refuse_mode_dependence
 from actors.batching import Batching
 from actors.controller import train
 from actors.env_host import EnvAccess, EnvHost
 from actors.episodes import EpisodeSource
 from actors.fair_lock import FairLock
-from actors.rollout_worker import refuse_mode_dependence
 from actors.runtime import InprocessRuntime
 from actors.stream import RolloutStream
 from envservers.counting import TASKS, CountingSuite
@@ -120,7 +120,7 @@ def wait_until(condition):
 
 def test_rollout_goes_on_while_learning_takes_nothing(streaming):
     streaming.stream.take()
-    policy = streaming.collector._policy
+    policy = streaming.collector._lanes[0].policy
     before = sum(n for _, n, _ in policy.calls)
     # An update that takes as long as five iterations of rollout.
     wait_until(lambda: sum(n for _, n, _ in policy.calls) > before + 5 * DECISIONS)
@@ -134,7 +134,7 @@ def test_rollout_goes_on_while_learning_takes_nothing(streaming):
 def test_decisions_over_age_do_not_count_as_enough():
     with Streaming(make_collector(inprocess_clients()), max_staleness=1) as streaming:
         streaming.stream.take()
-        policy = streaming.collector._policy
+        policy = streaming.collector._lanes[0].policy
         calls = len(policy.calls)
         wait_until(lambda: len(policy.calls) > calls + 4 * T)
         streaming.version = 2
@@ -158,7 +158,8 @@ def test_the_policy_and_its_version_are_asked_with_the_lock_held():
             return super().value(observations)
 
     collector = make_collector(inprocess_clients(), weights_lock=lock)
-    collector._policy = Watched()
+    for lane in collector._lanes:
+        lane.policy = Watched()
 
     def version():
         held.append(lock.locked())
@@ -181,7 +182,8 @@ def test_rollout_has_threads_of_its_own_number():
             found.append(torch.get_num_threads())
             return super().act(*given, **named)
 
-    collector._policy = Watched()
+    for lane in collector._lanes:
+        lane.policy = Watched()
     torch.set_num_threads(3)
     with Streaming(collector) as streaming:
         streaming.stream.take()
@@ -355,7 +357,7 @@ def test_rollout_and_learning_share_one_model_and_go_on_together(tmp_path, train
     rates = f"ppo.optimizer.learning_rates={{{trained}: 1e-4, value: 1e-3}}"
     runtime = InprocessRuntime(async_config(tmp_path, rates, "ppo.value_warmup_iterations=0"))
     learner = runtime._learner
-    policy = learner.worker._policy
+    (policy,) = learner.worker._policies.values()
     assert policy._model is learner.model
     during, acted = [], []
     update, act = learner._learner.update, policy.act

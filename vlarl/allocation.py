@@ -69,15 +69,8 @@ def allocate(
         )
     if not 0 <= floor <= 1 <= ceiling:
         raise ValueError(f"floor={floor:g}, ceiling={ceiling:g}: use 0 <= floor <= 1 <= ceiling")
-    equal = environments / tasks
-    # Whole numbers: rounding a share up or down then never leaves the bounds.
-    low = max(1, int(np.floor(floor * equal)))
-    high = min(environments, int(np.ceil(ceiling * equal)))
-    shares = _bounded_shares(np.maximum(difficulties, _EASIEST), environments, low, high)
-    counts = np.floor(shares).astype(np.int64)
-    neediest = np.argsort(counts - shares, kind="stable")
-    counts[neediest[: environments - counts.sum()]] += 1
-    return counts
+    low, high = _bounds(tasks, environments, floor, ceiling)
+    return _rounded(_bounded_shares(difficulties, environments, low, high))
 
 
 def kept_or_changed(
@@ -86,6 +79,31 @@ def kept_or_changed(
     """[K] `proposed`, if it moves more than the share `margin` of all environments."""
     moved = np.abs(proposed - current).sum() / 2
     return proposed if moved > margin * current.sum() else current
+
+
+def servers_by_difficulty(
+    current: NDArray[np.int64],
+    difficulties: NDArray[np.float64],
+    floor: float,
+    ceiling: float,
+    fewest: int = 1,
+) -> NDArray[np.int64]:
+    """[G] servers of each suite: `allocate`'s, once some suite is due a whole server more or less.
+
+    Less than that changes nothing, so that no server goes to and fro on the noise of a rate.
+
+    Args:
+        current: [G] of at least `fewest`.
+        difficulties: [G] of the suites.
+        floor: as `allocate`.
+        ceiling: as `allocate`.
+        fewest: servers that every suite keeps, whatever the floor.
+    """
+    assert current.min() >= fewest
+    servers = int(current.sum())
+    low, high = _bounds(len(current), servers, floor, ceiling)
+    due = _bounded_shares(difficulties, servers, max(low, fewest), max(high, fewest))
+    return _rounded(due) if np.abs(due - current).max() >= 1 else current
 
 
 def reassigned(assignment: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -106,10 +124,26 @@ def reassigned(assignment: NDArray[np.int64], counts: NDArray[np.int64]) -> NDAr
     return changed
 
 
+def _bounds(tasks: int, environments: int, floor: float, ceiling: float) -> tuple[int, int]:
+    """Fewest and most for a task; whole numbers: rounding a share never leaves them."""
+    equal = environments / tasks
+    low = max(1, int(np.floor(floor * equal)))
+    return low, min(environments, int(np.ceil(ceiling * equal)))
+
+
+def _rounded(shares: NDArray[np.float64]) -> NDArray[np.int64]:
+    """[K] whole numbers of the same sum, by largest remainders; the first of equals get more."""
+    counts = np.floor(shares).astype(np.int64)
+    neediest = np.argsort(counts - shares, kind="stable")
+    counts[neediest[: round(shares.sum()) - counts.sum()]] += 1
+    return counts
+
+
 def _bounded_shares(
-    weights: NDArray[np.float64], total: int, low: int, high: int
+    difficulties: NDArray[np.float64], total: int, low: int, high: int
 ) -> NDArray[np.float64]:
-    """[K] `clip(scale * weights, low, high)` with the one scale by which they sum to `total`."""
+    """[K] `clip(scale * difficulty, low, high)` with the one scale by which they sum to `total`."""
+    weights = np.maximum(difficulties, _EASIEST)
     below, above = 0.0, high / weights.min()
     # The sum grows with the scale; as many halvings as a float has bits find it.
     for _ in range(100):

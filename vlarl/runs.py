@@ -257,6 +257,7 @@ def _sha256(file: Path) -> str:
 
 
 def _default_name(config: RunConfig) -> str:
-    suite = re.sub(r"[^A-Za-z0-9]+", "-", config.env.suite).strip("-")
+    suites = "-".join(config.env.suites) or config.env.suite
+    suite = re.sub(r"[^A-Za-z0-9]+", "-", suites).strip("-")
     moment = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     return f"{config.stage}-{suite}-{moment}"

@@ -21,6 +21,7 @@ SETTINGS = (
     "env.max_steps",
     "env.options",
     "env.embodiment",
+    "env.suites",
     "sampling",
     "evaluation",
 )

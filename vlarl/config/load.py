@@ -23,8 +23,11 @@ from vlarl.config.validate import validate
 from vlarl.errors import ConfigError
 
 COMMAND_LINE = "command line"
-_MIXTURE = "supervised.data.mixture"
-"""Whose free keys are sections: `supervised.data.mixture.NAME.weight`."""
+_NAMED = {
+    "supervised.data.mixture": "mapping such as `{NAME: {path: FOLDER, kind: robot, weight: 1}}`",
+    "env.suites": "mapping such as `{NAME: {suite: tabletop, servers: 2}}`",
+}
+"""Mappings whose free keys are sections: `supervised.data.mixture.NAME.weight`; what they hold."""
 
 
 def load_config(
@@ -169,11 +172,8 @@ def _apply_override(override: str, given: dict[str, Any], origin: dict[str, str]
     owner, name = _owner_of_free_key(key)
     if owner is not None:
         before = given.get(owner, known_keys()[owner]) or {}
-        if owner == _MIXTURE:
-            source, _, setting = name.rpartition(".")
-            if source:
-                name, value = source, {**before.get(source, {}), setting: value}
-        given[owner], origin[owner] = {**before, name: value}, COMMAND_LINE
+        path = name.split(".") if owner in _NAMED else [name]
+        given[owner], origin[owner] = _with(before, path, value), COMMAND_LINE
         return
     nested: dict[str, Any] = {}
     node = nested
@@ -185,10 +185,17 @@ def _apply_override(override: str, given: dict[str, Any], origin: dict[str, str]
         given[leaf], origin[leaf] = leaf_value, COMMAND_LINE
 
 
+def _with(mapping: Any, path: Sequence[str], value: Any) -> dict[str, Any]:
+    """The mapping with `value` at the end of `path`; what is no mapping on the way is replaced."""
+    first, *rest = path
+    before = mapping if isinstance(mapping, Mapping) else {}
+    return {**before, first: _with(before.get(first), rest, value) if rest else value}
+
+
 def _owner_of_free_key(key: str) -> tuple[str | None, str]:
     """`("ppo.optimizer.learning_rates", "vision")` of that dotted key; the owner may be None."""
     for known, default in known_keys().items():
-        free = isinstance(default, Mapping) or known == _MIXTURE
+        free = isinstance(default, Mapping) or known in _NAMED
         if free and key.startswith(f"{known}."):
             return known, key[len(known) + 1 :]
     return None, ""
@@ -198,15 +205,16 @@ def _typed(given: Mapping[str, Any], origin: Mapping[str, str]) -> RunConfig:
     """Merge into the structured schema; on failure, find the key that caused it."""
     try:
         merged = _merge(given)
-    except OmegaConfBaseException as failure:
+    # A list in place of a mapping is a TypeError of OmegaConf's.
+    except (OmegaConfBaseException, TypeError) as failure:
         for key, value in given.items():
             try:
                 _merge({key: value})
-            except OmegaConfBaseException as error:
-                wanted = "mixture" if key == _MIXTURE else type(known_keys()[key]).__name__
+            except (OmegaConfBaseException, TypeError) as error:
+                wanted = _NAMED.get(key) or _spoken(type(known_keys()[key]).__name__)
                 reason = str(error).splitlines()[0]
                 raise ConfigError(
-                    f"{origin[key]}: {key} = {value!r}: {reason}. Give it a {_spoken(wanted)}."
+                    f"{origin[key]}: {key} = {value!r}: {reason}. Give it a {wanted}."
                 ) from error
         raise ConfigError(str(failure)) from failure
     config = OmegaConf.to_object(merged)
@@ -223,7 +231,6 @@ def _spoken(type_name: str) -> str:
         "list": "list such as `[a, b]` of the right length",
         "dict": "mapping such as `{expert: 1e-5}` of the right types",
         "NoneType": "number, or null",
-        "mixture": "mapping such as `{NAME: {path: FOLDER, kind: robot, weight: 1}}`",
     }
     return words[type_name]
 

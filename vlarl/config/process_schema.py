@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 
@@ -23,6 +23,29 @@ class AllocationConfig:
     margin: float = 0.05
     """Share of the environments that would have to change their tasks for them to do so. They do
     so at the end of an episode."""
+    suites: bool = False
+    """Whether the suites of `env.suites` have servers by the same rule: between two windows, a
+    server of an easier suite is ended and one of a harder suite started, as soon as some suite is
+    due at least one server more or less. `floor` and `ceiling` are kept here too."""
+
+
+@dataclass(frozen=True)
+class SuiteConfig:
+    """One suite of several in a run: fields as those of `EnvConfig`, which say what they mean."""
+
+    suite: str = "tabletop"
+    tasks: tuple[str, ...] = ()
+    servers: int = 2
+    envs_per_server: int = 16
+    addresses: tuple[str, ...] = ()
+    image_size: int = 64
+    max_steps: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
+    embodiment: str = ""
+
+
+SUITE_FIELDS = tuple(each.name for each in fields(SuiteConfig))
+"""What `EnvConfig` says of its one suite, and each of `env.suites` of its own."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +78,28 @@ class EnvConfig:
     """Name or YAML file of the robot that the prompt names; empty: what the environments say they
     are. It must have their channels (paper section 4.2, out-of-domain)."""
     allocation: AllocationConfig = field(default_factory=AllocationConfig)
+    suites: dict[str, SuiteConfig] = field(default_factory=dict)
+    """Name -> suite, where a run has several: each has its own `suite`, `tasks`, `servers`,
+    `envs_per_server`, `addresses`, `image_size`, `max_steps`, `options` and `embodiment`, and those
+    above are unused. Tasks are then called `NAME/TASK`."""
+
+    @property
+    def groups(self) -> dict[str, EnvConfig]:
+        """Name -> what the run's servers of that suite are, as if it were the only one.
+
+        One without a name, where there are no `suites`.
+        """
+        if not self.suites:
+            return {"": self}
+        return {
+            name: replace(self, suites={}, **{key: getattr(suite, key) for key in SUITE_FIELDS})
+            for name, suite in self.suites.items()
+        }
 
     @property
     def environments(self) -> int:
         """`N` of one node, unless the servers are others'."""
-        return self.servers * self.envs_per_server
+        return sum(group.servers * group.envs_per_server for group in self.groups.values())
 
 
 @dataclass(frozen=True)

@@ -44,14 +44,19 @@ def _joined_servers(config: RunConfig) -> Iterator[Problem]:
     yield from at_least(config, 0, [key, "rollout.batch_deadline_seconds"])
     if not config.rollout.batch_environments:
         yield from without_effect(config, ["rollout.batch_deadline_seconds"], f"{key}=0")
+        return
     # How many environments others' servers have, and how many a worker has, is known later.
-    elif env.mode != "connect" and env.servers == 1:
+    if env.mode == "connect":
+        return
+    sizes = sorted(size for g in env.groups.values() for size in [g.envs_per_server] * g.servers)
+    if len(sizes) == 1:
         yield from without_effect(config, [key], "env.servers=1")
-    elif env.mode != "connect" and config.rollout.batch_environments < 2 * env.envs_per_server:
+    elif config.rollout.batch_environments < sum(sizes[:2]):
+        fewest = " and ".join(map(str, sizes[:2]))
         yield Problem(
             key,
-            f"joins no two servers of env.envs_per_server={env.envs_per_server}",
-            f"Use {2 * env.envs_per_server} or more, or 0.",
+            f"joins no two servers: those with the fewest environments have {fewest}",
+            f"Use {sum(sizes[:2])} or more, or 0.",
         )
 
 
@@ -83,14 +88,50 @@ def _allocation(config: RunConfig) -> Iterator[Problem]:
         yield from sections_without_effect(config, _ALLOCATION, f"stage={config.stage}")
     if allocation.kind == "uniform":
         unused = [f"{_ALLOCATION}.{key}" for key in ("floor", "ceiling", "smoothing", "margin")]
+        unused.append(f"{_ALLOCATION}.suites")
         yield from without_effect(config, unused, f"{_ALLOCATION}.kind=uniform")
         return
-    if len(env.tasks) == 1:
-        yield from without_effect(config, [f"{_ALLOCATION}.kind"], "a single task in env.tasks")
-    if env.mode != "connect" and len(env.tasks) > env.environments:
+    yield from _servers(config)
+    groups = env.groups.items()
+    if all(len(group.tasks) == 1 for _, group in groups) and not allocation.suites:
+        single = "a single task in " + " and ".join(f"{_at(name)}.tasks" for name, _ in groups)
+        yield from without_effect(config, [f"{_ALLOCATION}.kind"], single)
+    for name, group in groups:
+        if env.mode != "connect" and len(group.tasks) > group.environments:
+            yield Problem(
+                f"{_ALLOCATION}.kind",
+                f"needs an environment for each of {len(group.tasks)} tasks, and there are "
+                f"{group.environments}",
+                f"Use {_at(name)}.envs_per_server={-(-len(group.tasks) // group.servers)} or more.",
+            )
+
+
+def _servers(config: RunConfig) -> Iterator[Problem]:
+    """Servers that change their suite, their streams keeping their numbers."""
+    key, groups = f"{_ALLOCATION}.suites", config.env.groups
+    if not config.env.allocation.suites:
+        return
+    if config.rollout.mode == "async":
         yield Problem(
-            f"{_ALLOCATION}.kind",
-            f"needs an environment for each of {len(env.tasks)} tasks, and there are "
-            f"{env.environments}",
-            f"Use env.envs_per_server={-(-len(env.tasks) // env.servers)} or more.",
+            key,
+            "moves servers between two windows; with rollout.mode=async there is no such moment",
+            "Use rollout.mode=sync, or leave it out.",
         )
+    if len(groups) < 2:
+        yield Problem(key, "has no effect with a single suite", "Name several in env.suites.")
+    if config.env.mode == "connect":
+        remedy = "Use env.mode=spawn, or leave it out."
+        yield Problem(key, "needs servers that the run can start and end", remedy)
+    if len({group.envs_per_server for group in groups.values()}) > 1:
+        remedy = "Give all suites the same envs_per_server."
+        yield Problem(key, "needs servers with as many environments each", remedy)
+    for name, group in groups.items():
+        needed = -(-len(group.tasks) // group.envs_per_server)
+        if group.servers < needed * config.rollout.workers:
+            remedy = f"Use {_at(name)}.servers={needed * config.rollout.workers} or more."
+            yield Problem(key, f"needs an environment for each task of {name}", remedy)
+
+
+def _at(name: str) -> str:
+    """The key of a suite's settings."""
+    return f"env.suites.{name}" if name else "env"

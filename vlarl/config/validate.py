@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator, Mapping
 
-from vlarl.addresses import stays_on_machine
 from vlarl.config.checks import (
     above_zero,
     at_least,
@@ -22,7 +21,6 @@ from vlarl.config.checks import (
 )
 from vlarl.config.conversation_rules import conversation_rules
 from vlarl.config.dataset_rules import dataset_rules
-from vlarl.config.embodiments import load_embodiment
 from vlarl.config.logging_rules import logging_rules
 from vlarl.config.lora_rules import lora_rules
 from vlarl.config.mixture_rules import mixture_rules
@@ -32,6 +30,7 @@ from vlarl.config.rollout_rules import rollout_rules
 from vlarl.config.sampling_rules import exploration_rules, sampling_rules
 from vlarl.config.schema import OptimizerConfig, RunConfig
 from vlarl.config.stage_rules import stage_rules
+from vlarl.config.suite_rules import suite_rules
 from vlarl.contract import STATE_MODES
 from vlarl.errors import ConfigError
 from vlarl.stages import SUPERVISED
@@ -163,51 +162,18 @@ def _held_out(config: RunConfig) -> Iterator[Problem]:
 
 def _env(config: RunConfig) -> Iterator[Problem]:
     yield from choice(config, "env.mode", ("spawn", "connect", "inprocess"))
-    yield from at_least(config, 1, ["env.servers", "env.envs_per_server", "env.image_size"])
-    yield from at_least(config, 0, ["env.restarts", "env.max_steps"])
+    yield from at_least(config, 0, ["env.restarts"])
     yield from above_zero(config, ["env.deadline_seconds"])
-    if not config.env.suite or config.env.suite == "gym:":
-        yield Problem("env.suite", "names no suite", "Try env.suite=tabletop or gym:ID.")
-    if len(set(config.env.tasks)) < len(config.env.tasks):
-        yield Problem("env.tasks", "names a task twice", "Name each task once.")
-    if config.env.mode == "connect":
-        if not config.env.addresses:
-            yield Problem(
-                "env.addresses",
-                "is empty with mode=connect",
-                "Try env.addresses=[tcp://HOST:PORT].",
-            )
-        for address in config.env.addresses:
-            if not address.startswith("tcp://") or not address.rpartition(":")[2].isdigit():
-                yield Problem(
-                    "env.addresses", f"{address!r} is no address", "Write tcp://HOST:PORT."
-                )
-        yield from _key(config)
-    else:
-        unused = ["env.addresses", "env.key_file"]
-        yield from without_effect(config, unused, f"env.mode={config.env.mode}")
+    if config.env.mode != "connect":
+        yield from without_effect(config, ["env.key_file"], f"env.mode={config.env.mode}")
     if config.stage in SUPERVISED:
         yield from without_effect(config, ["env.embodiment"], f"stage={config.stage}")
-    elif config.env.embodiment:
-        try:
-            load_embodiment(config.env.embodiment)
-        except ConfigError as error:
-            yield Problem("env.embodiment", "names no robot", f"{error}.".replace("..", "."))
     if config.env.mode == "inprocess" and config.runtime.kind == "ray" and config.stage == "rl":
         yield Problem(
             "env.mode",
             "shares a process with the policy, which with runtime.kind=ray is an actor's",
             "Use runtime.kind=inprocess, or env.mode=spawn.",
         )
-
-
-def _key(config: RunConfig) -> Iterator[Problem]:
-    """Servers that other machines can reach let nobody in without their key."""
-    for address in config.env.addresses:
-        if not config.env.key_file and not stays_on_machine(address):
-            problem = f"is empty, and {address}, on another machine, demands a key"
-            remedy = "Name the file that its server was started with; `vlarl key FILE` makes one."
-            yield Problem("env.key_file", problem, remedy)
 
 
 def _optimizer(config: RunConfig, prefix: str) -> Iterator[Problem]:
@@ -351,6 +317,7 @@ RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (
     _run,
     lora_rules,
     _env,
+    suite_rules,
     sampling_rules,
     exploration_rules,
     rollout_rules,

@@ -27,7 +27,7 @@ def choose(lanes: Sequence[Lane], batching: Batching, now: float) -> tuple[list[
     Args:
         lanes: that take part.
         batching: the bounds.
-        now: `time.monotonic()`.
+        now: as `Lane.ready_since` goes.
 
     Returns:
         Lanes for one call, and how many seconds to wait for answers afterwards: none if there are

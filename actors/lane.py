@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -58,6 +59,7 @@ class Lane:
             order in which lanes are served.
         policy: acts here.
         suite: name of the client's suite, where the run has several.
+        now: the time.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Lane:
         seed: list[int],
         policy: Policy,
         suite: str = "",
+        now: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.streams = streams
         self.generator = torch.Generator()
@@ -78,6 +81,7 @@ class Lane:
         self.finished: list[FinishedEpisode] = []
         self.control_steps = 0
         self._source = source
+        self._now = now
         self.move(client, policy, suite)
 
     def move(self, client: EnvClient, policy: Policy, suite: str) -> None:
@@ -89,7 +93,7 @@ class Lane:
         self.client, self.policy, self.suite = client, policy, suite
         self.phase = Phase.IDLE
         self.ready_since = 0.0
-        """`time.monotonic()` when it last came to want a decision."""
+        """When it last came to want a decision."""
         past = policy.past_frames
         self._memory = None if past is None else FrameMemory(past, client.num_envs)
         self._observation: TimeStep | None = None
@@ -216,7 +220,7 @@ class Lane:
 
     def _become_ready(self) -> None:
         self.phase = Phase.READY
-        self.ready_since = time.monotonic()
+        self.ready_since = self._now()
 
 
 def replace_rows(whole: TimeStep, part: TimeStep) -> TimeStep:

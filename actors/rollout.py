@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -23,6 +22,7 @@ from tensordict import TensorDict
 
 from actors.arena import named
 from actors.batching import Batching, choose
+from actors.clock import Clock, WallClock
 from actors.decision_rows import checked_rewards, completed, opened
 from actors.episodes import Episodes
 from actors.lane import Lane, Phase
@@ -30,7 +30,6 @@ from actors.resuming import fits
 from actors.rollout_stats import RolloutStats, Tally, summarize
 from actors.segment import Segment, segment_of
 from actors.suite_episodes import SuiteEpisodes
-from envservers.client import wait_ready
 from vlarl.batch import validate
 from vlarl.env_protocol import EnvClient
 from vlarl.errors import EnvServerError
@@ -72,6 +71,7 @@ class RolloutCollector:
         alone: whether tasks are allocated by these clients' episodes; otherwise `allocate` is
             called after each window, with several workers' episodes.
         move: called for a server that is to simulate another suite.
+        clock: by which all this goes; None: the wall's.
     """
 
     def __init__(
@@ -93,14 +93,17 @@ class RolloutCollector:
         suites: Sequence[str] = (),
         alone: bool = True,
         move: Move | None = None,
+        clock: Clock | None = None,
     ) -> None:
+        self._clock = clock or WallClock()
         self._lanes: list[Lane] = []
         first = 0
         policies = policy if isinstance(policy, Sequence) else [policy] * len(clients)
         suites = suites or [""] * len(clients)
         for client, own, suite in zip(clients, policies, suites, strict=True):
             streams = np.arange(first, first + client.num_envs)
-            self._lanes.append(Lane(client, streams, source, [*seed, first], own, suite))
+            lane = Lane(client, streams, source, [*seed, first], own, suite, self._clock.now)
+            self._lanes.append(lane)
             first += client.num_envs
         self._reward = reward
         self._source = source
@@ -147,7 +150,7 @@ class RolloutCollector:
             EnvServerError: naming the server that failed more often than allowed.
             UserError: if the reward function returned NaN or a wrong shape.
         """
-        started = time.perf_counter()
+        started = self._clock.now()
         self._tally = Tally()
         for lane in self._lanes:
             self._guarded(lane, lane.begin_window)
@@ -158,7 +161,7 @@ class RolloutCollector:
         batch = joined([segment.rows for segment in segments])
         validate(batch)
         self._timeline.add("worker", "window", started)
-        return batch, self.stats(segments, self._tally, time.perf_counter() - started)
+        return batch, self.stats(segments, self._tally, self._clock.now() - started)
 
     def begin(self) -> None:
         """Start what does not run yet, to go on by `turn`; windows that had begun go on."""
@@ -255,7 +258,7 @@ class RolloutCollector:
         self, lanes: Sequence[Lane], version: Callable[[], int], seconds: float = math.inf
     ) -> None:
         """`turn` among some of the lanes."""
-        chosen, left = choose(lanes, self._batching, time.monotonic())
+        chosen, left = choose(lanes, self._batching, self._clock.now())
         if chosen:
             self._decide(chosen, version)
         self._receive(lanes, min(left, seconds))
@@ -265,7 +268,7 @@ class RolloutCollector:
         seen = [lane.shown(lane.observation) for lane in lanes]
         alone = len(lanes) == 1
         with self._weights_lock:
-            started = time.perf_counter()
+            started = self._clock.now()
             made_by = version()
             decisions = lanes[0].policy.act(
                 seen[0] if alone else Observations.joined(seen),
@@ -275,7 +278,7 @@ class RolloutCollector:
                 explore=True,
                 keep=self._keep,
             )
-            self._tally.policy += time.perf_counter() - started
+            self._tally.policy += self._clock.now() - started
             self._timeline.add("worker", "policy", started)
         self._tally.calls += 1
         first = 0
@@ -292,12 +295,12 @@ class RolloutCollector:
     def _receive(self, lanes: Iterable[Lane], seconds: float) -> None:
         """Take in every answer that has come; wait up to `seconds` for the first of them."""
         asked = [lane for lane in lanes if lane.phase in (Phase.STEPPING, Phase.RESETTING)]
-        started = time.perf_counter()
-        answered = wait_ready([lane.client for lane in asked], seconds)
+        started = self._clock.now()
+        answered = self._clock.wait([lane.client for lane in asked], seconds)
         if seconds != 0.0:
             causes = {lane.phase for lane in asked if lane.client in answered}
             cause = "simulation" if Phase.STEPPING in causes else "resets"
-            self._tally.waited(time.perf_counter() - started, cause)
+            self._tally.waited(self._clock.now() - started, cause)
             self._timeline.add("worker", f"wait for {cause}", started)
         for lane in asked:
             if lane.client in answered:
@@ -327,9 +330,9 @@ class RolloutCollector:
         if last or (self._bootstrap_time_limit and after.truncated.any()):
             seen = lane.shown(after)
             with self._weights_lock:
-                started = time.perf_counter()
+                started = self._clock.now()
                 values = lane.policy.value(seen)
-                self._tally.policy += time.perf_counter() - started
+                self._tally.policy += self._clock.now() - started
                 self._timeline.add("worker", "value", started)
             next_value = torch.as_tensor(values, dtype=torch.float32)
         rewards = checked_rewards(self._reward, before, actions, after)

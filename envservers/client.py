@@ -86,14 +86,21 @@ class ServerClient:
 
     def ready(self) -> bool:
         """Whether `receive` would answer, or raise, without waiting."""
-        if not self._waiting:
-            return False
-        self._pump(0.0)
-        return (
+        if self._waiting:
+            self._pump(0.0)
+        return self.has_answer()
+
+    def has_answer(self) -> bool:
+        """As `ready`, by what was taken in so far; no look at the connection."""
+        return bool(self._waiting) and (
             self._waiting[0] in self._answers
             or self._dead is not None
             or time.monotonic() >= self._overdue_at
         )
+
+    def take_in(self) -> None:
+        """Read what has come, without waiting."""
+        self._pump(0.0)
 
     def receive(self, timeout: float | None = None) -> TimeStep:
         """See `EnvClient`; after EnvServerDied this client is of no further use."""
@@ -317,19 +324,25 @@ def wait_ready(clients: Sequence[EnvClient], timeout: float | None = None) -> li
     Empty when `timeout` seconds passed, or when no client has an unanswered request.
     """
     until = float("inf") if timeout is None else time.monotonic() + timeout
-    servers = [client for client in clients if isinstance(client, ServerClient)]
+    servers = [client for client in clients if isinstance(client, ServerClient) and client.waiting]
+    others = [client for client in clients if not isinstance(client, ServerClient)]
+    # One look at all connections: a look at each would take longer than most waits.
+    poller = zmq.Poller()
+    owners: dict[zmq.Socket[bytes], ServerClient] = {}
+    for client in servers:
+        for socket in (client.socket, client.death_watch):
+            poller.register(socket, zmq.POLLIN)
+            owners[socket] = client
+    seconds = 0.0
     while True:
-        ready = [client for client in clients if client.ready()]
-        waiting = [client for client in servers if client.waiting]
-        seconds = until - time.monotonic()
-        if ready or not waiting or seconds <= 0:
-            return ready
-        poller = zmq.Poller()
-        for client in waiting:
-            poller.register(client.socket, zmq.POLLIN)
-            poller.register(client.death_watch, zmq.POLLIN)
-        seconds = min(seconds, *(client.seconds_left for client in waiting))
-        poller.poll(max(1.0, seconds * 1000))
+        for client in {owners[socket] for socket, _ in poller.poll(seconds * 1000)}:
+            client.take_in()
+        done: set[EnvClient] = {client for client in servers if client.has_answer()}
+        done |= {client for client in others if client.ready()}
+        left = until - time.monotonic()
+        if done or not servers or left <= 0:
+            return [client for client in clients if client in done]
+        seconds = max(0.001, min(left, *(client.seconds_left for client in servers)))
 
 
 def _ids(env_ids: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -8,6 +8,7 @@ It can also crash, hang, raise, or return NaN on demand. No physics and no meani
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import time
@@ -42,6 +43,11 @@ def success_step(seed: int, task: str, episode_length: int) -> int:
     return 1 + (mixed >> 8) % (2 * episode_length)
 
 
+def spread_of(slow_tail: float) -> float:
+    """Deviation of the logarithm, where the 99th percentile is `slow_tail` times the median."""
+    return math.log(slow_tail) / 2.3263478740408408
+
+
 def paint(state: NDArray[np.float32], camera: int, size: int) -> NDArray[np.uint8]:
     """The image [size, size, 3] of one state row [STATE_DIM] as seen by a camera."""
     words = np.append(state, np.float32(camera)).astype("<f4")
@@ -58,6 +64,8 @@ class CountingSuite:
         image_size: height and width of both cameras.
         tasks: a subset of `TASKS`.
         seconds_per_step: pretended simulation time of a control step of one call.
+        slow_tail: the 99th percentile of that time over its median, where it is drawn anew for each
+            call, from a log-normal distribution; 1: always the same.
         crash_at: the process kills itself in this call of `step` (1 is the first; 0: never).
         hang_at: this call of `step` never returns.
         raise_at: this call of `step` raises.
@@ -73,6 +81,7 @@ class CountingSuite:
         tasks: Sequence[str] = TASKS,
         max_steps: int = 0,
         seconds_per_step: float = 0.0,
+        slow_tail: float = 1.0,
         crash_at: int = 0,
         hang_at: int = 0,
         raise_at: int = 0,
@@ -85,6 +94,9 @@ class CountingSuite:
         self.num_envs = num_envs
         self._length = max_steps or episode_length
         self._seconds_per_step = seconds_per_step
+        self._spread = spread_of(slow_tail)
+        # Not the environments' business, which a seed repeats: servers are slow at different times.
+        self._luck = np.random.default_rng()
         self._faults = {
             "crash": crash_at,
             "hang": hang_at,
@@ -126,7 +138,8 @@ class CountingSuite:
         self._fail_before()
         executed = np.zeros(len(slots), np.int32)
         frames: list[NDArray[np.uint8]] = []
-        time.sleep(self._seconds_per_step * actions.shape[1])
+        slowness = math.exp(self._spread * self._luck.standard_normal())
+        time.sleep(slowness * self._seconds_per_step * actions.shape[1])
         for row, slot in enumerate(slots):
             film = []
             for action in actions[row]:

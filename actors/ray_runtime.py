@@ -79,9 +79,10 @@ class LearnerActor:
         """See `RolloutWorker`; the host is told how far it is."""
         return self._learner.evaluate(request, _noting(self._host))
 
-    def weights(self) -> WeightsUpdate:
-        """See `Learner`."""
-        return self._learner.weights()
+    def weights(self) -> tuple[WeightsUpdate, int]:
+        """See `Learner`; and their version as an object of its own, for those who only wait."""
+        update = self._learner.weights()
+        return update, update.version
 
     def save(self, folder: Path, *workers: dict[str, Any]) -> None:
         """See `Learner`."""
@@ -301,10 +302,9 @@ class RayRuntime:
 
     def _publish(self) -> None:
         """Give every worker the learner's weights."""
-        weights, *others = [learner.weights.remote() for learner in self._learners]
-        published = [worker.set_weights.remote(weights) for worker in self._workers]
-        # Of the first learner's weights this process wants nothing but that they came.
-        fetch_all([published[0], *others])
+        calls = [learner.weights.options(num_returns=2).remote() for learner in self._learners]
+        published = [worker.set_weights.remote(calls[0][0]) for worker in self._workers]
+        fetch_all([version for _, version in calls])
         fetch(published)
 
 

@@ -72,7 +72,7 @@ def test_an_evaluation_has_no_learners():
 def test_a_single_process_has_nobody_to_share_a_model_with(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with (
-        pytest.raises(UserError, match="runtime.shard=none"),
+        pytest.raises(UserError, match=r"runtime\.shard=none"),
         process_group(load_config(SFT, FULL)),
     ):
         pass

@@ -29,6 +29,7 @@ from vlarl.policy import Policy
 from vlarl.training_state import read_state, write_state
 
 SAMPLING = SamplingConfig(denoising_steps=4, execute_steps=5)
+PLAIN = ModelConfig()
 LORA = ModelConfig(lora=LoraConfig(rank=2, alpha=4, targets=("language_model.*.q_proj",)))
 RATES = {
     "expert": {"expert": 1e-3, "value": 1e-2},
@@ -44,7 +45,7 @@ class Job:
 
     rates: str
     full: bool = False
-    model: ModelConfig = ModelConfig()
+    model: ModelConfig = PLAIN
     minibatch: int = 5
     micro_batch: int = 2
     target_kl: float = 0.0
@@ -102,7 +103,7 @@ def learn(_rank: int, job: Job) -> dict[str, Any]:
 
 
 def compare(one: dict[str, Any], two: list[dict[str, Any]], job: Job, tight: float) -> None:
-    """Metrics to a relative 1e-4, weights but for a few to `tight` of a step."""
+    """Metrics to a relative 1e-4, weights on average to `tight`; a step is about 1e-3."""
     for first, second, same in zip(
         one["metrics"], two[0]["metrics"], two[1]["metrics"], strict=True
     ):
@@ -151,7 +152,7 @@ def found() -> dict[Job, list[dict[str, Any]]]:
 @pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
 def test_two_learners_take_the_steps_of_one(found, job):
     """Minibatches of 5 and 2 rows, in twos: the second process runs out of rows."""
-    compare(learn(0, job), found[job], job, tight=2e-6)
+    compare(learn(0, job), found[job], job, tight=1e-7)
 
 
 @pytest.mark.slow
@@ -170,7 +171,7 @@ def test_the_kl_of_all_rows_stops_all_learners_at_the_same_minibatch(found, job)
     assert [row["epochs_run"] for row in found[job][1]["metrics"]] == [
         row["epochs_run"] for row in one["metrics"]
     ]
-    compare(one, found[job], job, tight=1e-5)
+    compare(one, found[job], job, tight=1e-6)
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from learners.shares import Peers
 from learners.supervised import Metrics, SupervisedTrainer
 from vlarl.config.schema import LoggingConfig, RunConfig
 from vlarl.errors import UserError
+from vlarl.model.device import resolved
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.progress import Progress
 from vlarl.runs import RunFolder
@@ -61,8 +62,9 @@ def process_group(config: RunConfig) -> Iterator[Peers]:
             "supervised.data.path is empty or supervised.localization.steps is not 0: data is made "
             "and localization learned by one process. Run without torchrun first."
         )
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    device = resolved(config.runtime.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     dist.init_process_group(backend())
     try:
         yield Peers.joined()

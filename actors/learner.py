@@ -17,12 +17,15 @@ from tensordict import TensorDict
 
 from actors.env_host import EnvAccess
 from actors.evaluation import EvalResult, EvaluationRequest
+from actors.learner_group import divide
 from actors.player import Progress
 from actors.process_stats import process_use
 from actors.rollout_worker import RolloutWorker, load_model
 from actors.segment import joined
 from actors.weights import WeightsUpdate, extract_weights
 from learners.ppo import PPOLearner
+from learners.sharding import gathered_state
+from learners.shares import Peers
 from vlarl.config.schema import RunConfig
 from vlarl.timeline import Timeline
 from vlarl.training_state import read_state, write_state
@@ -30,7 +33,7 @@ from vlarl.types import EnvSpec
 
 
 class Learner:
-    """One model being trained.
+    """One model being trained, by this process or by several that joined (`learner_group`).
 
     Args:
         config: of the run.
@@ -52,6 +55,7 @@ class Learner:
         assert spec is not None
         self._config = config
         self.model = load_model(config, spec, checkpoint)
+        divide(config, self.model)
         self.timeline = Timeline("learner")
         self.worker: RolloutWorker | None = None
         if access is not None:
@@ -66,6 +70,7 @@ class Learner:
             config.seed,
             timeline=self.timeline,
             weights_lock=None if self.worker is None else self.worker.weights_lock,
+            offload=config.runtime.offload == "optimizer",
         )
         if checkpoint is not None:
             state = read_state(checkpoint)
@@ -117,10 +122,15 @@ class Learner:
         Args:
             folder: to write into; its content is replaced.
             workers: states of the rollout workers in other processes.
+
+        All learners of a run call this; the first one writes.
         """
-        self.model.save_pretrained(folder)
+        tensors, learner = gathered_state(self.model), self._learner.state_dict()
+        if not Peers.joined().leads:
+            return
+        self.model.save_pretrained(folder, state=tensors)
         states = [*workers] if self.worker is None else [self.worker.state_dict()]
-        write_state({"learner": self._learner.state_dict(), "workers": states}, folder)
+        write_state({"learner": learner, "workers": states}, folder)
 
     def close(self) -> None:
         """Disconnect the worker that lives here."""

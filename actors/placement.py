@@ -13,6 +13,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from vlarl.config.schema import RunConfig
 from vlarl.errors import ConfigError
 
+_OF_LEARNER = 0.6
+"""Of a GPU, for Ray, where there are several learners; workers share the rest."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -36,7 +39,7 @@ def start_ray(config: RunConfig) -> list[Place]:
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         ray.init(
             address="local",
-            num_cpus=max(os.cpu_count() or 1, workers + 1),
+            num_cpus=max(os.cpu_count() or 1, workers + config.runtime.learners),
             object_store_memory=config.runtime.object_store_mb * 10**6,
             include_dashboard=False,
             log_to_driver=False,
@@ -73,7 +76,23 @@ def gpu_share(config: RunConfig, node: str, actors: int) -> float:
         return 0
     found = next(each for each in ray.nodes() if each["NodeID"] == node)
     gpus = int(found["Resources"].get("GPU", 0))
-    return 1 / -(-actors // gpus) if gpus else 0
+    whole = 1 if config.runtime.learners == 1 else 1 - _OF_LEARNER
+    return whole / -(-actors // gpus) if gpus else 0
+
+
+def learner_share(config: RunConfig) -> float:
+    """GPUs of each of several learners: more than half of one, so that no two share it.
+
+    Raises:
+        ConfigError: if there are GPUs, but fewer than learners.
+    """
+    gpus = 0 if config.runtime.device == "cpu" else int(ray.cluster_resources().get("GPU", 0))
+    if gpus and gpus < config.runtime.learners:
+        raise ConfigError(
+            f"runtime.learners = {config.runtime.learners}: each needs a GPU of its own, and Ray "
+            f"has {gpus}. Use runtime.learners={gpus} or less."
+        )
+    return _OF_LEARNER if gpus else 0
 
 
 def remote(plain: type, cpus: int, node: str | None = None, gpus: float = 0) -> Any:

@@ -14,11 +14,13 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 from tensordict import TensorDict
+from torch.distributed import TCPStore
 
 from actors.env_host import EnvAccess, EnvServerActor
 from actors.evaluation import EvalResult, EvaluationRequest
 from actors.learner import Learner
-from actors.placement import Place, gpu_share, remote, start_ray
+from actors.learner_group import Address, join, leave, listen, reach
+from actors.placement import Place, gpu_share, learner_share, remote, start_ray
 from actors.player import Progress
 from actors.process_stats import merge_use
 from actors.rollout_stats import merge_metrics
@@ -30,6 +32,8 @@ from vlarl.training_state import read_state
 from vlarl.types import EnvSpec
 
 _CLOSE_SECONDS = 20.0
+_GRACE_SECONDS = 5.0
+"""In which the others of a group fail as well, or turn out to have died."""
 _POLL_SECONDS = 1.0
 """Between two looks at how far an evaluation is."""
 
@@ -40,6 +44,16 @@ class LearnerActor:
     def __init__(self) -> None:
         self._opened: Learner | None = None
         self._host: Any | None = None
+        self._store: TCPStore | None = None
+
+    def listen(self, world: int) -> Address:
+        """As the first of several learners, see `learner_group`."""
+        self._store, address = listen(world, ray.util.get_node_ip_address())
+        return address
+
+    def join(self, rank: int, world: int, address: Address) -> None:
+        """As `rank` of several learners, see `learner_group`; before `start`."""
+        join(rank, world, reach(world, address) if self._store is None else self._store)
 
     def start(
         self, config: RunConfig, host: Any | None, spec: EnvSpec | None, checkpoint: Path | None
@@ -68,9 +82,10 @@ class LearnerActor:
         """See `RolloutWorker`; the host is told how far it is."""
         return self._learner.evaluate(request, _noting(self._host))
 
-    def weights(self) -> WeightsUpdate:
-        """See `Learner`."""
-        return self._learner.weights()
+    def weights(self) -> tuple[WeightsUpdate, int]:
+        """See `Learner`; and their version as an object of its own, for those who only wait."""
+        update = self._learner.weights()
+        return update, update.version
 
     def record(self) -> None:
         """See `Timeline`."""
@@ -86,6 +101,7 @@ class LearnerActor:
 
     def close(self) -> None:
         """See `Learner`."""
+        leave()
         if self._opened is not None:
             self._opened.close()
 
@@ -195,13 +211,15 @@ class RayRuntime:
         self._first_node = places[0].node
         self._hosts: dict[str, Any] = {}
         self._learner: Any | None = None
+        self._further: list[Any] = []
+        """Learners beside the first."""
         self._workers: list[Any] = []
         self._timeline = Timeline("runtime")
         try:
             for place in places:
                 self._hosts.setdefault(place.node, remote(EnvServerActor, 0, place.node).remote())
             started = [host.start.remote(config.env) for host in self._hosts.values()]
-            if len(places) == 1:
+            if len(places) == config.runtime.learners == 1:
                 self._start_together(config, places[0], started, checkpoint)
             else:
                 self._start_apart(config, places, started, checkpoint)
@@ -228,20 +246,44 @@ class RayRuntime:
     ) -> None:
         """Workers in processes of their own, and a learner that only learns."""
         # A node's workers and the learner, wherever it comes to live, must fit its GPUs.
-        shares = [gpu_share(config, place.node, place.share[1] + 1) for place in places]
+        alone = config.runtime.learners == 1
+        shares = [gpu_share(config, place.node, place.share[1] + alone) for place in places]
         self._workers = [
             remote(RolloutActor, 1, place.node, gpus).remote()
             for place, gpus in zip(places, shares, strict=True)
         ]
-        self._learner = remote(LearnerActor, 1, gpus=min(filter(None, shares), default=0)).remote()
+        share = min(filter(None, shares), default=0.0) if alone else learner_share(config)
+        self._learner, *self._further = (
+            remote(LearnerActor, 1, gpus=share).remote() for _ in range(config.runtime.learners)
+        )
         fetch(hosts)
         specs = [
             worker.start.remote(config, self._hosts[place.node], place.share, number, checkpoint)
             for number, (worker, place) in enumerate(zip(self._workers, places, strict=True))
         ]
         self.spec = fetch(specs)[0]
-        fetch(self._learner.start.remote(config, None, self.spec, checkpoint))
+        if not alone:
+            self._join()
+        self._all("start", config, None, self.spec, checkpoint)
         self._publish()
+
+    def _join(self) -> None:
+        """Make one group of the learners."""
+        learners = self._learners
+        world = len(learners)
+        address = fetch(learners[0].listen.remote(world))
+        fetch_all(
+            [learner.join.remote(rank, world, address) for rank, learner in enumerate(learners)]
+        )
+
+    @property
+    def _learners(self) -> list[Any]:
+        return [*([self._learner] if self._learner else []), *self._further]
+
+    def _all(self, method: str, *arguments: Any) -> Any:
+        """The same call of every learner; what the first one answers."""
+        calls = [getattr(learner, method).remote(*arguments) for learner in self._learners]
+        return fetch_all(calls)[0]
 
     def iterate(self) -> dict[str, float]:
         """See `Runtime`."""
@@ -250,8 +292,7 @@ class RayRuntime:
             metrics: dict[str, float] = fetch(self._learner.iterate.remote())
             return metrics
         collected = [worker.collect.options(num_returns=2).remote() for worker in self._workers]
-        update = self._learner.update.remote(*[batch for batch, _ in collected])
-        learned = fetch(update)
+        learned = self._all("update", *[batch for batch, _ in collected])
         started = time.perf_counter()
         self._publish()
         learned["publishing_seconds"] = time.perf_counter() - started
@@ -290,9 +331,8 @@ class RayRuntime:
 
     def save(self, folder: Path) -> None:
         """See `Runtime`; the learner's node must see this folder."""
-        assert self._learner is not None
         states = [worker.state_dict.remote() for worker in self._workers]
-        fetch(self._learner.save.remote(folder.absolute(), *states))
+        self._all("save", folder.absolute(), *states)
 
     def close(self) -> None:
         """See `Runtime`."""
@@ -307,13 +347,14 @@ class RayRuntime:
 
     def _actors(self) -> list[Any]:
         """Everyone but the hosts."""
-        return [*self._workers, *([self._learner] if self._learner else [])]
+        return [*self._workers, *self._learners]
 
     def _publish(self) -> None:
         """Give every worker the learner's weights."""
-        assert self._learner is not None
-        weights = self._learner.weights.remote()
-        fetch([worker.set_weights.remote(weights) for worker in self._workers])
+        calls = [learner.weights.options(num_returns=2).remote() for learner in self._learners]
+        published = [worker.set_weights.remote(calls[0][0]) for worker in self._workers]
+        fetch_all([version for _, version in calls])
+        fetch(published)
 
 
 def fetch(reference: Any) -> Any:
@@ -328,3 +369,40 @@ def fetch(reference: Any) -> Any:
         raise error.cause from error
     except RayActorError as error:
         raise RuntimeError(f"a process of the run died: {error}") from error
+
+
+def fetch_all(references: Sequence[Any]) -> list[Any]:
+    """What the learners answer, who wait for one another: if one fails, no other need answer.
+
+    When one dies, others fail for the want of it; the error names it, not them.
+
+    Raises:
+        Exception: as `fetch`, of the first that died, else of the first that failed.
+    """
+    waiting = list(references)
+    failed: dict[int, Exception] = {}
+    while waiting and not failed:
+        done, waiting = ray.wait(waiting, num_returns=1)
+        failed = _failures(references, done)
+    if failed and waiting:
+        done, _ = ray.wait(waiting, num_returns=len(waiting), timeout=_GRACE_SECONDS)
+        failed |= _failures(references, done)
+    for rank, error in sorted(failed.items()):
+        if isinstance(error, RayActorError):
+            raise RuntimeError(
+                f"learner {rank} of {len(references)}, a process of the run, died: {error}"
+            ) from error
+    for rank in sorted(failed):
+        fetch(references[rank])
+    return [fetch(reference) for reference in references]
+
+
+def _failures(references: Sequence[Any], done: Sequence[Any]) -> dict[int, Exception]:
+    """Place -> error of those that are done and have failed."""
+    failed: dict[int, Exception] = {}
+    for reference in done:
+        try:
+            ray.get(reference)
+        except (RayTaskError, RayActorError) as error:
+            failed[references.index(reference)] = error
+    return failed

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from learners.sharding import gathered
+
 
 @dataclass(frozen=True)
 class WeightsUpdate:
@@ -23,11 +25,11 @@ class WeightsUpdate:
 
 
 def extract_weights(model: nn.Module, version: int) -> WeightsUpdate:
-    """A copy of every parameter that trains."""
+    """A copy of every parameter that trains; of a divided model as `gathered` has it."""
     return WeightsUpdate(
         version,
         {
-            name: parameter.detach().to("cpu", copy=True)
+            name: gathered(parameter.detach()).to("cpu", copy=True)
             for name, parameter in model.named_parameters()
             if parameter.requires_grad
         },

@@ -102,4 +102,13 @@ class RuntimeConfig:
     the same model meanwhile (`rollout.mode: async` in one process)."""
     threads: int = 2
     """Torch threads of the process that learns."""
+    learners: int = 1
+    """Processes that learn together, each a share of every minibatch. Supervised stages are told
+    by `torchrun` instead."""
+    shard: str = "none"
+    """`none`: every process that learns holds the whole model. `full`: each holds a part of its
+    weights, gradients and optimizer (FSDP2)."""
+    offload: str = "none"
+    """`none`, or `optimizer`: on a GPU, whether the optimizer and what it remembers are kept in the
+    CPU's memory and stepped there."""
     object_store_mb: int = 100

@@ -23,6 +23,7 @@ from vlarl.config.checks import (
 from vlarl.config.conversation_rules import conversation_rules
 from vlarl.config.dataset_rules import dataset_rules
 from vlarl.config.embodiments import load_embodiment
+from vlarl.config.learner_rules import learner_rules
 from vlarl.config.logging_rules import logging_rules
 from vlarl.config.lora_rules import lora_rules
 from vlarl.config.mixture_rules import mixture_rules
@@ -361,5 +362,6 @@ RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (
     mixture_rules,
     dataset_rules,
     logging_rules,
+    learner_rules,
     _rest,
 )

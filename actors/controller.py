@@ -27,12 +27,14 @@ drives is a `Runtime`, in this process or in Ray.
 
 from __future__ import annotations
 
+import logging
 import math
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -41,10 +43,14 @@ from actors.evaluation import EvaluationRequest, write_videos
 from actors.proof import AFTER, BEFORE, Proof
 from actors.runtime import Runtime, open_runtime
 from vlarl.config.schema import RunConfig
+from vlarl.errors import ProcessDied, SaveError
+from vlarl.model.start import check_given
 from vlarl.progress import Progress
-from vlarl.runs import RunFolder
+from vlarl.runs import RunFolder, default_name
 
 _EMA = 0.9
+
+logger = logging.getLogger(__name__)
 
 
 class Interrupt:
@@ -92,24 +98,57 @@ def train(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]
     Raises:
         UserError: for a config, checkpoint or reward that does not fit, before anything is written.
         EnvServerError: naming a server that failed more often than `env.restarts`.
-        RuntimeError: if the training diverged or one of its processes died.
+        SaveError: if the last checkpoint could not be written.
+        RuntimeError: if the training diverged, or its processes died more often than
+            `runtime.restarts`.
     """
     started = time.monotonic()
     RunFolder.refuse_taken(config)
+    check_given(config.model)
+    config = replace(config, name=config.name or default_name(config))
+    limit = config.runtime.restarts
+    for restarts in range(limit + 1):
+        try:
+            return _train(config, progress, started, restarts)
+        except ProcessDied as error:
+            found, step = last_checkpoint(replace(config, resume="auto"))
+            if restarts == limit:
+                raise RuntimeError(
+                    f"the learner was lost once more than runtime.restarts={limit} allows. The "
+                    f"last checkpoint is {found or 'where it began'}. {error}"
+                ) from error
+            logger.warning("the run goes on from step %d, in new processes: %s", step, error)
+            config, progress = replace(config, resume="auto"), None
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _train(
+    config: RunConfig, progress: Progress | None, started: float, restarts: int
+) -> dict[str, Any]:
+    """One attempt, in processes of its own."""
     checkpoint, first = last_checkpoint(config)
     with open_runtime(config, checkpoint) as runtime, Interrupt.watching() as interrupt:
         run = RunFolder.create(config)
-        if config.resume == "auto":
-            run.forget_after(first)
-        proof = Proof(config, run, runtime)
-        proof.judge(BEFORE)
-        with progress or Progress("rl", config.ppo.iterations, "iterations") as shown:
-            if first:
-                shown.advance(first)
-            trained = iterate(config, run, runtime, interrupt, first=first, progress=shown)
-        if interrupt.pressed:
-            return trained
-        proof.judge(AFTER)
+        try:
+            if config.resume == "auto":
+                run.forget_after(first)
+            proof = Proof(config, run, runtime)
+            proof.judge(BEFORE)
+            with progress or Progress("rl", config.ppo.iterations, "iterations") as shown:
+                if first:
+                    shown.advance(first)
+                trained = iterate(
+                    config, run, runtime, interrupt, first=first, progress=shown, restarts=restarts
+                )
+            if interrupt.pressed:
+                return trained
+            proof.judge(AFTER)
+        except ProcessDied as error:
+            if interrupt.pressed:
+                raise RuntimeError(f"stopped, while {error}") from error
+            raise
+        finally:
+            run.close()
     return trained | proof.conclude(time.monotonic() - started)
 
 
@@ -138,6 +177,7 @@ def iterate(
     first: int = 0,
     until: float = math.inf,
     progress: Progress | None = None,
+    restarts: int = 0,
 ) -> dict[str, Any]:
     """The loop: iterate, log, save, now and then evaluate.
 
@@ -149,12 +189,17 @@ def iterate(
         first: iterations already done.
         until: `time.monotonic()` after which no further iteration begins.
         progress: advanced by one for each iteration.
+        restarts: of the learner so far; logged.
 
     Returns:
         As `train`.
+
+    Raises:
+        SaveError: if the last checkpoint could not be written; others are tried again in turn.
     """
     done = first
     saved = first if first else -1
+    saves_failed = 0
     metrics: dict[str, float] = {}
     smooth = _last_smooth(run, first)
     while done < config.ppo.iterations and not interrupt.pressed and time.monotonic() < until:
@@ -165,6 +210,7 @@ def iterate(
         seconds = time.perf_counter() - started
         metrics["iteration_seconds"] = seconds
         metrics["waiting_share"] = metrics["waiting_seconds"] / seconds
+        metrics |= {"learner_restarts": restarts, "checkpoints_failed": saves_failed}
         if "success_rate" in metrics:
             smooth = _blend(smooth, metrics["success_rate"])
             metrics["success_rate_smooth"] = smooth
@@ -175,8 +221,12 @@ def iterate(
             shown = ("success_rate_smooth", "approximate_kl")
             progress.advance(1, **{name: metrics[name] for name in shown if name in metrics})
         if done % config.checkpoint_every == 0:
-            _save(run, runtime, done)
-            saved = done
+            try:
+                _save(run, runtime, done)
+                saved = done
+            except SaveError as error:
+                saves_failed += 1
+                logger.warning("%s. The run goes on; the last good one stays.", error)
     if saved != done:
         _save(run, runtime, done)
     return {

@@ -76,9 +76,9 @@ def gpu_share(config: RunConfig, node: str, actors: int) -> float:
     return 1 / -(-actors // gpus) if gpus else 0
 
 
-def remote(plain: type, cpus: int, node: str | None = None, gpus: float = 0) -> Any:
-    """A plain class as an actor on a node."""
-    options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus}
+def remote(plain: type, cpus: int, node: str | None = None, gpus: float = 0, **further: Any) -> Any:
+    """A plain class as an actor on a node; `further` options are Ray's."""
+    options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus, **further}
     if node is not None:
         options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
     return ray.remote(plain).options(**options)

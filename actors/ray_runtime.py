@@ -1,7 +1,9 @@
 """The run as Ray actors: an env host a node, a learner, and rollout workers if they live apart.
 
 Actors are the plain classes, made remote. Observations go straight from env servers to whoever
-acts, never through Ray; batches do, where rollout and learner are processes of their own.
+acts, never through Ray; batches do, where rollout and learner are processes of their own. What dies
+is replaced: a host in `ray_hosts.py`, a worker in `ray_workers.py`, the learner, and all else with
+it, by the controller.
 """
 
 from __future__ import annotations
@@ -11,19 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
 from tensordict import TensorDict
 
-from actors.env_host import EnvAccess, EnvServerActor
+from actors.env_host import EnvAccess
 from actors.evaluation import EvalResult, EvaluationRequest
 from actors.learner import Learner
 from actors.placement import Place, gpu_share, remote, start_ray
 from actors.player import Progress
+from actors.ray_hosts import Hosts, RemoteHost, fetch, noting
+from actors.ray_workers import Workers
 from actors.rollout_stats import merge_metrics
-from actors.rollout_worker import RolloutWorker, load_model
 from actors.weights import WeightsUpdate
 from vlarl.config.schema import RunConfig
-from vlarl.training_state import read_state
 from vlarl.types import EnvSpec
 
 _CLOSE_SECONDS = 20.0
@@ -42,7 +43,7 @@ class LearnerActor:
         self, config: RunConfig, host: Any | None, spec: EnvSpec | None, checkpoint: Path | None
     ) -> EnvSpec:
         """See `Learner`; `host` is an `EnvServerActor`. Returns what is simulated."""
-        access = None if host is None else EnvAccess(config.env, _RemoteHost(host))
+        access = None if host is None else EnvAccess(config.env, RemoteHost(host))
         self._opened, self._host = Learner(config, access, spec, checkpoint), host
         found = spec if access is None else access.clients[0].spec
         assert found is not None
@@ -63,7 +64,7 @@ class LearnerActor:
 
     def evaluate(self, request: EvaluationRequest) -> EvalResult:
         """See `RolloutWorker`; the host is told how far it is."""
-        return self._learner.evaluate(request, _noting(self._host))
+        return self._learner.evaluate(request, noting(self._host))
 
     def weights(self) -> WeightsUpdate:
         """See `Learner`."""
@@ -79,203 +80,128 @@ class LearnerActor:
             self._opened.close()
 
 
-class RolloutActor:
-    """A `RolloutWorker` in an actor, with a model of its own. Begins with `start`."""
-
-    def __init__(self) -> None:
-        self._opened: RolloutWorker | None = None
-        self._host: Any | None = None
-
-    def start(
-        self,
-        config: RunConfig,
-        host: Any,
-        share: tuple[int, int],
-        number: int,
-        checkpoint: Path | None,
-    ) -> EnvSpec:
-        """See `RolloutWorker`; returns what is simulated."""
-        access = EnvAccess(config.env, _RemoteHost(host), share)
-        spec = access.clients[0].spec
-        model = load_model(config, spec, checkpoint)
-        self._opened, self._host = RolloutWorker(config, model, access, number), host
-        if checkpoint is not None:
-            self._opened.load_state_dict(read_state(checkpoint)["workers"][number])
-        return spec
-
-    @property
-    def _worker(self) -> RolloutWorker:
-        assert self._opened is not None
-        return self._opened
-
-    def set_weights(self, update: WeightsUpdate) -> None:
-        """See `RolloutWorker`."""
-        self._worker.set_weights(update)
-
-    def collect(self) -> tuple[TensorDict, dict[str, float]]:
-        """A batch and its metrics, as two objects: the batch goes to the learner unseen."""
-        batch, stats = self._worker.collect()
-        return batch, stats.metrics()
-
-    def evaluate(self, request: EvaluationRequest) -> EvalResult:
-        """See `RolloutWorker`; the host is told how far it is."""
-        return self._worker.evaluate(request, _noting(self._host))
-
-    def state_dict(self) -> dict[str, Any]:
-        """See `RolloutWorker`."""
-        return self._worker.state_dict()
-
-    def close(self) -> None:
-        """See `RolloutWorker`."""
-        if self._opened is not None:
-            self._opened.close()
-
-
-class _RemoteHost:
-    """A remote `EnvHost` that answers like a local one."""
-
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
-
-    def addresses(self) -> list[str]:
-        """See `EnvHost`."""
-        found: list[str] = fetch(self._actor.addresses.remote())
-        return found
-
-    def restart(self, index: int) -> str:
-        """See `EnvHost`."""
-        address: str = fetch(self._actor.restart.remote(index))
-        return address
-
-
-def _noting(host: Any) -> Progress:
-    """Tells an `EnvServerActor`, without waiting for it, how many episodes were played."""
-
-    def note(done: int, _total: int) -> None:
-        host.note_played.remote(done)
-
-    return note
-
-
 class RayRuntime:
     """Starts Ray and the actors of a run.
 
     With one rollout worker (the default) it lives in the learner's process and shares its model.
+
+    Raises:
+        ProcessDied: from each of its methods, if the learner died, or a node with what it had made:
+            the run goes on from its last checkpoint, in a new runtime.
     """
 
     def __init__(self, config: RunConfig, checkpoint: Path | None = None) -> None:
         places = start_ray(config)
         self._first_node = places[0].node
-        self._hosts: dict[str, Any] = {}
+        self._hosts: Hosts | None = None
         self._learner: Any | None = None
-        self._workers: list[Any] = []
+        self._workers: Workers | None = None
         try:
-            for place in places:
-                self._hosts.setdefault(place.node, remote(EnvServerActor, 0, place.node).remote())
-            started = [host.start.remote(config.env) for host in self._hosts.values()]
+            self._hosts = Hosts(config, [place.node for place in places])
             if len(places) == 1:
-                self._start_together(config, places[0], started, checkpoint)
+                self._start_together(config, places[0], self._hosts, checkpoint)
             else:
-                self._start_apart(config, places, started, checkpoint)
+                self._start_apart(config, places, self._hosts, checkpoint)
         except BaseException:
             self.close()
             raise
 
     def _start_together(
-        self, config: RunConfig, place: Place, hosts: list[Any], checkpoint: Path | None
+        self, config: RunConfig, place: Place, hosts: Hosts, checkpoint: Path | None
     ) -> None:
         """One process that acts and learns; it loads while the servers start."""
         gpus = gpu_share(config, place.node, actors=1)
         self._learner = remote(LearnerActor, 1, place.node, gpus).remote()
-        fetch(hosts)
-        host = self._hosts[place.node]
+        hosts.wait()
+        host = hosts.of(place.node, place.node)
         self.spec: EnvSpec = fetch(self._learner.start.remote(config, host, None, checkpoint))
 
     def _start_apart(
-        self,
-        config: RunConfig,
-        places: Sequence[Place],
-        hosts: list[Any],
-        checkpoint: Path | None,
+        self, config: RunConfig, places: Sequence[Place], hosts: Hosts, checkpoint: Path | None
     ) -> None:
         """Workers in processes of their own, and a learner that only learns."""
-        # A node's workers and the learner, wherever it comes to live, must fit its GPUs.
-        shares = [gpu_share(config, place.node, place.share[1] + 1) for place in places]
-        self._workers = [
-            remote(RolloutActor, 1, place.node, gpus).remote()
-            for place, gpus in zip(places, shares, strict=True)
-        ]
-        self._learner = remote(LearnerActor, 1, gpus=min(filter(None, shares), default=0)).remote()
-        fetch(hosts)
-        specs = [
-            worker.start.remote(config, self._hosts[place.node], place.share, number, checkpoint)
-            for number, (worker, place) in enumerate(zip(self._workers, places, strict=True))
-        ]
-        self.spec = fetch(specs)[0]
+        self._workers = Workers(config, places, hosts, self._weights)
+        gpus = min(filter(None, self._workers.gpus), default=0)
+        self._learner = remote(LearnerActor, 1, gpus=gpus).remote()
+        hosts.wait()
+        self.spec = self._workers.start(checkpoint)
         fetch(self._learner.start.remote(config, None, self.spec, checkpoint))
         self._publish()
 
     def iterate(self) -> dict[str, float]:
-        """See `Runtime`."""
+        """See `Runtime`; also what was lost on the way."""
         assert self._learner is not None
-        if not self._workers:
+        assert self._hosts is not None
+        if self._workers is None:
             metrics: dict[str, float] = fetch(self._learner.iterate.remote())
-            return metrics
-        collected = [worker.collect.options(num_returns=2).remote() for worker in self._workers]
-        update = self._learner.update.remote(*[batch for batch, _ in collected])
-        learned = fetch(update)
+            return {**metrics, "host_restarts": self._hosts.restarted()}
+        batches, told = self._workers.collect()
+        learned = fetch(self._learner.update.remote(*batches))
         self._publish()
-        return {**merge_metrics([fetch(stats) for _, stats in collected]), **learned}
+        metrics = {**merge_metrics(told), **learned, "host_restarts": self._hosts.restarted()}
+        lost = self._workers.losses()
+        lost["dropped_episodes"] += metrics["dropped_episodes"]
+        return {**metrics, **lost}
 
     def evaluate(self, request: EvaluationRequest, progress: Progress | None = None) -> EvalResult:
         """See `Runtime`; by one worker, whose slots are the fixed ones."""
-        actor = self._workers[0] if self._workers else self._learner
-        assert actor is not None
-        # An actor that plays answers nobody; its host does.
-        host = self._hosts[self._first_node]
-        fetch(host.note_played.remote(0))
-        playing = actor.evaluate.remote(request)
-        while progress is not None and not ray.wait([playing], timeout=_POLL_SECONDS)[0]:
-            progress(fetch(host.played.remote()), request.episodes)
-        result: EvalResult = fetch(playing)
+        assert self._learner is not None
+        if self._workers is None:
+            assert self._hosts is not None
+            host = self._hosts.of(self._first_node, self._first_node)
+            playing = self._played(self._learner, host, request, progress)
+            result: EvalResult = fetch(playing)
+        else:
+            workers = self._workers
+            result = workers.first(
+                lambda actor: self._played(actor, workers.first_host(), request, progress)
+            )
         if progress is not None:
             progress(request.episodes, request.episodes)
         return result
 
+    def _played(
+        self, actor: Any, host: Any, request: EvaluationRequest, progress: Progress | None
+    ) -> Any:
+        """A reference to the evaluation, once it is over."""
+        # An actor that plays answers nobody; its host does.
+        fetch(host.note_played.remote(0))
+        playing = actor.evaluate.remote(request)
+        while progress is not None and not ray.wait([playing], timeout=_POLL_SECONDS)[0]:
+            progress(fetch(host.played.remote()), request.episodes)
+        return playing
+
     def save(self, folder: Path) -> None:
         """See `Runtime`; the learner's node must see this folder."""
         assert self._learner is not None
-        states = [worker.state_dict.remote() for worker in self._workers]
+        states = []
+        if self._workers is not None:
+            states = self._workers.asked(lambda actor: actor.state_dict.remote())
         fetch(self._learner.save.remote(folder.absolute(), *states))
 
     def close(self) -> None:
         """See `Runtime`."""
         if not ray.is_initialized():
             return
-        actors = [*self._workers, *([self._learner] if self._learner else [])]
+        closing = [] if self._workers is None else self._workers.closing()
+        if self._learner is not None:
+            closing.append(self._learner.close.remote())
         # Clients first, then the servers they are connected to.
-        for group in (actors, list(self._hosts.values())):
-            closing = [actor.close.remote() for actor in group]
-            if closing:
-                ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_SECONDS)
+        if closing:
+            ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_SECONDS)
+        if self._hosts is not None:
+            self._hosts.close(_CLOSE_SECONDS)
         ray.shutdown()
+
+    def _weights(self) -> Any:
+        """A reference to the learner's present weights."""
+        assert self._learner is not None
+        return self._learner.weights.remote()
 
     def _publish(self) -> None:
         """Give every worker the learner's weights."""
-        assert self._learner is not None
-        weights = self._learner.weights.remote()
-        fetch([worker.set_weights.remote(weights) for worker in self._workers])
-
-
-def fetch(reference: Any) -> Any:
-    """The value of a Ray reference, or of a list of them.
-
-    Raises:
-        Exception: what the remote call raised, as itself; RuntimeError if its actor died.
-    """
-    try:
-        return ray.get(reference)
-    except RayTaskError as error:
-        raise error.cause from error
-    except RayActorError as error:
-        raise RuntimeError(f"a process of the run died: {error}") from error
+        assert self._workers is not None
+        weights = self._weights()
+        # What the learner died of is not a worker's death.
+        fetch(weights)
+        self._workers.asked(lambda actor: actor.set_weights.remote(weights))

@@ -119,6 +119,10 @@ class RolloutCollector:
         lanes = [lane.state_dict() for lane in self._lanes]
         return {**self._source.state_dict(), "lanes": lanes}
 
+    def position(self) -> dict[str, Any]:
+        """A `state_dict` without the environments: whoever loads it begins new episodes."""
+        return {**self._source.state_dict(), "lanes": [lane.position() for lane in self._lanes]}
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of `state_dict`, before the first window.
 
@@ -244,18 +248,23 @@ class RolloutCollector:
 
     def _replace(self, lane: Lane, error: EnvServerError) -> None:
         index = self._lanes.index(lane)
-        if self._restart_client is None or lane.restarts >= self._max_restarts:
-            raise type(error)(
-                f"env server {index} failed once more than env.restarts={self._max_restarts} "
-                f"allows: {error}"
-            ) from error
-        lane.restarts += 1
-        self._tally.restarts += 1
         self._tally.dropped_decisions += len(lane.window) * lane.client.num_envs
         self._tally.dropped_episodes += lane.client.num_envs
         self._pending.pop(id(lane), None)
-        lane.client = self._restart_client(index)
-        lane.start()
+        while True:
+            if self._restart_client is None or lane.restarts >= self._max_restarts:
+                raise type(error)(
+                    f"env server {index} failed once more than env.restarts={self._max_restarts} "
+                    f"allows: {error}"
+                ) from error
+            lane.restarts += 1
+            self._tally.restarts += 1
+            try:
+                lane.client = self._restart_client(index)
+                lane.start()
+                return
+            except EnvServerError as next_error:
+                error = next_error
 
     def _allocated(self, stats: RolloutStats) -> RolloutStats:
         """Allocate for the next window by what ended in this one; `stats` with both."""

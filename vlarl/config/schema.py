@@ -285,6 +285,9 @@ class RunConfig:
     """`never` or `auto`."""
     checkpoint_every: int = 10
     keep_checkpoints: int = 2
+    """The newest ones."""
+    keep_checkpoints_every: int = 0
+    """Also those whose step is a multiple of this, for good; 0: only the newest."""
     model: ModelConfig = field(default_factory=ModelConfig)
     env: EnvConfig = field(default_factory=EnvConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)

@@ -65,6 +65,20 @@ def save(model: QwenVLA, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
     partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
+    try:
+        _write_files(model, partial, shard_bytes)
+    except BaseException:
+        # On a full disk, what was written so far takes the room that a later one needs.
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    replaced = folder.with_name(f".{folder.name}.replaced-{os.getpid()}")
+    if folder.exists():
+        folder.rename(replaced)
+    partial.rename(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _write_files(model: QwenVLA, partial: Path, shard_bytes: int) -> None:
     _write_json(partial / "config.json", _config(model))
     _write_json(partial / "contract.json", model.contract.to_dict())
     _write_json(partial / "action_stats.json", _action_stats(model))
@@ -77,11 +91,6 @@ def save(model: QwenVLA, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
     write_tensors(tensors, partial, shard_bytes)
     if adapters:
         save_file(adapters, partial / ADAPTERS, metadata={"format": "pt"})
-    replaced = folder.with_name(f".{folder.name}.replaced-{os.getpid()}")
-    if folder.exists():
-        folder.rename(replaced)
-    partial.rename(folder)
-    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def load(

@@ -228,7 +228,7 @@ def iterate(
                 saves_failed += 1
                 logger.warning("%s. The run goes on; the last good one stays.", error)
     if saved != done:
-        _save(run, runtime, done)
+        _save_last(run, runtime, done)
     return {
         "run": str(run.path),
         "checkpoint": str(run.checkpoint_path(done)),
@@ -236,6 +236,17 @@ def iterate(
         "interrupted": interrupt.pressed,
         **metrics,
     }
+
+
+def _save_last(run: RunFolder, runtime: Runtime, step: int) -> None:
+    """As `_save`; without it, what was learned since the one before is lost."""
+    try:
+        _save(run, runtime, step)
+    except SaveError as error:
+        raise SaveError(
+            f"{error}. The last good checkpoint is {run.checkpoint_path() or 'none'}. Make room, "
+            f"then continue from there: name={run.path.name} resume=auto"
+        ) from error
 
 
 def _save(run: RunFolder, runtime: Runtime, step: int) -> None:

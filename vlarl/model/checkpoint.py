@@ -85,7 +85,13 @@ def _write_files(model: QwenVLA, partial: Path, shard_bytes: int) -> None:
     if model.processor.state is not None:
         _write_json(partial / "state_stats.json", model.processor.state.stats.to_dict())
     _write_json(partial / "preprocessor_config.json", asdict(model.processor.layout))
-    model.processor.tokenizer.save_pretrained(partial)
+    try:
+        model.processor.tokenizer.save_pretrained(partial)
+    except Exception as error:
+        # Written in Rust, it tells of a full disk by no type of its own: "... (os error 28)".
+        if type(error) is not Exception:
+            raise
+        raise OSError(f"cannot write the tokenizer: {error}") from error
     tensors = saved_tensors(model)
     adapters = {name: tensors.pop(name) for name in list(tensors) if is_adapter(name)}
     write_tensors(tensors, partial, shard_bytes)

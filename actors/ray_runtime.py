@@ -18,7 +18,14 @@ from tensordict import TensorDict
 from actors.env_host import EnvAccess
 from actors.evaluation import EvalResult, EvaluationRequest
 from actors.learner import Learner
-from actors.placement import Place, gpu_share, remote, start_ray
+from actors.placement import (
+    Place,
+    gpu_share,
+    node_of_this_process,
+    remote,
+    start_ray,
+    wait_for_places,
+)
 from actors.player import Progress
 from actors.ray_hosts import Hosts, RemoteHost, fetch, noting
 from actors.ray_workers import Workers
@@ -48,6 +55,10 @@ class LearnerActor:
         found = spec if access is None else access.clients[0].spec
         assert found is not None
         return found
+
+    def node(self) -> str:
+        """Where this process runs: an answer says that it does."""
+        return node_of_this_process()
 
     @property
     def _learner(self) -> Learner:
@@ -112,6 +123,7 @@ class RayRuntime:
         """One process that acts and learns; it loads while the servers start."""
         gpus = gpu_share(config, place.node, actors=1)
         self._learner = remote(LearnerActor, 1, place.node, gpus).remote()
+        wait_for_places({"the learner": self._learner.node.remote()})
         hosts.wait()
         host = hosts.of(place.node, place.node)
         self.spec: EnvSpec = fetch(self._learner.start.remote(config, host, None, checkpoint))
@@ -123,6 +135,8 @@ class RayRuntime:
         self._workers = Workers(config, places, hosts, self._weights)
         gpus = min(filter(None, self._workers.gpus), default=0)
         self._learner = remote(LearnerActor, 1, gpus=gpus).remote()
+        learner = {"the learner": self._learner.node.remote()}
+        wait_for_places({**self._workers.places(), **learner})
         hosts.wait()
         self.spec = self._workers.start(checkpoint)
         fetch(self._learner.start.remote(config, None, self.spec, checkpoint))

@@ -18,7 +18,7 @@ from tensordict import TensorDict
 
 from actors.env_host import EnvAccess
 from actors.evaluation import EvalResult, EvaluationRequest
-from actors.placement import Place, gpu_share, remote
+from actors.placement import PLACE_SECONDS, Place, gpu_share, node_of_this_process, remote
 from actors.ray_hosts import Hosts, RemoteHost, fetch, noting
 from actors.rollout_worker import RolloutWorker, load_model
 from actors.weights import WeightsUpdate
@@ -26,9 +26,6 @@ from vlarl.config.schema import RunConfig
 from vlarl.errors import ProcessDied
 from vlarl.training_state import read_state
 from vlarl.types import EnvSpec
-
-PLACE_SECONDS = 60.0
-"""A node that has not begun a successor's process by then has no room for it."""
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +56,7 @@ class RolloutActor:
 
     def node(self) -> str:
         """Where this process runs: an answer says that it does."""
-        return str(ray.get_runtime_context().get_node_id())
+        return node_of_this_process()
 
     @property
     def _worker(self) -> RolloutWorker:
@@ -181,6 +178,10 @@ class Workers:
         lost = {"worker_restarts": float(self._replaced), "dropped_episodes": float(self._dropped)}
         self._replaced = self._dropped = 0
         return lost
+
+    def places(self) -> dict[str, Any]:
+        """What each process is -> a reference that is done once it runs."""
+        return {f"rollout worker {post.number}": post.actor.node.remote() for post in self._posts}
 
     def closing(self) -> list[Any]:
         """References to the workers' disconnecting."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import torch
@@ -17,6 +18,8 @@ from vlarl.model.presets import build, channel_bounds_codec, new_contract
 
 CONFIG = Path(__file__).parents[1] / "configs" / "rl" / "debug.yaml"
 SIZE = 64
+PATIENCE = 120.0
+"""Seconds until a test gives up: far more than anything takes."""
 _calls = 0
 
 
@@ -64,6 +67,13 @@ def end(victim):
         signal.pause()
     else:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def until(condition, what):
+    give_up = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < give_up, what
+        time.sleep(0.05)
 
 
 def parent(pid):

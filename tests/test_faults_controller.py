@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from counting_run import CONFIG, counting_overrides, processes
+from counting_run import CONFIG, PATIENCE, counting_overrides, processes, until
 
 from actors import cli
 from actors.controller import train
@@ -21,10 +21,8 @@ from vlarl.config.load import load_config
 from vlarl.runs import RunFolder, verify_manifest
 
 ROOT = CONFIG.parents[2]
-ITERATIONS = "ppo.iterations=4"
+ITERATIONS = "ppo.iterations=3"
 TIMINGS = ("seconds", "share", "per_second")
-PATIENCE = 120.0
-"""Seconds until a test gives up: far more than anything takes."""
 
 
 @pytest.fixture(autouse=True)
@@ -34,13 +32,6 @@ def _marked(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
     monkeypatch.setenv("VLARL_TEST_FAULTS", f"{os.getpid()}-{time.monotonic_ns()}")
     torch.set_num_threads(1)
-
-
-def until(condition, what):
-    give_up = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < give_up, what
-        time.sleep(0.05)
 
 
 @contextlib.contextmanager
@@ -96,7 +87,7 @@ def folders(tmp_path):
     return made
 
 
-def killed_and_resumed(folder, overrides, rows=2):
+def killed_and_resumed(folder, overrides, rows=1):
     """SIGKILL while it works, its servers gone, then `resume=auto` to the end."""
     with started(folder, *overrides, ITERATIONS) as process:
         wait_for_rows(folder, rows, process)
@@ -106,6 +97,7 @@ def killed_and_resumed(folder, overrides, rows=2):
     return train(load_config(CONFIG, [f"output={folder}", *overrides, ITERATIONS, "resume=auto"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("allocation", ["uniform", "failure"])
 def test_a_killed_controller_resumes_bit_for_bit(tmp_path, allocation):
     whole, halted = folders(tmp_path)
@@ -147,9 +139,11 @@ def test_an_interrupt_at_any_moment_leaves_a_run_that_resumes(
 ):
     owner, name = MOMENTS[moment]
     plain = getattr(owner, name)
+    presses = iter([signal.SIGINT])
 
     def interrupted(self, *arguments):
-        os.kill(os.getpid(), signal.SIGINT)
+        for number in presses:
+            os.kill(os.getpid(), number)
         return plain(self, *arguments)
 
     words = [f"output={tmp_path}", "ppo.iterations=3", "env.mode=spawn"]

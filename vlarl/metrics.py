@@ -6,6 +6,7 @@ A sink takes one step's numbers. Both libraries are imported only when asked for
 from __future__ import annotations
 
 import importlib.util
+import secrets
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -42,7 +43,7 @@ class WandbSink:
 
         file = folder / _WANDB_ID
         if not file.is_file():
-            file.write_text(wandb.util.generate_id(), encoding="utf-8")
+            file.write_text(secrets.token_hex(4), encoding="utf-8")
 
         settings = wandb.Settings(silent=True, console="off", disable_git=True)
         self._run = wandb.init(

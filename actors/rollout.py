@@ -101,7 +101,7 @@ class RolloutCollector:
             EnvServerError: naming the server that failed more often than allowed.
             UserError: if the reward function returned NaN or a wrong shape.
         """
-        self._tally = Tally()
+        self._tally.started = time.perf_counter()
         for lane in self._lanes:
             self._guarded(lane, lane.begin_window)
         while unfinished := [lane for lane in self._lanes if len(lane.window) < self._horizon]:
@@ -112,11 +112,14 @@ class RolloutCollector:
         rows = [torch.stack(lane.window, dim=1).flatten(0, 1) for lane in self._lanes]
         batch = torch.cat(rows)
         validate(batch)
-        return batch, self._allocated(self._stats(batch))
+        stats = self._allocated(self._stats(batch))
+        # What fails between two windows is counted in the next.
+        self._tally = Tally()
+        return batch, stats
 
     def state_dict(self) -> dict[str, Any]:
         """Episodes, environments, noise: what makes the next window what it will be."""
-        lanes = [lane.state_dict() for lane in self._lanes]
+        lanes = [self._state_of(lane) for lane in self._lanes]
         return {**self._source.state_dict(), "lanes": lanes}
 
     def position(self) -> dict[str, Any]:
@@ -139,7 +142,7 @@ class RolloutCollector:
             )
         self._source.load_state_dict(state)
         for lane, values in zip(self._lanes, state["lanes"], strict=True):
-            lane.load_state_dict(values)
+            self._guarded(lane, partial(lane.load_state_dict, values))
 
     def lend(self, work: Callable[[list[EnvClient]], T]) -> T:
         """Let `work` use the clients between two windows; running episodes go on afterwards.
@@ -245,6 +248,14 @@ class RolloutCollector:
             work()
         except EnvServerError as error:
             self._replace(lane, error)
+
+    def _state_of(self, lane: Lane) -> dict[str, Any]:
+        """The lane's state; of a new server's first episodes, if its server fails meanwhile."""
+        while True:
+            try:
+                return lane.state_dict()
+            except EnvServerError as error:
+                self._replace(lane, error)
 
     def _replace(self, lane: Lane, error: EnvServerError) -> None:
         index = self._lanes.index(lane)

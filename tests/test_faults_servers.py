@@ -5,6 +5,7 @@ Deaths of a server are in `test_rollout.py`, what a client makes of it in `test_
 
 import contextlib
 import dataclasses
+import functools
 import os
 import signal
 import subprocess
@@ -79,6 +80,27 @@ def test_a_server_that_hangs_is_ended_and_replaced():
     assert stats.restarts == 1
     assert stats.dropped_episodes == ENVS
     assert shown(batch).shape == (2 * ENVS, T, 8)
+
+
+@pytest.mark.parametrize("moment", ["save", "evaluation"])
+def test_a_server_that_dies_between_windows_is_replaced_and_counted_in_the_next(moment):
+    config = EnvConfig("counting", envs_per_server=ENVS, options={"episode_length": LENGTH})
+    with opened(config) as (host, access):
+        rollout = collector(access, Reward())
+        rollout.collect()
+        kill = functools.partial(os.kill, host.pids()[0], signal.SIGKILL)
+        if moment == "save":
+            kill()
+            state = rollout.state_dict()
+            assert all(len(lane["environments"]) for lane in state["lanes"])
+        else:
+            rollout.lend(lambda clients: kill())
+        batch, stats = rollout.collect()
+        _, later = rollout.collect()
+    assert (stats.restarts, later.restarts) == (1, 0)
+    assert stats.dropped_episodes == ENVS
+    # The other server's episodes went on.
+    assert shown(batch)[ENVS:, 0, 2].any()
 
 
 LIAR = """

@@ -18,7 +18,7 @@ from vlarl.model.presets import build, channel_bounds_codec, new_contract
 
 CONFIG = Path(__file__).parents[1] / "configs" / "rl" / "debug.yaml"
 SIZE = 64
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds until a test gives up: far more than anything takes."""
 _calls = 0
 

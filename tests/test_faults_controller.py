@@ -20,6 +20,7 @@ from actors.runtime import InprocessRuntime
 from vlarl.config.load import load_config
 from vlarl.runs import RunFolder, verify_manifest
 
+pytestmark = pytest.mark.timeout(900)
 ROOT = CONFIG.parents[2]
 ITERATIONS = "ppo.iterations=3"
 TIMINGS = ("seconds", "share", "per_second")

@@ -16,6 +16,7 @@ from vlarl.runs import RunFolder
 
 pytest.importorskip("ray")
 
+pytestmark = pytest.mark.timeout(900)
 ITERATIONS = 2
 SERVER = b"envservers.server"
 

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from counting_run import CONFIG, counting_overrides, processes
+from counting_run import CONFIG, counting_overrides, processes, until
 
 from actors import placement
 from actors.controller import train
@@ -93,9 +93,10 @@ def cluster():
     yield made
     made.shutdown()
     # A lost node's machine is gone as a whole; here, what ran beside its raylet is still there.
-    for process in processes(b""):
+    for process in set(processes(b"")) - set(processes(SERVER)):
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
+    until(lambda: not processes(SERVER), "env servers outlive their host")
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
 """Hosts one node's env servers: starts them, watches them, replaces those that fail.
 
 It hands out addresses. Observations never pass through here: whoever acts connects to the servers
-itself (shared memory on the same node). Imports neither torch nor Ray: an actor of it stays light.
+itself (shared memory on the same node). Imports neither torch nor Ray: an actor of it stays light
+(`ray_hosts.py`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -17,9 +19,14 @@ from envservers.inprocess import InprocessClient
 from envservers.keys import read_key
 from envservers.registry import check_memory, config_options, make_suite
 from envservers.spawn import ServerProcess
+from vlarl.addresses import present_address
 from vlarl.config.process_schema import EnvConfig
 from vlarl.env_protocol import EnvClient
 from vlarl.errors import EnvKeyRefused, EnvServerDied, UserError
+
+_LOOK_AGAIN_SECONDS = 5.0
+"""How long one address of an `@FILE` is tried before the file is read again."""
+_POLL_SECONDS = 0.2
 
 
 def _cores() -> int:
@@ -98,45 +105,6 @@ class EnvHost:
         )
 
 
-class EnvServerActor:
-    """An `EnvHost` in an actor, one on each node that acts; needs no CPU of its own.
-
-    Actors begin with `start`, not with a constructor that works: what a
-    constructor raises reaches the caller as text only.
-    """
-
-    def __init__(self) -> None:
-        self._host: EnvHost | None = None
-        self._played = 0
-
-    def start(self, config: EnvConfig) -> None:
-        """Start the servers; see `EnvHost`."""
-        self._host = EnvHost(config)
-
-    def addresses(self) -> list[str]:
-        """See `EnvHost`."""
-        assert self._host is not None
-        return self._host.addresses()
-
-    def restart(self, index: int) -> str:
-        """See `EnvHost`."""
-        assert self._host is not None
-        return self._host.restart(index)
-
-    def note_played(self, episodes: int) -> None:
-        """How far an evaluation on these servers is: told by whoever plays, who is busy then."""
-        self._played = episodes
-
-    def played(self) -> int:
-        """What was noted last."""
-        return self._played
-
-    def close(self) -> None:
-        """End the servers."""
-        if self._host is not None:
-            self._host.close()
-
-
 class Host(Protocol):
     """What an `EnvAccess` asks of a host, be it an object or a Ray actor."""
 
@@ -203,17 +171,37 @@ class EnvAccess:
             self.close()
             if config.mode != "connect" or isinstance(error, EnvKeyRefused):
                 raise
+            file = address.removeprefix("@")
+            where = f"bind={address}" if file == address else f"address_file={file} bind=..."
             raise UserError(
                 f"env.addresses: no env server answers at {address} within env.deadline_seconds="
                 f"{config.deadline_seconds:g}. Start one: vlarl envserver {config.suite} "
-                f"num_envs={config.envs_per_server} bind={address}"
+                f"num_envs={config.envs_per_server} {where}"
             ) from error
 
-    def _opened(self, address: str) -> EnvClient:
-        """A client of the server there; private sockets have no key."""
+    def _opened(self, entry: str) -> EnvClient:
+        """A client of the server there; of `@FILE`, wherever the file says until the deadline."""
+        deadline = self._config.deadline_seconds
+        until = time.monotonic() + deadline
+        while True:
+            try:
+                address = present_address(entry)
+                patience = min(deadline, _LOOK_AGAIN_SECONDS) if entry != address else deadline
+                return self._connected(address, patience)
+            except EnvKeyRefused:
+                raise
+            except EnvServerDied:
+                if not entry.startswith("@") or time.monotonic() >= until:
+                    raise
+                time.sleep(_POLL_SECONDS)
+
+    def _connected(self, address: str, patience: float) -> EnvClient:
+        """A client of the server there, if it answers at once; private sockets have no key."""
         path = self._config.key_file
         key = read_key(path) if path and address.startswith("tcp://") else None
-        return connect(address, self._config.deadline_seconds, key)
+        client = connect(address, patience, key)
+        client.deadline = self._config.deadline_seconds
+        return client
 
     def _named(self, client: EnvClient) -> EnvClient:
         """The client, whose environments are the robot that the config says they are."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,10 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vlarl.config.schema import RunConfig
-from vlarl.errors import ConfigError
+from vlarl.errors import ConfigError, UserError
+
+PLACE_SECONDS = 180.0
+"""What runs on no node by then, has room on none."""
 
 _OF_LEARNER = 0.6
 """Of a GPU, for Ray, where there are several learners; workers share the rest."""
@@ -95,9 +99,36 @@ def learner_share(config: RunConfig) -> float:
     return _OF_LEARNER if gpus else 0
 
 
-def remote(plain: type, cpus: int, node: str | None = None, gpus: float = 0) -> Any:
-    """A plain class as an actor on a node."""
-    options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus}
+def remote(plain: type, cpus: int, node: str | None = None, gpus: float = 0, **further: Any) -> Any:
+    """A plain class as an actor on a node; `further` options are Ray's."""
+    options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus, **further}
     if node is not None:
         options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
     return ray.remote(plain).options(**options)
+
+
+def wait_for_places(processes: Mapping[str, Any]) -> None:
+    """Until all of these run.
+
+    Args:
+        processes: what each is -> a reference that is done once it runs.
+
+    Raises:
+        UserError: naming those that no node has room for.
+    """
+    references = list(processes.values())
+    running, _ = ray.wait(references, num_returns=len(references), timeout=PLACE_SECONDS)
+    late = [name for name, reference in processes.items() if reference not in running]
+    if late:
+        cpus = sum(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
+        raise UserError(
+            f"the Ray cluster has had no room for {', '.join(late)} for {PLACE_SECONDS:g} s. Each "
+            f"needs 1 CPU, and a share of a GPU where there are any; its nodes have {cpus:g} CPUs "
+            "in all. Free some, add a node, or use fewer rollout.workers"
+        )
+
+
+def node_of_this_process() -> str:
+    """Ray node id."""
+    node: str = ray.get_runtime_context().get_node_id()
+    return node

@@ -22,6 +22,7 @@ import torch
 from tensordict import TensorDict
 
 from actors.batching import Batching, choose
+from actors.decision_rows import checked_rewards, completed, opened
 from actors.episodes import EpisodeSource
 from actors.lane import Lane, Phase
 from actors.rollout_stats import RolloutStats, Tally, summarize
@@ -31,8 +32,8 @@ from vlarl.batch import validate
 from vlarl.env_protocol import EnvClient
 from vlarl.errors import EnvServerError, UserError
 from vlarl.observations import Observations
-from vlarl.policy import Decisions, Policy
-from vlarl.rewards import RewardFunction, RewardInput
+from vlarl.policy import Policy
+from vlarl.rewards import RewardFunction
 from vlarl.timeline import Timeline
 from vlarl.types import TimeStep
 
@@ -125,7 +126,6 @@ class RolloutCollector:
             UserError: if the reward function returned NaN or a wrong shape.
         """
         started = time.perf_counter()
-        self._tally = Tally()
         for lane in self._lanes:
             self._guarded(lane, lane.begin_window)
             self._follow(lane)
@@ -135,7 +135,9 @@ class RolloutCollector:
         batch = torch.cat([segment.rows for segment in segments])
         validate(batch)
         self._timeline.add("worker", "window", started)
-        return batch, self.stats(segments, self._tally, time.perf_counter() - started)
+        # What fails between two windows is counted in the next.
+        tally, self._tally = self._tally, Tally()
+        return batch, self.stats(segments, tally, time.perf_counter() - started)
 
     def begin(self) -> None:
         """Start what does not run yet, to go on by `turn`; windows that had begun go on."""
@@ -178,11 +180,15 @@ class RolloutCollector:
 
     def state_dict(self) -> dict[str, Any]:
         """Episodes, environments, noise: what makes the next window what it will be."""
-        lanes = [lane.state_dict() for lane in self._lanes]
+        lanes = [self._state_of(lane) for lane in self._lanes]
         # No lane waits for anything now.
         for lane in self._lanes:
             self._timeline.close(self._server(lane))
         return {**self._source.state_dict(), "lanes": lanes}
+
+    def position(self) -> dict[str, Any]:
+        """A `state_dict` without the environments: whoever loads it begins new episodes."""
+        return {**self._source.state_dict(), "lanes": [lane.position() for lane in self._lanes]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of `state_dict`, before the first window.
@@ -200,7 +206,7 @@ class RolloutCollector:
             )
         self._source.load_state_dict(state)
         for lane, values in zip(self._lanes, state["lanes"], strict=True):
-            lane.load_state_dict(values)
+            self._guarded(lane, partial(lane.load_state_dict, values))
 
     def lend(self, work: Callable[[list[EnvClient]], T]) -> T:
         """Let `work` use the clients between two windows; running episodes go on afterwards.
@@ -266,31 +272,13 @@ class RolloutCollector:
         first = 0
         for lane in lanes:
             rows = slice(first, first + len(lane.streams))
-            self._pending[id(lane)] = self._opened(lane, decisions, rows, made_by)
+            self._pending[id(lane)] = opened(
+                lane, decisions, rows, self._keep, self._tasks, made_by
+            )
             self._timeline.open(self._server(lane), _ASKED[Phase.STEPPING])
             self._guarded(lane, partial(lane.submit_step, decisions.actions[rows]))
             first = rows.stop
         self._tally.acted_for += first
-
-    def _opened(self, lane: Lane, decisions: Decisions, rows: slice, version: int) -> TensorDict:
-        """[n] the lane's decisions, whose outcome is not known yet."""
-        n = len(lane.streams)
-        kept = decisions.context if self._keep == "context" else decisions.inputs
-        assert kept is not None
-        assert decisions.chunk is not None
-        tasks = [self._tasks.index(task) for task in lane.observation.task]
-        return TensorDict(
-            {
-                "stream": torch.from_numpy(lane.streams),
-                "time": torch.full((n,), len(lane.window), dtype=torch.int64),
-                self._keep: kept[rows],
-                "chunk": decisions.chunk[rows],
-                "value": torch.as_tensor(decisions.value[rows], dtype=torch.float32),
-                "task": torch.tensor(tasks),
-                "version": torch.full((n,), version, dtype=torch.int64),
-            },
-            batch_size=[n],
-        )
 
     def _receive(self, lanes: Iterable[Lane], seconds: float) -> None:
         """Take in every answer that has come; wait up to `seconds` for the first of them."""
@@ -334,9 +322,8 @@ class RolloutCollector:
     def _record(self, lane: Lane, before: TimeStep, actions: np.ndarray, after: TimeStep) -> None:
         """Complete the lane's open decision with what came of it."""
         row = self._pending.pop(id(lane))
-        n = len(after)
         last = len(lane.window) + 1 == self._horizon
-        next_value = torch.zeros(n)
+        next_value = torch.zeros(len(after))
         if last or (self._bootstrap_time_limit and after.truncated.any()):
             seen = Observations.of(after, self._max_steps, lane.history())
             with self._weights_lock:
@@ -345,22 +332,8 @@ class RolloutCollector:
                 self._tally.policy += time.perf_counter() - started
                 self._timeline.add("worker", "value", started)
             next_value = torch.as_tensor(values, dtype=torch.float32)
-        row["reward"] = torch.from_numpy(self._rewards(before, actions, after))
-        row["terminated"] = torch.from_numpy(after.terminated.copy())
-        row["truncated"] = torch.from_numpy(after.truncated.copy())
-        row["success"] = torch.from_numpy(after.success.copy())
-        row["window_end"] = torch.full((n,), last, dtype=torch.bool)
-        row["next_value"] = next_value
-        lane.window.append(row)
-
-    def _rewards(self, before: TimeStep, actions: np.ndarray, after: TimeStep) -> np.ndarray:
-        rewards = np.asarray(self._reward(RewardInput(before, actions, after)), np.float32)
-        if rewards.shape != (len(after),) or not np.isfinite(rewards).all():
-            raise UserError(
-                f"the reward function returned {rewards!r}; expected {len(after)} finite numbers, "
-                "one for each environment"
-            )
-        return rewards
+        rewards = checked_rewards(self._reward, before, actions, after)
+        lane.window.append(completed(row, after, rewards, next_value, last))
 
     def _guarded(self, lane: Lane, work: Callable[[], None]) -> None:
         """Do the lane's work; if its server fails, replace it and begin the lane's window anew."""
@@ -369,21 +342,34 @@ class RolloutCollector:
         except EnvServerError as error:
             self._replace(lane, error)
 
+    def _state_of(self, lane: Lane) -> dict[str, Any]:
+        """The lane's state; of a new server's first episodes, if its server fails meanwhile."""
+        while True:
+            try:
+                return lane.state_dict()
+            except EnvServerError as error:
+                self._replace(lane, error)
+
     def _replace(self, lane: Lane, error: EnvServerError) -> None:
         index = self._lanes.index(lane)
-        if self._restart_client is None or lane.restarts >= self._max_restarts:
-            raise type(error)(
-                f"env server {index} failed once more than env.restarts={self._max_restarts} "
-                f"allows: {error}"
-            ) from error
-        lane.restarts += 1
-        self._tally.restarts += 1
         self._tally.dropped_decisions += len(lane.window) * lane.client.num_envs
         self._tally.dropped_episodes += lane.client.num_envs
         self._pending.pop(id(lane), None)
         self._timeline.close(self._server(lane))
-        lane.client = self._restart_client(index)
-        lane.start()
+        while True:
+            if self._restart_client is None or lane.restarts >= self._max_restarts:
+                raise type(error)(
+                    f"env server {index} failed once more than env.restarts={self._max_restarts} "
+                    f"allows: {error}"
+                ) from error
+            lane.restarts += 1
+            self._tally.restarts += 1
+            try:
+                lane.client = self._restart_client(index)
+                lane.start()
+                break
+            except EnvServerError as next_error:
+                error = next_error
         self._follow(lane)
 
     def _allocated(self, stats: RolloutStats) -> RolloutStats:

@@ -178,9 +178,15 @@ class RolloutWorker:
         self.pause()
         return self._collector.state_dict()
 
+    def position(self) -> dict[str, Any]:
+        """The state without the running episodes: for whoever takes this worker's place."""
+        return self._collector.position()
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of `state_dict`, before the first window."""
         self._collector.load_state_dict(state)
+        if any(state["counters"]) and not any(len(lane["environments"]) for lane in state["lanes"]):
+            logger.warning("no running episodes were kept: each environment begins its next one")
 
     def pause(self) -> None:
         """Rest until the next `collect`; nothing to do where rollout and learning take turns."""

@@ -90,8 +90,9 @@ def test_workers_apart_get_every_version_of_the_weights(tmp_path):
 
 @pytest.mark.slow
 def test_mistakes_cross_ray_as_themselves(tmp_path):
-    with pytest.raises(CheckpointError, match="nowhere"):
-        train(ray_config(tmp_path, "model.checkpoint=nowhere"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="empty"):
+        train(ray_config(tmp_path, f"model.checkpoint={tmp_path}/empty"))
     assert not our_servers()
 
 

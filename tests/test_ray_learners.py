@@ -10,6 +10,7 @@ from actors.controller import train
 from actors.runtime import open_runtime
 from vlarl.config.load import load_config
 from vlarl.config.schema import RunConfig
+from vlarl.errors import ProcessDied
 from vlarl.runs import RunFolder
 
 ray = pytest.importorskip("ray")
@@ -45,6 +46,28 @@ def test_a_learner_that_dies_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     with open_runtime(spread(tmp_path)) as runtime:
         runtime.iterate()
-        ray.kill(runtime._learners[1])
-        with pytest.raises(RuntimeError, match="learner 1 of 2"):
+        ray.kill(runtime._learners.actors[1])
+        with pytest.raises(ProcessDied, match="learner 1 of 2"):
             runtime.iterate()
+
+
+@pytest.mark.slow
+def test_a_group_of_which_one_dies_begins_again_as_a_whole(tmp_path, monkeypatch):
+    from actors.ray_runtime import RayRuntime
+
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    iterate, calls = RayRuntime.iterate, []
+
+    def killing(runtime):
+        calls.append(runtime)
+        if len(calls) == 2:
+            ray.kill(runtime._learners.actors[1])
+        return iterate(runtime)
+
+    monkeypatch.setattr(RayRuntime, "iterate", killing)
+    assert train(spread(tmp_path, "checkpoint_every=1"))["steps"] == 2
+    rows = RunFolder(tmp_path / "run").metrics()
+    assert [(row["step"], row["learner_restarts"]) for row in rows] == [(1, 0), (2, 1)]
+    # The second iteration was begun twice, by two groups.
+    assert len(calls) == 3
+    assert calls[2] is not calls[0]

@@ -39,7 +39,8 @@ class EnvConfig:
     mode: str = "spawn"
     """`spawn` (child processes), `connect` (addresses below) or `inprocess` (debugging)."""
     addresses: tuple[str, ...] = ()
-    """`tcp://HOST:PORT` of running servers, for `mode: connect`."""
+    """`tcp://HOST:PORT` of running servers, for `mode: connect`; or `@FILE`, where a server keeps
+    its present address (`vlarl envserver address_file=FILE`)."""
     key_file: str = ""
     """The servers' key (`vlarl key`), for `mode: connect`; needed beyond this machine."""
     deadline_seconds: float = 60.0
@@ -111,4 +112,7 @@ class RuntimeConfig:
     offload: str = "none"
     """`none`, or `optimizer`: on a GPU, whether the optimizer and what it remembers are kept in the
     CPU's memory and stepped there."""
+    restarts: int = 3
+    """How often the learner, each rollout worker and each host of env servers may be replaced
+    before the run gives up, with `kind: ray`; `env.restarts` is of the servers themselves."""
     object_store_mb: int = 100

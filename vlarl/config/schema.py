@@ -292,6 +292,9 @@ class RunConfig:
     """`never` or `auto`."""
     checkpoint_every: int = 10
     keep_checkpoints: int = 2
+    """The newest ones."""
+    keep_checkpoints_every: int = 0
+    """Also those whose step is a multiple of this, for good; 0: only the newest."""
     profile: bool = False
     """Whether the second iteration is written down as a Chrome trace, `profile.json` in the run
     folder."""

@@ -99,6 +99,7 @@ def _run(config: RunConfig) -> Iterator[Problem]:
     yield from choice(config, "resume", ("never", "auto"))
     yield from at_least(config, 0, ["seed"])
     yield from at_least(config, 1, ["checkpoint_every", "keep_checkpoints"])
+    yield from _kept(config)
     init = ["model.init.backbone", "model.init.expert"]
     history = ["model.history", "model.history_hz"]
     if config.model.checkpoint:
@@ -140,6 +141,16 @@ def _run(config: RunConfig) -> Iterator[Problem]:
         yield from sections_without_effect(config, section, f"stage={config.stage}")
 
 
+def _kept(config: RunConfig) -> Iterator[Problem]:
+    """Only steps that are saved can be kept."""
+    key, of_rl = "keep_checkpoints_every", config.stage == "rl"
+    yield from at_least(config, 0, [key])
+    every = config.checkpoint_every if of_rl else config.supervised.save_every
+    if config.keep_checkpoints_every % every:
+        saved = "checkpoint_every" if of_rl else "supervised.save_every"
+        yield Problem(key, f"is no multiple of {saved}={every}", f"Try {key}={every}.")
+
+
 def _history(config: RunConfig) -> Iterator[Problem]:
     """Past frames: a video's patches hold two of them."""
     yield from at_least(config, 0, ["model.history"])
@@ -179,10 +190,10 @@ def _env(config: RunConfig) -> Iterator[Problem]:
                 "Try env.addresses=[tcp://HOST:PORT].",
             )
         for address in config.env.addresses:
-            if not address.startswith("tcp://") or not address.rpartition(":")[2].isdigit():
-                yield Problem(
-                    "env.addresses", f"{address!r} is no address", "Write tcp://HOST:PORT."
-                )
+            is_port = address.startswith("tcp://") and address.rpartition(":")[2].isdigit()
+            if not is_port and not (address.startswith("@") and address[1:]):
+                remedy = "Write tcp://HOST:PORT, or @FILE that holds one."
+                yield Problem("env.addresses", f"{address!r} is no address", remedy)
         yield from _key(config)
     else:
         unused = ["env.addresses", "env.key_file"]
@@ -205,6 +216,8 @@ def _env(config: RunConfig) -> Iterator[Problem]:
 def _key(config: RunConfig) -> Iterator[Problem]:
     """Servers that other machines can reach let nobody in without their key."""
     for address in config.env.addresses:
+        if address.startswith("@"):
+            continue
         if not config.env.key_file and not stays_on_machine(address):
             problem = f"is empty, and {address}, on another machine, demands a key"
             remedy = "Name the file that its server was started with; `vlarl key FILE` makes one."
@@ -329,9 +342,11 @@ def _rest(config: RunConfig) -> Iterator[Problem]:
     yield from choice(config, "runtime.kind", ("ray", "inprocess"))
     yield from _device(config)
     yield from at_least(config, 1, ["runtime.threads"])
+    yield from at_least(config, 0, ["runtime.restarts"])
     yield from at_least(config, 80, ["runtime.object_store_mb"])
     if config.runtime.kind == "inprocess":
         keys = ["runtime.address", "runtime.object_store_mb", "rollout.workers", "rollout.threads"]
+        keys += ["runtime.restarts"]
         yield from without_effect(config, keys, "runtime.kind=inprocess")
 
 

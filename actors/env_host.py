@@ -10,11 +10,12 @@ import dataclasses
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Protocol
 
 from envservers.client import connect
 from envservers.inprocess import InprocessClient
-from envservers.keys import read_key
+from envservers.keys import Key, key_in_memory, read_key
 from envservers.registry import check_memory, config_options, make_suite
 from envservers.spawn import ServerProcess
 from vlarl.config.process_schema import EnvConfig
@@ -31,17 +32,22 @@ class EnvHost:
 
     Args:
         config: suite, number of servers, deadline.
-        remote: bind to TCP, for rollout workers on other nodes, instead of private sockets; needs
-            `env.key_file`.
+        listen: address of this node (IP or name) at which servers listen to rollout workers on
+            other nodes, by TCP, instead of private sockets.
+        key: what those must have.
 
     Raises:
         UserError: for a mistake in suite, options, tasks or key, or more environments than memory.
         EnvServerDied: if a server did not start.
     """
 
-    def __init__(self, config: EnvConfig, remote: bool = False) -> None:
+    def __init__(
+        self, config: EnvConfig, listen: str | None = None, key: Key | None = None
+    ) -> None:
+        assert (listen is None) == (key is None)
         self._config = config
-        self._bind = "tcp://0.0.0.0:*" if remote else None
+        self._key = key
+        self._bind = None if listen is None else f"tcp://{listen}:*"
         if config.key_file:
             read_key(config.key_file)
         self._lock = threading.Lock()
@@ -89,13 +95,14 @@ class EnvHost:
 
     def _start(self) -> ServerProcess:
         config = self._config
-        return ServerProcess(
-            config.suite,
-            config.envs_per_server,
-            config_options(config),
-            bind=self._bind,
-            key_file=config.key_file if self._bind else "",
-        )
+        with nullcontext("") if self._key is None else key_in_memory(self._key) as key_file:
+            return ServerProcess(
+                config.suite,
+                config.envs_per_server,
+                config_options(config),
+                bind=self._bind,
+                key_file=key_file,
+            )
 
 
 class EnvServerActor:
@@ -109,9 +116,9 @@ class EnvServerActor:
         self._host: EnvHost | None = None
         self._played = 0
 
-    def start(self, config: EnvConfig) -> None:
+    def start(self, config: EnvConfig, listen: str | None = None, key: Key | None = None) -> None:
         """Start the servers; see `EnvHost`."""
-        self._host = EnvHost(config)
+        self._host = EnvHost(config, listen, key)
 
     def addresses(self) -> list[str]:
         """See `EnvHost`."""
@@ -156,6 +163,7 @@ class EnvAccess:
         config: of the run.
         host: an `EnvHost`, or what answers like one; None for `env.mode: inprocess`.
         share: `(k, n)`: every n-th server from the k-th on, where workers share a host.
+        key: of the host's servers, if they listen to other nodes.
 
     Raises:
         UserError: if no server answers at one of the addresses of `env.mode: connect`.
@@ -163,10 +171,15 @@ class EnvAccess:
     """
 
     def __init__(
-        self, config: EnvConfig, host: Host | None, share: tuple[int, int] = (0, 1)
+        self,
+        config: EnvConfig,
+        host: Host | None,
+        share: tuple[int, int] = (0, 1),
+        key: Key | None = None,
     ) -> None:
         self._config = config
         self._host = host
+        self._key = key
         first, every = share
         self.clients: list[EnvClient] = []
         if host is None:
@@ -212,7 +225,9 @@ class EnvAccess:
     def _opened(self, address: str) -> EnvClient:
         """A client of the server there; private sockets have no key."""
         path = self._config.key_file
-        key = read_key(path) if path and address.startswith("tcp://") else None
+        key = self._key
+        if path and address.startswith("tcp://"):
+            key = read_key(path)
         return connect(address, self._config.deadline_seconds, key)
 
     def _named(self, client: EnvClient) -> EnvClient:

@@ -1,84 +1,181 @@
-"""Which process of a Ray run goes to which node, and what share of its GPUs it is given."""
+"""Connects to Ray and reserves what a run needs of its nodes: one placement group, or an error.
+
+The group is Ray's promise that everything fits before anything starts; what is asked of which node
+is said in `placement_plan.py`.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+import socket
+import time
 from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.exceptions import AuthenticationError
+from ray.util.placement_group import (
+    PlacementGroup,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from actors.placement_plan import Bundle, Node, Plan, Seat, described, lacking, plan
 from vlarl.config.schema import RunConfig
 from vlarl.errors import ConfigError
 
+_GRANT_SECONDS = 10.0
+"""How long a reservation may take that the nodes could give at once."""
+_LEAST_CPU = 0.001
+"""Ray refuses to reserve nothing."""
+
 
 @dataclass(frozen=True)
-class Place:
-    """Where a rollout worker acts, and on which of its node's servers."""
+class Placement:
+    """What was reserved."""
 
-    node: str
-    share: tuple[int, int]
+    plan: Plan
+    group: PlacementGroup
+    addresses: tuple[str, ...]
+    """IP address of each bundle's node."""
+
+    def remote(self, plain: type, seat: Seat) -> Any:
+        """A plain class as an actor in its seat."""
+        strategy = PlacementGroupSchedulingStrategy(self.group, seat.bundle)
+        return ray.remote(plain).options(
+            num_cpus=seat.cpus, num_gpus=seat.gpus, scheduling_strategy=strategy
+        )
 
 
-def start_ray(config: RunConfig) -> list[Place]:
-    """Connect to Ray (starting it for `local`), and say where the rollout workers go.
+def start_ray(config: RunConfig) -> Placement:
+    """Connect to Ray (starting it for `local`) and reserve the run's places.
 
     Raises:
-        ConfigError: if some worker would have no env server.
+        ConfigError: if the cluster is not reached, or cannot give what is asked; Ray is left then.
     """
-    workers = config.rollout.workers
-    if config.runtime.address == "local":
-        _refuse_idle_workers(config, nodes=1)
-        # Threads that spin while they wait take the cores that simulation needs; Ray's processes
-        # inherit this, and it must stand before they import torch.
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-        ray.init(
-            address="local",
-            num_cpus=max(os.cpu_count() or 1, workers + 1),
-            object_store_memory=config.runtime.object_store_mb * 10**6,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+    if config.cluster.private:
+        _start_private(config)
     else:
-        ray.init(address=config.runtime.address, log_to_driver=False, logging_level=logging.ERROR)
-    nodes = sorted(node["NodeID"] for node in ray.nodes() if node["Alive"])[:workers]
-    _refuse_idle_workers(config, len(nodes))
-    here = [sum(w % len(nodes) == n for w in range(workers)) for n in range(len(nodes))]
-    return [
-        Place(nodes[w % len(nodes)], (w // len(nodes), here[w % len(nodes)]))
-        for w in range(workers)
-    ]
+        _connect(config)
+    try:
+        return _reserve(config)
+    except BaseException:
+        ray.shutdown()
+        raise
 
 
-def _refuse_idle_workers(config: RunConfig, nodes: int) -> None:
-    """Refuse more workers on a node than it has env servers."""
-    servers = len(config.env.addresses) if config.env.mode == "connect" else config.env.servers
-    most = -(-config.rollout.workers // nodes)
-    if most > servers:
+def _start_private(config: RunConfig) -> None:
+    """An instance of our own, on this machine alone."""
+    # Threads that spin while they wait take the cores that simulation needs; Ray's processes
+    # inherit this, and it must stand before they import torch.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    ray.init(
+        address="local",
+        num_cpus=max(os.cpu_count() or 1, config.rollout.workers + 1),
+        object_store_memory=config.runtime.object_store_mb * 10**6,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+
+
+def _connect(config: RunConfig) -> None:
+    """Join the cluster at the configured address.
+
+    Raises:
+        ConfigError: if nothing answers there, or Ray does not let us in.
+    """
+    address, seconds = config.cluster.address, config.cluster.connect_seconds
+    host, _, port = address.rpartition(":")
+    if host:
+        # Ray itself tries for minutes.
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), seconds).close()
+        except OSError as error:
+            raise ConfigError(
+                f"cluster.address = {address!r}: nothing answers there within "
+                f"cluster.connect_seconds={seconds:g} ({error}). Start Ray on the head node with "
+                f"`ray start --head --port={port}`, or give the address that it printed"
+            ) from error
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, AuthenticationError, RuntimeError) as error:
         raise ConfigError(
-            f"rollout.workers = {config.rollout.workers}: {most} on a node with {servers} env "
-            f"servers. Use rollout.workers={servers * nodes} or less, or more env.servers."
+            f"cluster.address = {address!r}: Ray does not let us in: "
+            f"{str(error).strip().splitlines()[0]} Start the run on a node of the cluster, with "
+            "the cluster's token (RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH, docs/cluster.md)"
+        ) from error
+
+
+def _reserve(config: RunConfig) -> Placement:
+    """The run's placement group, granted.
+
+    Raises:
+        ConfigError: saying what was asked, what the nodes have, and what to change.
+    """
+    seconds = config.cluster.wait_seconds
+    wanted = plan(config, _nodes())
+    if not seconds:
+        _refuse_lacking(config, wanted)
+    group = placement_group(
+        [_resources(bundle) for bundle in wanted.bundles],
+        strategy="STRICT_SPREAD" if len(wanted.bundles) > 1 else "STRICT_PACK",
+        bundle_label_selector=[dict(bundle.labels) for bundle in wanted.bundles],
+    )
+    until = time.monotonic() + max(seconds, _GRANT_SECONDS)
+    # In short waits, so that Ctrl-C is heard.
+    while not group.wait(1):
+        if time.monotonic() > until:
+            remove_placement_group(group)
+            _refuse_lacking(config, wanted)
+            _refuse_taken(config, wanted)
+    places = placement_group_table(group)["bundles_to_node_id"]
+    known = {node.id: node.address for node in _nodes()}
+    return Placement(wanted, group, tuple(known[places[n]] for n in range(len(wanted.bundles))))
+
+
+def _refuse_lacking(config: RunConfig, wanted: Plan) -> None:
+    nodes = _nodes()
+    problem = lacking(wanted.bundles, nodes)
+    if problem is not None:
+        raise ConfigError(
+            f"cluster.address = {config.cluster.address!r}: {problem}. Nodes: {described(nodes)}. "
+            "Ask for less (cpus, gpus, labels and nodes of cluster.learner, cluster.rollout and "
+            "cluster.envs), or add nodes and wait for them with cluster.wait_seconds"
         )
 
 
-def gpu_share(config: RunConfig, node: str, actors: int) -> float:
-    """GPUs of each of a node's `actors`: alike, each on a single one; 0 where there is none.
-
-    An actor that is given none sees none, so that `auto` means the CPU there.
-    """
-    if config.runtime.device == "cpu":
-        return 0
-    found = next(each for each in ray.nodes() if each["NodeID"] == node)
-    gpus = int(found["Resources"].get("GPU", 0))
-    return 1 / -(-actors // gpus) if gpus else 0
+def _refuse_taken(config: RunConfig, wanted: Plan) -> None:
+    free = ray.available_resources()
+    asked = "; ".join(f"{bundle.who}: {_resources(bundle)}" for bundle in wanted.bundles)
+    raise ConfigError(
+        f"cluster.address = {config.cluster.address!r}: its nodes would do, but others are using "
+        f"them. Asked: {asked}. Free in all: {free.get('CPU', 0):g} CPUs, {free.get('GPU', 0):g} "
+        f"GPUs. Wait for them with cluster.wait_seconds (now {config.cluster.wait_seconds:g})"
+    )
 
 
-def remote(plain: type, cpus: int, node: str | None = None, gpus: float = 0) -> Any:
-    """A plain class as an actor on a node."""
-    options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus}
-    if node is not None:
-        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
-    return ray.remote(plain).options(**options)
+def _resources(bundle: Bundle) -> dict[str, float]:
+    gpus = {"GPU": bundle.gpus} if bundle.gpus else {}
+    return {"CPU": max(bundle.cpus, _LEAST_CPU), **gpus}
+
+
+def _nodes() -> list[Node]:
+    """The nodes that are there, in a fixed order."""
+    return sorted(
+        (
+            Node(
+                node["NodeID"],
+                node["NodeManagerAddress"],
+                node["Resources"].get("CPU", 0.0),
+                node["Resources"].get("GPU", 0.0),
+                node.get("Labels", {}),
+            )
+            for node in ray.nodes()
+            if node["Alive"]
+        ),
+        key=lambda node: node.id,
+    )

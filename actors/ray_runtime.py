@@ -1,4 +1,4 @@
-"""The run as Ray actors: an env host a node, a learner, and rollout workers if they live apart.
+"""The run as Ray actors: env hosts, a learner, and rollout workers if they live apart.
 
 Actors are the plain classes, made remote. Observations go straight from env servers to whoever
 acts, never through Ray; batches do, where rollout and learner are processes of their own.
@@ -6,22 +6,22 @@ acts, never through Ray; batches do, where rollout and learner are processes of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
 from tensordict import TensorDict
 
-from actors.env_host import EnvAccess, EnvServerActor
+from actors.env_host import EnvServerActor
+from actors.env_link import EnvLink, fetch
 from actors.evaluation import EvalResult, EvaluationRequest
 from actors.learner import Learner
-from actors.placement import Place, gpu_share, remote, start_ray
+from actors.placement import start_ray
 from actors.player import Progress
 from actors.rollout_stats import merge_metrics
 from actors.rollout_worker import RolloutWorker, load_model
 from actors.weights import WeightsUpdate
+from envservers.keys import new_key
 from vlarl.config.schema import RunConfig
 from vlarl.training_state import read_state
 from vlarl.types import EnvSpec
@@ -32,18 +32,18 @@ _POLL_SECONDS = 1.0
 
 
 class LearnerActor:
-    """A `Learner` in an actor; it acts too if it is given a host. Begins with `start`."""
+    """A `Learner` in an actor; it acts too if it is given env servers. Begins with `start`."""
 
     def __init__(self) -> None:
         self._opened: Learner | None = None
-        self._host: Any | None = None
+        self._link: EnvLink | None = None
 
     def start(
-        self, config: RunConfig, host: Any | None, spec: EnvSpec | None, checkpoint: Path | None
+        self, config: RunConfig, link: EnvLink | None, spec: EnvSpec | None, checkpoint: Path | None
     ) -> EnvSpec:
-        """See `Learner`; `host` is an `EnvServerActor`. Returns what is simulated."""
-        access = None if host is None else EnvAccess(config.env, _RemoteHost(host))
-        self._opened, self._host = Learner(config, access, spec, checkpoint), host
+        """See `Learner`. Returns what is simulated."""
+        access = None if link is None else link.open(config.env)
+        self._opened, self._link = Learner(config, access, spec, checkpoint), link
         found = spec if access is None else access.clients[0].spec
         assert found is not None
         return found
@@ -63,7 +63,8 @@ class LearnerActor:
 
     def evaluate(self, request: EvaluationRequest) -> EvalResult:
         """See `RolloutWorker`; the host is told how far it is."""
-        return self._learner.evaluate(request, _noting(self._host))
+        assert self._link is not None
+        return self._learner.evaluate(request, self._link.noting())
 
     def weights(self) -> WeightsUpdate:
         """See `Learner`."""
@@ -84,21 +85,16 @@ class RolloutActor:
 
     def __init__(self) -> None:
         self._opened: RolloutWorker | None = None
-        self._host: Any | None = None
+        self._link: EnvLink | None = None
 
     def start(
-        self,
-        config: RunConfig,
-        host: Any,
-        share: tuple[int, int],
-        number: int,
-        checkpoint: Path | None,
+        self, config: RunConfig, link: EnvLink, number: int, checkpoint: Path | None
     ) -> EnvSpec:
         """See `RolloutWorker`; returns what is simulated."""
-        access = EnvAccess(config.env, _RemoteHost(host), share)
+        access = link.open(config.env)
         spec = access.clients[0].spec
         model = load_model(config, spec, checkpoint)
-        self._opened, self._host = RolloutWorker(config, model, access, number), host
+        self._opened, self._link = RolloutWorker(config, model, access, number), link
         if checkpoint is not None:
             self._opened.load_state_dict(read_state(checkpoint)["workers"][number])
         return spec
@@ -119,7 +115,8 @@ class RolloutActor:
 
     def evaluate(self, request: EvaluationRequest) -> EvalResult:
         """See `RolloutWorker`; the host is told how far it is."""
-        return self._worker.evaluate(request, _noting(self._host))
+        assert self._link is not None
+        return self._worker.evaluate(request, self._link.noting())
 
     def state_dict(self) -> dict[str, Any]:
         """See `RolloutWorker`."""
@@ -131,85 +128,59 @@ class RolloutActor:
             self._opened.close()
 
 
-class _RemoteHost:
-    """A remote `EnvHost` that answers like a local one."""
-
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
-
-    def addresses(self) -> list[str]:
-        """See `EnvHost`."""
-        found: list[str] = fetch(self._actor.addresses.remote())
-        return found
-
-    def restart(self, index: int) -> str:
-        """See `EnvHost`."""
-        address: str = fetch(self._actor.restart.remote(index))
-        return address
-
-
-def _noting(host: Any) -> Progress:
-    """Tells an `EnvServerActor`, without waiting for it, how many episodes were played."""
-
-    def note(done: int, _total: int) -> None:
-        host.note_played.remote(done)
-
-    return note
-
-
 class RayRuntime:
     """Starts Ray and the actors of a run.
 
-    With one rollout worker (the default) it lives in the learner's process and shares its model.
+    With one rollout worker (the default) it lives in the learner's process and shares its model,
+    unless `cluster.strategy` has them on different nodes.
     """
 
     def __init__(self, config: RunConfig, checkpoint: Path | None = None) -> None:
-        places = start_ray(config)
-        self._first_node = places[0].node
-        self._hosts: dict[str, Any] = {}
+        self._placed = start_ray(config)
+        self._hosts: list[Any] = []
         self._learner: Any | None = None
         self._workers: list[Any] = []
         try:
-            for place in places:
-                self._hosts.setdefault(place.node, remote(EnvServerActor, 0, place.node).remote())
-            started = [host.start.remote(config.env) for host in self._hosts.values()]
-            if len(places) == 1:
-                self._start_together(config, places[0], started, checkpoint)
+            started = self._start_hosts(config)
+            if self._placed.plan.workers:
+                self._start_apart(config, started, checkpoint)
             else:
-                self._start_apart(config, places, started, checkpoint)
+                self._start_together(config, started, checkpoint)
         except BaseException:
             self.close()
             raise
 
-    def _start_together(
-        self, config: RunConfig, place: Place, hosts: list[Any], checkpoint: Path | None
-    ) -> None:
-        """One process that acts and learns; it loads while the servers start."""
-        gpus = gpu_share(config, place.node, actors=1)
-        self._learner = remote(LearnerActor, 1, place.node, gpus).remote()
-        fetch(hosts)
-        host = self._hosts[place.node]
-        self.spec: EnvSpec = fetch(self._learner.start.remote(config, host, None, checkpoint))
-
-    def _start_apart(
-        self,
-        config: RunConfig,
-        places: Sequence[Place],
-        hosts: list[Any],
-        checkpoint: Path | None,
-    ) -> None:
-        """Workers in processes of their own, and a learner that only learns."""
-        # A node's workers and the learner, wherever it comes to live, must fit its GPUs.
-        shares = [gpu_share(config, place.node, place.share[1] + 1) for place in places]
-        self._workers = [
-            remote(RolloutActor, 1, place.node, gpus).remote()
-            for place, gpus in zip(places, shares, strict=True)
+    def _start_hosts(self, config: RunConfig) -> list[Any]:
+        """Have every env host start its servers; they listen to other nodes with a key alone."""
+        plan = self._placed.plan
+        self._hosts = [self._placed.remote(EnvServerActor, seat).remote() for seat in plan.hosts]
+        key = new_key() if plan.hosts_apart else None
+        self._links = [
+            EnvLink(tuple(self._hosts[number] for number in each.hosts), each.share, key)
+            for each in plan.shares
         ]
-        self._learner = remote(LearnerActor, 1, gpus=min(filter(None, shares), default=0)).remote()
+        addresses = [self._placed.addresses[seat.bundle] for seat in plan.hosts]
+        return [
+            host.start.remote(config.env, address if key else None, key)
+            for host, address in zip(self._hosts, addresses, strict=True)
+        ]
+
+    def _start_together(self, config: RunConfig, hosts: list[Any], checkpoint: Path | None) -> None:
+        """One process that acts and learns; it loads while the servers start."""
+        self._learner = self._placed.remote(LearnerActor, self._placed.plan.learner).remote()
+        fetch(hosts)
+        (link,) = self._links
+        self.spec: EnvSpec = fetch(self._learner.start.remote(config, link, None, checkpoint))
+
+    def _start_apart(self, config: RunConfig, hosts: list[Any], checkpoint: Path | None) -> None:
+        """Workers in processes of their own, and a learner that only learns."""
+        plan = self._placed.plan
+        self._workers = [self._placed.remote(RolloutActor, seat).remote() for seat in plan.workers]
+        self._learner = self._placed.remote(LearnerActor, plan.learner).remote()
         fetch(hosts)
         specs = [
-            worker.start.remote(config, self._hosts[place.node], place.share, number, checkpoint)
-            for number, (worker, place) in enumerate(zip(self._workers, places, strict=True))
+            worker.start.remote(config, link, number, checkpoint)
+            for number, (worker, link) in enumerate(zip(self._workers, self._links, strict=True))
         ]
         self.spec = fetch(specs)[0]
         fetch(self._learner.start.remote(config, None, self.spec, checkpoint))
@@ -232,7 +203,7 @@ class RayRuntime:
         actor = self._workers[0] if self._workers else self._learner
         assert actor is not None
         # An actor that plays answers nobody; its host does.
-        host = self._hosts[self._first_node]
+        host = self._links[0].hosts[0]
         fetch(host.note_played.remote(0))
         playing = actor.evaluate.remote(request)
         while progress is not None and not ray.wait([playing], timeout=_POLL_SECONDS)[0]:
@@ -254,7 +225,7 @@ class RayRuntime:
             return
         actors = [*self._workers, *([self._learner] if self._learner else [])]
         # Clients first, then the servers they are connected to.
-        for group in (actors, list(self._hosts.values())):
+        for group in (actors, self._hosts):
             closing = [actor.close.remote() for actor in group]
             if closing:
                 ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_SECONDS)
@@ -265,17 +236,3 @@ class RayRuntime:
         assert self._learner is not None
         weights = self._learner.weights.remote()
         fetch([worker.set_weights.remote(weights) for worker in self._workers])
-
-
-def fetch(reference: Any) -> Any:
-    """The value of a Ray reference, or of a list of them.
-
-    Raises:
-        Exception: what the remote call raised, as itself; RuntimeError if its actor died.
-    """
-    try:
-        return ray.get(reference)
-    except RayTaskError as error:
-        raise error.cause from error
-    except RayActorError as error:
-        raise RuntimeError(f"a process of the run died: {error}") from error

@@ -81,8 +81,6 @@ class RuntimeConfig:
 
     kind: str = "ray"
     """`ray` or `inprocess` (the same classes without Ray, for debugging)."""
-    address: str = "local"
-    """Ray address; `local` starts a private instance."""
     device: str = "auto"
     """Where the model lives: `cpu`, `cuda`, `cuda:N`, or `auto`: a GPU if torch finds one."""
     cuda_graphs: bool = True
@@ -90,3 +88,4 @@ class RuntimeConfig:
     threads: int = 2
     """Torch threads of the process that learns."""
     object_store_mb: int = 100
+    """Ray's shared memory, with `cluster.address: local`."""

@@ -7,7 +7,7 @@ weights to move and no second copy of anything; otherwise batches come in and we
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from actors.env_host import EnvAccess
 from actors.evaluation import EvalResult, EvaluationRequest
 from actors.player import Progress
 from actors.rollout_worker import RolloutWorker, load_model
-from actors.weights import WeightsUpdate, extract_weights
+from actors.weights import Bytes, WeightsUpdate, extract_weights
 from learners.ppo import PPOLearner
 from vlarl.config.schema import RunConfig
 from vlarl.training_state import read_state, write_state
@@ -87,9 +87,9 @@ class Learner:
         assert self.worker is not None
         return self.worker.evaluate(request, progress)
 
-    def weights(self) -> WeightsUpdate:
-        """For workers in other processes."""
-        return extract_weights(self.model, self._learner.version)
+    def weights(self, put: Callable[[Bytes], Any]) -> WeightsUpdate:
+        """For workers in other processes, put where they find them; see `extract_weights`."""
+        return extract_weights(self.model, self._learner.version, put)
 
     def save(self, folder: Path, workers: Sequence[dict[str, Any]] = ()) -> None:
         """Write a checkpoint folder: the model's, and the training state beside it.

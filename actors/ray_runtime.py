@@ -68,7 +68,7 @@ class LearnerActor:
 
     def weights(self) -> WeightsUpdate:
         """See `Learner`."""
-        return self._learner.weights()
+        return self._learner.weights(ray.put)
 
     def save(self, folder: Path, *workers: dict[str, Any]) -> None:
         """See `Learner`."""
@@ -106,7 +106,7 @@ class RolloutActor:
 
     def set_weights(self, update: WeightsUpdate) -> None:
         """See `RolloutWorker`."""
-        self._worker.set_weights(update)
+        self._worker.set_weights(update, lambda shards: ray.get(list(shards)))
 
     def collect(self) -> tuple[TensorDict, dict[str, float]]:
         """A batch and its metrics, as two objects: the batch goes to the learner unseen."""
@@ -232,7 +232,7 @@ class RayRuntime:
         ray.shutdown()
 
     def _publish(self) -> None:
-        """Give every worker the learner's weights."""
+        """Give every worker the learner's weights, which are put once."""
         assert self._learner is not None
         weights = self._learner.weights.remote()
         fetch([worker.set_weights.remote(weights) for worker in self._workers])

@@ -7,7 +7,7 @@ process gets its weights as a `WeightsUpdate`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from actors.player import Progress
 from actors.rollout import RolloutCollector
 from actors.rollout_stats import RolloutStats
 from actors.task_allocation import TaskAllocation
-from actors.weights import WeightsUpdate, apply_weights
+from actors.weights import Bytes, WeightsUpdate, apply_weights
 from vlarl.config.embodiments import load_embodiment
 from vlarl.config.schema import RunConfig
 from vlarl.config.validate import check_execute_steps
@@ -87,9 +87,11 @@ class RolloutWorker:
             bootstrap_time_limit=config.ppo.bootstrap_time_limit,
         )
 
-    def set_weights(self, update: WeightsUpdate) -> None:
-        """Act with these weights from the next window on."""
-        apply_weights(self._model, update)
+    def set_weights(
+        self, update: WeightsUpdate, get: Callable[[Sequence[Any]], Sequence[Bytes]]
+    ) -> None:
+        """Act with these weights from the next window on; see `apply_weights`."""
+        apply_weights(self._model, update, get)
         self._version = update.version
 
     def collect(self, version: int | None = None) -> tuple[TensorDict, RolloutStats]:

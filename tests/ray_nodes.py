@@ -1,7 +1,8 @@
 """A Ray cluster of several nodes on this machine, with token authentication, for a run in it.
 
-`python -m tests.ray_nodes OUTPUT key=value ...` trains by `configs/rl/debug.yaml` with those
-overrides, and prints one line of JSON: the run's metrics, and which process was on which node.
+`python -m tests.ray_nodes FOLDER key=value ...` opens the runtime of `configs/rl/debug.yaml` on the
+counting suite, with those overrides, has it iterate twice, and prints one line of JSON: metrics,
+and which process was where.
 
 The nodes pretend to have GPUs. A process of its own, because Ray keeps its authentication mode for
 the life of one.
@@ -11,6 +12,7 @@ import json
 import os
 import secrets
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 NODES = (
@@ -20,17 +22,29 @@ NODES = (
 )
 
 
+def checkpoint(folder: Path) -> Path:
+    """Random weights, with room in the prompt for the suite's long instructions."""
+    from envservers.registry import make_suite
+    from vlarl.config.embodiments import load_embodiment
+    from vlarl.model.presets import build, channel_bounds_codec, new_contract
+
+    spec = make_suite("counting", 1).spec
+    contract = new_contract(spec.cameras, load_embodiment(spec.embodiment))
+    contract = replace(contract, prompt_tokens=96)
+    build("tiny", contract, channel_bounds_codec(contract)).save_pretrained(folder)
+    return folder
+
+
 def main() -> None:
     os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex())
     import ray
     from ray._private.state import actors
     from ray.cluster_utils import Cluster
 
-    from actors import ray_runtime
-    from actors.controller import train
+    from actors.runtime import open_runtime
     from vlarl.config.load import load_config
-    from vlarl.runs import RunFolder
 
+    folder, *overrides = sys.argv[1:]
     head, *others = NODES
     cluster = Cluster(
         initialize_head=True,
@@ -39,27 +53,25 @@ def main() -> None:
     for node in others:
         cluster.add_node(**node, object_store_memory=10**8)
     cluster.wait_for_nodes()
-    output, *overrides = sys.argv[1:]
     config = load_config(
         Path(__file__).parents[1] / "configs" / "rl" / "debug.yaml",
-        [f"output={output}", f"cluster.address={cluster.address}", *overrides],
+        [
+            *("runtime.kind=ray", "env.suite=counting", "env.mode=spawn"),
+            f"cluster.address={cluster.address}",
+            f"model.checkpoint={checkpoint(Path(folder) / 'model')}",
+            *overrides,
+        ],
     )
     seen = {}
-    start = ray_runtime.RayRuntime._start_apart
-
-    def noted(self, *arguments):
-        start(self, *arguments)
-        names = {node["NodeID"]: node["Labels"]["role"] for node in ray.nodes()}
-        for actor in actors().values():
-            role = names[actor["Address"]["NodeID"]]
-            seen.setdefault(actor["ActorClassName"], []).append(role)
-        seen["addresses"] = ray.get(self._hosts[0].addresses.remote())
-
-    ray_runtime.RayRuntime._start_apart = noted
     try:
-        result = train(config)
-        rows = RunFolder(Path(output) / config.name).metrics()
-        print(json.dumps({"steps": result["steps"], "rows": rows, "seen": seen}))
+        with open_runtime(config) as runtime:
+            rows = [runtime.iterate(), runtime.iterate()]
+            names = {node["NodeID"]: node["Labels"]["role"] for node in ray.nodes()}
+            for actor in actors().values():
+                role = names[actor["Address"]["NodeID"]]
+                seen.setdefault(actor["ActorClassName"], []).append(role)
+            addresses = ray.get(runtime._hosts[0].addresses.remote())
+        print(json.dumps({"rows": rows, "seen": seen, "addresses": addresses}))
     finally:
         cluster.shutdown()
 

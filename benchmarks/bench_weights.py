@@ -75,7 +75,7 @@ class Reader:
 
     def first_row(self) -> list[float]:
         """Of every matrix its first number."""
-        return [float(weight[0, 0]) for weight in self._model.weights]
+        return [weight[0, 0].item() for weight in self._model.weights]
 
 
 def run(parameters: int = PARAMETERS, rounds: int = 7, shard_bytes: int = 2**26) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def run(parameters: int = PARAMETERS, rounds: int = 7, shard_bytes: int = 2**26)
     try:
         reader = ray.remote(Reader).options(num_cpus=1).remote(parameters)
         measured = [_round(model, reader, number, shard_bytes) for number in range(rounds)]
-        whole = ray.get(reader.first_row.remote()) == [float(w[0, 0]) for w in model.weights]
+        whole = ray.get(reader.first_row.remote()) == [w[0, 0].item() for w in model.weights]
     finally:
         ray.shutdown()
     seconds = {

@@ -28,7 +28,7 @@ def checkpoint(folder: Path) -> Path:
     from vlarl.config.embodiments import load_embodiment
     from vlarl.model.presets import build, channel_bounds_codec, new_contract
 
-    spec = make_suite("counting", 1).spec
+    spec = make_suite("counting", 1, image_size=64).spec
     contract = new_contract(spec.cameras, load_embodiment(spec.embodiment))
     contract = replace(contract, prompt_tokens=96)
     build("tiny", contract, channel_bounds_codec(contract)).save_pretrained(folder)

@@ -103,10 +103,11 @@ def _connect(config: RunConfig) -> None:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, AuthenticationError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
         raise ConfigError(
-            f"cluster.address = {address!r}: Ray does not let us in: "
-            f"{str(error).strip().splitlines()[0]} Start the run on a node of the cluster, with "
-            "the cluster's token (RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH, docs/cluster.md)"
+            f"cluster.address = {address!r}: Ray does not let us in: {reason}. Start the run on a "
+            "node of the cluster, with the cluster's token (RAY_AUTH_MODE=token and "
+            "RAY_AUTH_TOKEN_PATH, docs/cluster.md)"
         ) from error
 
 

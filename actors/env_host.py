@@ -12,11 +12,12 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Protocol
 
 from envservers.client import connect
 from envservers.inprocess import InprocessClient
-from envservers.keys import read_key
+from envservers.keys import Key, key_in_memory, read_key
 from envservers.registry import check_memory, config_options, make_suite
 from envservers.spawn import ServerProcess
 from vlarl.addresses import present_address
@@ -38,17 +39,22 @@ class EnvHost:
 
     Args:
         config: suite, number of servers, deadline.
-        remote: bind to TCP, for rollout workers on other nodes, instead of private sockets; needs
-            `env.key_file`.
+        listen: address of this node (IP or name) at which servers listen to rollout workers on
+            other nodes, by TCP, instead of private sockets.
+        key: what those must have.
 
     Raises:
         UserError: for a mistake in suite, options, tasks or key, or more environments than memory.
         EnvServerDied: if a server did not start.
     """
 
-    def __init__(self, config: EnvConfig, remote: bool = False) -> None:
+    def __init__(
+        self, config: EnvConfig, listen: str | None = None, key: Key | None = None
+    ) -> None:
+        assert (listen is None) == (key is None)
         self._config = config
-        self._bind = "tcp://0.0.0.0:*" if remote else None
+        self._key = key
+        self._bind = None if listen is None else f"tcp://{listen}:*"
         if config.key_file:
             read_key(config.key_file)
         self._lock = threading.Lock()
@@ -96,13 +102,14 @@ class EnvHost:
 
     def _start(self) -> ServerProcess:
         config = self._config
-        return ServerProcess(
-            config.suite,
-            config.envs_per_server,
-            config_options(config),
-            bind=self._bind,
-            key_file=config.key_file if self._bind else "",
-        )
+        with nullcontext("") if self._key is None else key_in_memory(self._key) as key_file:
+            return ServerProcess(
+                config.suite,
+                config.envs_per_server,
+                config_options(config),
+                bind=self._bind,
+                key_file=key_file,
+            )
 
 
 class Host(Protocol):
@@ -124,6 +131,7 @@ class EnvAccess:
         config: of the run.
         host: an `EnvHost`, or what answers like one; None for `env.mode: inprocess`.
         share: `(k, n)`: every n-th server from the k-th on, where workers share a host.
+        key: of the host's servers, if they listen to other nodes.
 
     Raises:
         UserError: if no server answers at one of the addresses of `env.mode: connect`.
@@ -131,10 +139,15 @@ class EnvAccess:
     """
 
     def __init__(
-        self, config: EnvConfig, host: Host | None, share: tuple[int, int] = (0, 1)
+        self,
+        config: EnvConfig,
+        host: Host | None,
+        share: tuple[int, int] = (0, 1),
+        key: Key | None = None,
     ) -> None:
         self._config = config
         self._host = host
+        self._key = key
         first, every = share
         self.clients: list[EnvClient] = []
         if host is None:
@@ -198,7 +211,9 @@ class EnvAccess:
     def _connected(self, address: str, patience: float) -> EnvClient:
         """A client of the server there, if it answers at once; private sockets have no key."""
         path = self._config.key_file
-        key = read_key(path) if path and address.startswith("tcp://") else None
+        key = self._key
+        if path and address.startswith("tcp://"):
+            key = read_key(path)
         client = connect(address, patience, key)
         client.deadline = self._config.deadline_seconds
         return client

@@ -8,7 +8,7 @@ otherwise batches come in and weights go out.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from actors.player import Progress
 from actors.process_stats import process_use
 from actors.rollout_worker import RolloutWorker, load_model
 from actors.segment import joined
-from actors.weights import WeightsUpdate, extract_weights
+from actors.weights import Bytes, WeightsUpdate, extract_weights
 from learners.ppo import PPOLearner
 from learners.sharding import gathered_state
 from learners.shares import Peers
@@ -112,9 +112,14 @@ class Learner:
         assert self.worker is not None
         return self.worker.evaluate(request, progress)
 
-    def weights(self) -> WeightsUpdate:
-        """For workers in other processes."""
-        return extract_weights(self.model, self._learner.version)
+    def weights(self, put: Callable[[Bytes], Any]) -> WeightsUpdate:
+        """For workers in other processes, put where they find them; see `extract_weights`.
+
+        All learners of a run call this; the first one's is the update, and it alone puts.
+        """
+        if not Peers.joined().leads:
+            put = _dropped
+        return extract_weights(self.model, self._learner.version, put)
 
     def save(self, folder: Path, workers: Sequence[dict[str, Any]] = ()) -> None:
         """Write a checkpoint folder: the model's, and the training state beside it.
@@ -136,3 +141,7 @@ class Learner:
         """Disconnect the worker that lives here."""
         if self.worker is not None:
             self.worker.close()
+
+
+def _dropped(_part: Bytes) -> None:
+    """What a learner that only helps to gather does with the bytes."""

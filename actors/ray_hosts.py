@@ -1,6 +1,6 @@
-"""The env hosts of a Ray run: one on each node that acts, replaced when its process dies.
+"""The env hosts of a Ray run: one on each node with env servers, replaced when its process dies.
 
-Ray starts a dead host's process again on its node, behind the same handle; the new one starts its
+Ray starts a dead host's process again in its seat, behind the same handle; the new one starts its
 servers when it is first asked for one. Servers end with their host, so that whoever acts on them
 asks at once. A node that is lost takes its rollout workers along: `ray_workers.py` finds both a new
 one.
@@ -9,29 +9,32 @@ one.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
 
 from actors.env_host import EnvHost
-from actors.placement import remote
-from actors.player import Progress
+from actors.env_link import EnvLink, fetch
+from actors.placement import Placement, address_of_this_node, remote_beside
+from envservers.keys import Key, new_key
 from vlarl.config.process_schema import EnvConfig
 from vlarl.config.schema import RunConfig
-from vlarl.errors import EnvServerError, ProcessDied
+from vlarl.errors import ProcessDied
+
+_PID_SECONDS = 10.0
+"""In which a host that lives has said its process id."""
 
 
 class EnvServerActor:
-    """An `EnvHost` in an actor, one on each node that acts; needs no CPU of its own.
+    """An `EnvHost` in an actor, one on each node with env servers; needs no CPU of its own.
 
     Actors begin with `start`, not with a constructor that works: what a constructor raises reaches
     the caller as text only.
     """
 
-    def __init__(self, config: EnvConfig) -> None:
-        self._config = config
+    def __init__(self, config: EnvConfig, key: Key | None) -> None:
+        """With a `key`, the servers listen to other nodes."""
+        self._config, self._key = config, key
         self._opened: EnvHost | None = None
         self._played = 0
 
@@ -43,7 +46,9 @@ class EnvServerActor:
     @property
     def _host(self) -> EnvHost:
         if self._opened is None:
-            self._opened = EnvHost(self._config)
+            # Another node than before, perhaps: a host may have moved with its seat.
+            listen = None if self._key is None else address_of_this_node()
+            self._opened = EnvHost(self._config, listen, self._key)
         return self._opened
 
     def addresses(self) -> list[str]:
@@ -73,66 +78,51 @@ class EnvServerActor:
             self._opened.close()
 
 
-class RemoteHost:
-    """A remote `EnvHost` that answers like a local one.
-
-    Raises:
-        EnvServerError: in place of Ray's own, if the host was lost more often than allowed.
-    """
-
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
-        self._known: list[str] = []
-
-    def addresses(self) -> list[str]:
-        """See `EnvHost`."""
-        self._known = self._asked(self._actor.addresses.remote())
-        return list(self._known)
-
-    def restart(self, index: int) -> str:
-        """See `EnvHost`."""
-        address: str = self._asked(self._actor.restart.remote(index, self._known[index]))
-        self._known[index] = address
-        return address
-
-    def _asked(self, reference: Any) -> Any:
-        try:
-            return fetch(reference)
-        except ProcessDied as error:
-            raise EnvServerError(
-                "the host of the env servers died more often than runtime.restarts allows, or with "
-                f"its node: {error}"
-            ) from error
-
-
 class Hosts:
-    """The hosts of a run, each on its node.
+    """The hosts of a run, each in its seat.
 
     Args:
         config: of the run; each host's process may be replaced `runtime.restarts` times.
-        nodes: Ray node ids.
+        placement: of the run.
+
+    Attributes:
+        links: of each worker, or of the learner that acts, to its servers.
     """
 
-    def __init__(self, config: RunConfig, nodes: Iterable[str]) -> None:
-        self._config = config
-        # Of a planned node and the present one, which differ where the planned one was lost.
-        self._actors: dict[tuple[str, str], Any] = {}
-        self._pids: dict[tuple[str, str], int] = {}
-        for node in nodes:
-            self._actors.setdefault((node, node), self._made(node))
-        self._starting = {place: actor.start.remote() for place, actor in self._actors.items()}
+    def __init__(self, config: RunConfig, placement: Placement) -> None:
+        self._config, self._plan = config, placement.plan
+        # Servers listen to other nodes with a key alone.
+        self._key = new_key() if placement.plan.hosts_apart else None
+        options = self._options()
+        self._seated = [
+            placement.remote(EnvServerActor, seat, **options).remote(config.env, self._key)
+            for seat in placement.plan.hosts
+        ]
+        self._beside: dict[tuple[int, str], Any] = {}
+        self._starting = [actor.start.remote() for actor in self._seated]
+        self._pids: dict[Any, int] = {}
+        self.links = [
+            EnvLink(tuple(self._seated[number] for number in each.hosts), each.share, self._key)
+            for each in placement.plan.shares
+        ]
 
-    def of(self, home: str, node: str) -> Any:
-        """The host of the workers that were planned on `home` and live on `node`.
+    def link_beside(self, worker: int, node: str) -> EnvLink:
+        """For a worker that had to leave its seat for `node`.
 
-        Started if it is not there: servers have one client, so that workers that move to a node
-        with workers of its own have a host of their own too.
+        A host there is started if there is none: servers have one client, so that workers that
+        move to a node with workers of its own have a host of their own too.
         """
-        place = (home, node)
-        if place not in self._actors:
-            self._actors[place] = self._made(node)
-            self._pids[place] = fetch(self._actors[place].start.remote())
-        return self._actors[place]
+        link, planned = self.links[worker], self._plan.shares[worker]
+        if self._plan.hosts_apart:
+            return link
+        (number,) = planned.hosts
+        if (number, node) not in self._beside:
+            seat = self._plan.hosts[number]
+            made = remote_beside(EnvServerActor, seat, node, **self._options())
+            actor = made.remote(self._config.env, self._key)
+            self._beside[number, node] = actor
+            self._pids[actor] = fetch(actor.start.remote())
+        return EnvLink((self._beside[number, node],), link.share, link.key)
 
     def wait(self) -> None:
         """Until all servers are up.
@@ -140,57 +130,32 @@ class Hosts:
         Raises:
             Exception: see `EnvHost`.
         """
-        self._pids = {place: fetch(started) for place, started in self._starting.items()}
+        self._pids = dict(zip(self._seated, fetch(self._starting), strict=True))
 
     def restarted(self) -> int:
         """How many hosts are other processes than they were when this was asked last."""
-        answers = {place: actor.pid.remote() for place, actor in self._actors.items()}
+        answers = {actor: actor.pid.remote() for actor in self._pids}
+        there, _ = ray.wait(list(answers.values()), num_returns=len(answers), timeout=_PID_SECONDS)
         changed = 0
-        for place, answer in answers.items():
+        for actor, answer in answers.items():
             try:
-                pid = fetch(answer)
+                pid = fetch(answer) if answer in there else None
             except ProcessDied:
+                pid = None
+            if pid is None:
                 # Lost with its node, and with it whoever asked it for servers.
-                del self._actors[place]
+                del self._pids[actor]
                 continue
-            changed += pid != self._pids[place]
-            self._pids[place] = pid
+            changed += pid != self._pids[actor]
+            self._pids[actor] = pid
         return changed
 
     def close(self, seconds: float) -> None:
         """End all servers, as far as that takes no longer than this."""
-        closing = [actor.close.remote() for actor in self._actors.values()]
-        if closing:
-            ray.wait(closing, num_returns=len(closing), timeout=seconds)
+        closing = [actor.close.remote() for actor in (*self._seated, *self._beside.values())]
+        ray.wait(closing, num_returns=len(closing), timeout=seconds)
 
-    def _made(self, node: str) -> Any:
-        # Ray replaces the process, and repeats what it was asked when it died.
+    def _options(self) -> dict[str, int]:
+        """Ray replaces the process, and repeats what it was asked when it died."""
         limit = self._config.runtime.restarts
-        actor = remote(EnvServerActor, 0, node, max_restarts=limit, max_task_retries=limit)
-        return actor.remote(self._config.env)
-
-
-def noting(host: Any) -> Progress:
-    """Tells an `EnvServerActor`, without waiting for it, how many episodes were played."""
-
-    def note(done: int, _total: int) -> None:
-        host.note_played.remote(done)
-
-    return note
-
-
-def fetch(reference: Any) -> Any:
-    """The value of a Ray reference, or of a list of them.
-
-    Raises:
-        Exception: what the remote call raised, as itself.
-        ProcessDied: if its process or its node is gone, or what it had made with it.
-    """
-    try:
-        return ray.get(reference)
-    except RayTaskError as error:
-        if isinstance(error.cause, RayError):
-            raise ProcessDied(f"a process of the run died: {error.cause}") from error
-        raise error.cause from error
-    except RayError as error:
-        raise ProcessDied(f"a process of the run died: {error}") from error
+        return {"max_restarts": limit, "max_task_retries": limit}

@@ -15,12 +15,11 @@ from ray.exceptions import RayActorError, RayError
 from tensordict import TensorDict
 from torch.distributed import TCPStore
 
-from actors.env_host import EnvAccess
+from actors.env_link import EnvLink, fetch
 from actors.evaluation import EvalResult, EvaluationRequest
 from actors.learner import Learner
 from actors.learner_group import Address, join, leave, listen, reach
 from actors.placement import node_of_this_process
-from actors.ray_hosts import RemoteHost, fetch, noting
 from actors.weights import WeightsUpdate
 from vlarl.config.schema import RunConfig
 from vlarl.errors import ProcessDied
@@ -32,11 +31,11 @@ _GRACE_SECONDS = 5.0
 
 
 class LearnerActor:
-    """A `Learner` in an actor; it acts too if it is given a host. Begins with `start`."""
+    """A `Learner` in an actor; it acts too if it is given env servers. Begins with `start`."""
 
     def __init__(self) -> None:
         self._opened: Learner | None = None
-        self._host: Any | None = None
+        self._link: EnvLink | None = None
         self._store: TCPStore | None = None
 
     def listen(self, world: int) -> Address:
@@ -49,11 +48,11 @@ class LearnerActor:
         join(rank, world, reach(world, address) if self._store is None else self._store)
 
     def start(
-        self, config: RunConfig, host: Any | None, spec: EnvSpec | None, checkpoint: Path | None
+        self, config: RunConfig, link: EnvLink | None, spec: EnvSpec | None, checkpoint: Path | None
     ) -> EnvSpec:
-        """See `Learner`; `host` is an `EnvServerActor`. Returns what is simulated."""
-        access = None if host is None else EnvAccess(config.env, RemoteHost(host))
-        self._opened, self._host = Learner(config, access, spec, checkpoint), host
+        """See `Learner`. Returns what is simulated."""
+        access = None if link is None else link.open(config.env)
+        self._opened, self._link = Learner(config, access, spec, checkpoint), link
         found = spec if access is None else access.clients[0].spec
         assert found is not None
         return found
@@ -77,11 +76,12 @@ class LearnerActor:
 
     def evaluate(self, request: EvaluationRequest) -> EvalResult:
         """See `RolloutWorker`; the host is told how far it is."""
-        return self._learner.evaluate(request, noting(self._host))
+        assert self._link is not None
+        return self._learner.evaluate(request, self._link.noting())
 
     def weights(self) -> tuple[WeightsUpdate, int]:
         """See `Learner`; and their version as an object of its own, for those who only wait."""
-        update = self._learner.weights()
+        update = self._learner.weights(ray.put)
         return update, update.version
 
     def record(self) -> None:
@@ -122,7 +122,7 @@ class Learners:
         return self.actors[0]
 
     def start(
-        self, config: RunConfig, host: Any | None, spec: EnvSpec | None, checkpoint: Path | None
+        self, config: RunConfig, link: EnvLink | None, spec: EnvSpec | None, checkpoint: Path | None
     ) -> EnvSpec:
         """Make one group of several, then see `LearnerActor.start`."""
         world = len(self.actors)
@@ -130,7 +130,7 @@ class Learners:
             address = fetch(self.first.listen.remote(world))
             joining = enumerate(self.actors)
             fetch_all([each.join.remote(rank, world, address) for rank, each in joining])
-        found: EnvSpec = self.all("start", config, host, spec, checkpoint)
+        found: EnvSpec = self.all("start", config, link, spec, checkpoint)
         return found
 
     def all(self, method: str, *arguments: Any) -> Any:
@@ -147,14 +147,6 @@ class Learners:
         """What all of them recorded."""
         found = fetch_all([each.recorded.remote() for each in self.actors])
         return [span for spans in found for span in spans]
-
-    def places(self) -> dict[str, Any]:
-        """What each process is -> a reference that is done once it runs."""
-        several = len(self.actors) > 1
-        return {
-            f"learner {rank}" if several else "the learner": each.node.remote()
-            for rank, each in enumerate(self.actors)
-        }
 
     def closing(self) -> list[Any]:
         """References to their ends."""

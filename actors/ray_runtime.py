@@ -1,4 +1,4 @@
-"""The run as Ray actors: an env host a node, learners, and rollout workers if they live apart.
+"""The run as Ray actors: env hosts, learners, and rollout workers if they live apart.
 
 Actors are the plain classes, made remote. Observations go straight from env servers to whoever
 acts, never through Ray; batches do, where rollout and learner are processes of their own. What dies
@@ -9,17 +9,17 @@ it, by the controller.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
 
+from actors.env_link import fetch
 from actors.evaluation import EvalResult, EvaluationRequest
-from actors.placement import Place, gpu_share, learner_share, remote, start_ray, wait_for_places
+from actors.placement import start_ray
 from actors.player import Progress
 from actors.process_stats import merge_use
-from actors.ray_hosts import Hosts, fetch
+from actors.ray_hosts import Hosts
 from actors.ray_learners import LearnerActor, Learners
 from actors.ray_workers import Workers
 from actors.rollout_stats import merge_metrics
@@ -35,7 +35,8 @@ _POLL_SECONDS = 1.0
 class RayRuntime:
     """Starts Ray and the actors of a run.
 
-    With one rollout worker (the default) it lives in the learner's process and shares its model.
+    With one rollout worker (the default) it lives in the learner's process and shares its model,
+    unless there are several learners, or `cluster.strategy` has them on different nodes.
 
     Raises:
         ProcessDied: from each of its methods, if a learner died, or a node with what it had made:
@@ -43,48 +44,45 @@ class RayRuntime:
     """
 
     def __init__(self, config: RunConfig, checkpoint: Path | None = None) -> None:
-        places = start_ray(config)
-        self._first_node = places[0].node
+        self._placement = start_ray(config)
         self._hosts: Hosts | None = None
         self._learners: Learners | None = None
         self._workers: Workers | None = None
         self._timeline = Timeline("runtime")
         try:
-            self._hosts = Hosts(config, [place.node for place in places])
-            if len(places) == config.runtime.learners == 1:
-                self._start_together(config, places[0], self._hosts, checkpoint)
+            self._hosts = Hosts(config, self._placement)
+            seats = self._placement.plan.learners
+            self._learners = Learners(
+                [self._placement.remote(LearnerActor, seat).remote() for seat in seats]
+            )
+            if self._placement.plan.workers:
+                self._start_apart(config, self._learners, self._hosts, checkpoint)
             else:
-                self._start_apart(config, places, self._hosts, checkpoint)
+                self._start_together(config, self._learners, self._hosts, checkpoint)
         except BaseException:
             self.close()
             raise
 
     def _start_together(
-        self, config: RunConfig, place: Place, hosts: Hosts, checkpoint: Path | None
+        self, config: RunConfig, learners: Learners, hosts: Hosts, checkpoint: Path | None
     ) -> None:
         """One process that acts and learns; it loads while the servers start."""
-        gpus = gpu_share(config, place.node, actors=1)
-        self._learners = Learners([remote(LearnerActor, 1, place.node, gpus).remote()])
-        wait_for_places(self._learners.places())
         hosts.wait()
-        host = hosts.of(place.node, place.node)
-        self.spec: EnvSpec = self._learners.start(config, host, None, checkpoint)
+        (link,) = hosts.links
+        self.spec: EnvSpec = learners.start(config, link, None, checkpoint)
 
     def _start_apart(
-        self, config: RunConfig, places: Sequence[Place], hosts: Hosts, checkpoint: Path | None
+        self, config: RunConfig, learners: Learners, hosts: Hosts, checkpoint: Path | None
     ) -> None:
         """Workers in processes of their own, and learners that only learn."""
-        self._workers = Workers(config, places, hosts, self._weights)
-        alone = config.runtime.learners == 1
-        gpus = min(filter(None, self._workers.gpus), default=0) if alone else learner_share(config)
-        self._learners = Learners(
-            [remote(LearnerActor, 1, gpus=gpus).remote() for _ in range(config.runtime.learners)]
-        )
-        wait_for_places({**self._workers.places(), **self._learners.places()})
+        if config.runtime.learners > 1:
+            # Workers that came first could share a GPU in a way that leaves none for a learner.
+            learners.all("node")
+        self._workers = Workers(config, self._placement, hosts, learners.weights)
         hosts.wait()
         self.spec = self._workers.start(checkpoint)
-        self._learners.start(config, None, self.spec, checkpoint)
-        self._publish()
+        learners.start(config, None, self.spec, checkpoint)
+        self._publish(learners)
 
     def iterate(self) -> dict[str, float]:
         """See `Runtime`; also what was lost on the way."""
@@ -96,7 +94,7 @@ class RayRuntime:
         batches, told = self._workers.collect()
         learned = self._learners.all("update", *batches)
         started = time.perf_counter()
-        self._publish()
+        self._publish(self._learners)
         learned["publishing_seconds"] = time.perf_counter() - started
         self._timeline.add("runtime", "publish", started)
         use = fetch(self._workers.asked(lambda actor: actor.use.remote()))
@@ -127,7 +125,7 @@ class RayRuntime:
         assert self._learners is not None
         if self._workers is None:
             assert self._hosts is not None
-            host = self._hosts.of(self._first_node, self._first_node)
+            host = self._hosts.links[0].hosts[0]
             playing = self._played(self._learners.first, host, request, progress)
             result: EvalResult = fetch(playing)
         else:
@@ -171,16 +169,13 @@ class RayRuntime:
             ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_SECONDS)
         if self._hosts is not None:
             self._hosts.close(_CLOSE_SECONDS)
+        # What comes after this run, or goes on with it, need not wait until Ray finds out.
+        self._placement.remove()
         ray.shutdown()
 
-    def _weights(self) -> Any:
-        """A reference to the present weights, which are there."""
-        assert self._learners is not None
-        return self._learners.weights()
-
-    def _publish(self) -> None:
-        """Give every worker the present weights."""
+    def _publish(self, learners: Learners) -> None:
+        """Give every worker the present weights, which are put once."""
         assert self._workers is not None
         # What a learner died of is not a worker's death: they are there before a worker is asked.
-        weights = self._weights()
+        weights = learners.weights()
         self._workers.asked(lambda actor: actor.set_weights.remote(weights))

@@ -8,18 +8,24 @@ collected again by that worker alone. The learner only ever gets whole windows.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import ray
 from tensordict import TensorDict
 
-from actors.env_host import EnvAccess
+from actors.env_link import EnvLink, fetch
 from actors.evaluation import EvalResult, EvaluationRequest
-from actors.placement import PLACE_SECONDS, Place, gpu_share, node_of_this_process, remote
-from actors.ray_hosts import Hosts, RemoteHost, fetch, noting
+from actors.placement import (
+    GRANT_SECONDS,
+    Placement,
+    living_nodes,
+    node_of_this_process,
+    remote_beside,
+)
+from actors.ray_hosts import Hosts
 from actors.rollout_worker import RolloutWorker, load_model
 from actors.weights import WeightsUpdate
 from vlarl.config.schema import RunConfig
@@ -30,27 +36,25 @@ from vlarl.types import EnvSpec
 
 logger = logging.getLogger(__name__)
 
+PLACE_SECONDS = 180.0
+"""A process that runs nowhere by then has room nowhere."""
+
 
 class RolloutActor:
     """A `RolloutWorker` in an actor, with a model of its own. Begins with `start`."""
 
     def __init__(self) -> None:
         self._opened: RolloutWorker | None = None
-        self._host: Any | None = None
+        self._link: EnvLink | None = None
 
     def start(
-        self,
-        config: RunConfig,
-        host: Any,
-        share: tuple[int, int],
-        number: int,
-        checkpoint: Path | None,
+        self, config: RunConfig, link: EnvLink, number: int, checkpoint: Path | None
     ) -> EnvSpec:
         """See `RolloutWorker`; returns what is simulated."""
-        access = EnvAccess(config.env, RemoteHost(host), share)
+        access = link.open(config.env)
         spec = access.clients[0].spec
         model = load_model(config, spec, checkpoint)
-        self._opened, self._host = RolloutWorker(config, model, access, number), host
+        self._opened, self._link = RolloutWorker(config, model, access, number), link
         if checkpoint is not None:
             self._opened.load_state_dict(read_state(checkpoint)["workers"][number])
         return spec
@@ -66,7 +70,7 @@ class RolloutActor:
 
     def set_weights(self, update: WeightsUpdate) -> None:
         """See `RolloutWorker`."""
-        self._worker.set_weights(update)
+        self._worker.set_weights(update, lambda shards: ray.get(list(shards)))
 
     def collect(self) -> tuple[TensorDict, tuple[dict[str, float], dict[str, Any]]]:
         """A batch, and beside it, as an object of its own, its metrics and the worker's position.
@@ -94,7 +98,8 @@ class RolloutActor:
 
     def evaluate(self, request: EvaluationRequest) -> EvalResult:
         """See `RolloutWorker`; the host is told how far it is."""
-        return self._worker.evaluate(request, noting(self._host))
+        assert self._link is not None
+        return self._worker.evaluate(request, self._link.noting())
 
     def position(self) -> dict[str, Any]:
         """See `RolloutWorker`."""
@@ -119,11 +124,10 @@ class _Post:
     """One worker's part of the run, and the process that fills it."""
 
     number: int
-    place: Place
-    gpus: float
+    link: EnvLink
     actor: Any
-    node: str
-    position: dict[str, Any]
+    node: str = ""
+    position: dict[str, Any] = field(default_factory=dict)
     """At the end of its last window."""
     restarts: int = 0
 
@@ -133,23 +137,22 @@ class Workers:
 
     Args:
         config: of the run.
-        places: one for each.
-        hosts: of their nodes.
+        placement: their seats.
+        hosts: of their env servers.
         weights: a reference to the present weights, which are there, for a successor.
     """
 
     def __init__(
-        self, config: RunConfig, places: Sequence[Place], hosts: Hosts, weights: Callable[[], Any]
+        self, config: RunConfig, placement: Placement, hosts: Hosts, weights: Callable[[], Any]
     ) -> None:
         self._config = config
+        self._placement = placement
         self._hosts = hosts
         self._weights = weights
-        # A node's workers and the learner, wherever it comes to live, must fit its GPUs.
-        alone = config.runtime.learners == 1
-        self.gpus = [gpu_share(config, place.node, place.share[1] + alone) for place in places]
+        seats = placement.plan.workers
         self._posts = [
-            _Post(number, place, gpus, _made(place.node, gpus), place.node, {})
-            for number, (place, gpus) in enumerate(zip(places, self.gpus, strict=True))
+            _Post(number, link, placement.remote(RolloutActor, seat).remote())
+            for number, (seat, link) in enumerate(zip(seats, hosts.links, strict=True))
         ]
         self._replaced = 0
         self._dropped = 0
@@ -160,6 +163,7 @@ class Workers:
         found: list[EnvSpec] = fetch(specs)
         for post in self._posts:
             post.position = fetch(post.actor.position.remote())
+            post.node = fetch(post.actor.node.remote())
         return found[0]
 
     def collect(self) -> tuple[list[Any], list[dict[str, float]]]:
@@ -189,17 +193,13 @@ class Workers:
 
     def first_host(self) -> Any:
         """The host of the first worker's servers."""
-        return self._host_of(self._posts[0])
+        return self._posts[0].link.hosts[0]
 
     def losses(self) -> dict[str, float]:
         """What was lost since this was asked last."""
         lost = {"worker_restarts": float(self._replaced), "dropped_episodes": float(self._dropped)}
         self._replaced = self._dropped = 0
         return lost
-
-    def places(self) -> dict[str, Any]:
-        """What each process is -> a reference that is done once it runs."""
-        return {f"rollout worker {post.number}": post.actor.node.remote() for post in self._posts}
 
     def closing(self) -> list[Any]:
         """References to the workers' disconnecting."""
@@ -234,47 +234,48 @@ class Workers:
         logger.warning("%s is replaced (%d of %d): %s", name, post.restarts, limit, error)
         # If a learner is gone too, that is what there is to say.
         weights = self._weights()
-        for node in self._candidates(post):
-            if self._filled(post, node, weights):
+        for actor, link, seconds in self._successors(post):
+            if self._filled(post, actor, link, seconds, weights):
                 return
-        needed = f"1 CPU{f' and {post.gpus:g} GPU' if post.gpus else ''}"
+        seat = self._placement.plan.workers[post.number]
+        needed = f"{seat.cpus:g} CPUs{f' and {seat.gpus:g} GPU' if seat.gpus else ''}"
         raise RuntimeError(
             f"{name} died, and no node of the Ray cluster has room for another within "
             f"{PLACE_SECONDS:g} s: it needs {needed}. Add a node, then continue the run with "
             f"resume=auto. It died of: {error}"
         ) from error
 
-    def _candidates(self, post: _Post) -> list[str]:
-        """Nodes that live: its present one, then those with the fewest workers."""
-        alive = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-        crowd = [other.node for other in self._posts]
-        return sorted(alive, key=lambda node: (node != post.node, crowd.count(node), node))
+    def _successors(self, post: _Post) -> Iterator[tuple[Any, EnvLink, float]]:
+        """Processes that may take over, their links, and seconds in which each must begin.
 
-    def _filled(self, post: _Post, node: str, weights: Any) -> bool:
-        """Whether a process there took over."""
-        actor = _made(node, post.gpus)
-        if not ray.wait([actor.node.remote()], timeout=PLACE_SECONDS)[0]:
+        First in the seat, which Ray keeps free on a node that lives and moves from one that is
+        lost, if another has room; then on the nodes that live, those with the fewest workers first.
+        """
+        seat = self._placement.plan.workers[post.number]
+        moving = max(GRANT_SECONDS, self._config.cluster.wait_seconds)
+        seconds = PLACE_SECONDS if self._placement.stands(seat) else moving
+        actor = self._placement.remote(RolloutActor, seat).remote()
+        yield actor, self._hosts.links[post.number], seconds
+        crowd = [other.node for other in self._posts]
+        for node in sorted(living_nodes(), key=lambda node: (crowd.count(node), node)):
+            actor = remote_beside(RolloutActor, seat, node).remote()
+            yield actor, self._hosts.link_beside(post.number, node), PLACE_SECONDS
+
+    def _filled(self, post: _Post, actor: Any, link: EnvLink, seconds: float, weights: Any) -> bool:
+        """Whether this process took over."""
+        there = actor.node.remote()
+        if not ray.wait([there], timeout=seconds)[0]:
             ray.kill(actor)
             return False
-        post.actor, post.node = actor, node
         try:
+            post.actor, post.link, post.node = actor, link, fetch(there)
             fetch(self._started(post, None))
             fetch(actor.continue_from.remote(post.position))
             fetch(actor.set_weights.remote(weights))
         except ProcessDied as error:
-            logger.warning("node %s did not take it: %s", node, error)
+            logger.warning("a successor died as well: %s", error)
             return False
         return True
 
     def _started(self, post: _Post, checkpoint: Path | None) -> Any:
-        host = self._host_of(post)
-        return post.actor.start.remote(
-            self._config, host, post.place.share, post.number, checkpoint
-        )
-
-    def _host_of(self, post: _Post) -> Any:
-        return self._hosts.of(post.place.node, post.node)
-
-
-def _made(node: str, gpus: float) -> Any:
-    return remote(RolloutActor, 1, node, gpus).remote()
+        return post.actor.start.remote(self._config, post.link, post.number, checkpoint)

@@ -8,7 +8,7 @@ thread, between the batches that are asked for, until an evaluation or a checkpo
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from actors.rollout import RolloutCollector
 from actors.rollout_stats import RolloutStats
 from actors.stream import RolloutStream
 from actors.task_allocation import TaskAllocation
-from actors.weights import WeightsUpdate, apply_weights
+from actors.weights import Bytes, WeightsUpdate, apply_weights
 from vlarl.config.embodiments import load_embodiment
 from vlarl.config.schema import RunConfig
 from vlarl.config.validate import check_execute_steps
@@ -126,10 +126,12 @@ class RolloutWorker:
             )
         )
 
-    def set_weights(self, update: WeightsUpdate) -> None:
-        """Act with these weights from the next decision on."""
+    def set_weights(
+        self, update: WeightsUpdate, get: Callable[[Sequence[Any]], Sequence[Bytes]]
+    ) -> None:
+        """Act with these weights from the next decision on; see `apply_weights`."""
         with self.weights_lock:
-            apply_weights(self._model, update)
+            apply_weights(self._model, update, get)
             self._published = update.version
 
     def collect(self) -> tuple[TensorDict, RolloutStats]:

@@ -35,6 +35,12 @@ NO_SCENES = ["supervised.grounding_batch_size=0", "supervised.data.grounding_ima
             "runtime.offload",
             "no effect with runtime.device=cpu",
         ),
+        (
+            RL,
+            [*SHARED, "runtime.device=auto", "cluster.learner.gpus=0.5"],
+            "cluster.learner.gpus",
+            "share a GPU",
+        ),
         (RL, [*SHARED, "model.compile=true"], "model.compile", "needs whole layers"),
         (SFT, ["runtime.learners=2"], "runtime.learners", "torchrun starts"),
         (SFT, [*FULL, "supervised.eval_every=2"], "supervised.eval_every", "vlarl eval"),

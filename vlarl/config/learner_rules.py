@@ -35,6 +35,13 @@ def learner_rules(config: RunConfig) -> Iterator[Problem]:
             f"leaves some without a row of ppo.minibatch={config.ppo.minibatch}",
             f"Use {config.ppo.minibatch} or fewer, or a larger minibatch.",
         )
+    gpus = config.cluster.learner.gpus
+    if runtime.learners > 1 and gpus is not None and 0 < gpus <= 0.5:
+        yield Problem(
+            "cluster.learner.gpus",
+            f"lets two of {_LEARNERS}={runtime.learners} share a GPU, and each needs its own",
+            "Use more than 0.5, or null.",
+        )
     if runtime.device == "cpu":
         yield from without_effect(config, [_OFFLOAD], "runtime.device=cpu")
     if runtime.shard == "full":

@@ -94,8 +94,6 @@ class RuntimeConfig:
 
     kind: str = "ray"
     """`ray` or `inprocess` (the same classes without Ray, for debugging)."""
-    address: str = "local"
-    """Ray address; `local` starts a private instance."""
     device: str = "auto"
     """Where the model lives: `cpu`, `cuda`, `cuda:N`, or `auto`: a GPU if torch finds one."""
     cuda_graphs: bool = True
@@ -116,3 +114,4 @@ class RuntimeConfig:
     """How often the learner, each rollout worker and each host of env servers may be replaced
     before the run gives up, with `kind: ray`; `env.restarts` is of the servers themselves."""
     object_store_mb: int = 100
+    """Ray's shared memory, with `cluster.address: local`."""

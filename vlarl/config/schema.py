@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from vlarl.config.cluster_schema import ClusterConfig
 from vlarl.config.data_schema import CollectConfig, DataConfig
 from vlarl.config.process_schema import EnvConfig, RolloutConfig, RuntimeConfig
 
@@ -307,6 +308,7 @@ class RunConfig:
     supervised: SupervisedConfig = field(default_factory=SupervisedConfig)
     evaluation: EvalConfig = field(default_factory=EvalConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
 
     @property

@@ -20,6 +20,7 @@ from vlarl.config.checks import (
     value_at,
     without_effect,
 )
+from vlarl.config.cluster_rules import cluster_rules
 from vlarl.config.conversation_rules import conversation_rules
 from vlarl.config.dataset_rules import dataset_rules
 from vlarl.config.embodiments import load_embodiment
@@ -345,7 +346,7 @@ def _rest(config: RunConfig) -> Iterator[Problem]:
     yield from at_least(config, 0, ["runtime.restarts"])
     yield from at_least(config, 80, ["runtime.object_store_mb"])
     if config.runtime.kind == "inprocess":
-        keys = ["runtime.address", "runtime.object_store_mb", "rollout.workers", "rollout.threads"]
+        keys = ["runtime.object_store_mb", "rollout.workers", "rollout.threads"]
         keys += ["runtime.restarts"]
         yield from without_effect(config, keys, "runtime.kind=inprocess")
 
@@ -370,6 +371,7 @@ RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (
     sampling_rules,
     exploration_rules,
     rollout_rules,
+    cluster_rules,
     _ppo,
     _supervised,
     stage_rules,

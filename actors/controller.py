@@ -22,7 +22,8 @@
 
 By default worker and learner are one process and one model: publishing is nothing at all. Env
 servers finish their last resets while the learner works. The controller holds no tensors; what it
-drives is a `Runtime`, in this process or in Ray.
+drives is a `Runtime`, in this process or in Ray. A runtime replaces what it can; if it loses the
+learner, the controller opens another at the last checkpoint (`docs/rl.md`, what happens when).
 
 With `rollout.mode: async` the rollout has a thread of its own and waits for no batch to be used:
 
@@ -42,12 +43,14 @@ With `rollout.mode: async` the rollout has a thread of its own and waits for no 
 
 from __future__ import annotations
 
+import logging
 import math
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -57,15 +60,19 @@ from actors.proof import AFTER, BEFORE, Proof
 from actors.running_numbers import RunningNumbers
 from actors.runtime import Runtime, open_runtime
 from vlarl.config.schema import RunConfig
+from vlarl.errors import ProcessDied, SaveError
 from vlarl.live_view import LiveView
+from vlarl.model.start import check_given
 from vlarl.progress import Progress
-from vlarl.runs import RunFolder
+from vlarl.runs import RunFolder, default_name
 from vlarl.timeline import Timeline, write_trace
 
 PROFILE = "profile.json"
 """In the run folder: the timeline that `profile: true` asks for."""
 _PROFILED = 2
 """Of the iterations that this process does, the one it shows: the first one warms up."""
+
+logger = logging.getLogger(__name__)
 
 
 class Interrupt:
@@ -113,27 +120,58 @@ def train(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]
     Raises:
         UserError: for a config, checkpoint or reward that does not fit, before anything is written.
         EnvServerError: naming a server that failed more often than `env.restarts`.
-        RuntimeError: if the training diverged or one of its processes died.
+        SaveError: if the last checkpoint could not be written.
+        RuntimeError: if the training diverged, or its processes died more often than
+            `runtime.restarts`.
     """
     started = time.monotonic()
     RunFolder.refuse_taken(config)
+    check_given(config.model)
+    config = replace(config, name=config.name or default_name(config))
+    limit = config.runtime.restarts
+    for restarts in range(limit + 1):
+        try:
+            return _train(config, progress, started, restarts)
+        except ProcessDied as error:
+            found, step = last_checkpoint(replace(config, resume="auto"))
+            if restarts == limit:
+                raise RuntimeError(
+                    f"the learner was lost once more than runtime.restarts={limit} allows. The "
+                    f"last checkpoint is {found or 'where it began'}. {error}"
+                ) from error
+            logger.warning("the run goes on from step %d, in new processes: %s", step, error)
+            config, progress = replace(config, resume="auto"), None
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _train(
+    config: RunConfig, progress: Progress | None, started: float, restarts: int
+) -> dict[str, Any]:
+    """One attempt, in processes of its own."""
     checkpoint, first = last_checkpoint(config)
     with (
         open_runtime(config, checkpoint) as runtime,
         Interrupt.watching() as interrupt,
         closing(RunFolder.create(config)) as run,
     ):
-        if config.resume == "auto":
-            run.forget_after(first)
-        proof = Proof(config, run, runtime)
-        proof.judge(BEFORE)
-        with progress or Progress("rl", config.ppo.iterations, "iterations") as shown:
-            if first:
-                shown.advance(first)
-            trained = iterate(config, run, runtime, interrupt, first=first, progress=shown)
-        if interrupt.pressed:
-            return trained
-        proof.judge(AFTER)
+        try:
+            if config.resume == "auto":
+                run.forget_after(first)
+            proof = Proof(config, run, runtime)
+            proof.judge(BEFORE)
+            with progress or Progress("rl", config.ppo.iterations, "iterations") as shown:
+                if first:
+                    shown.advance(first)
+                trained = iterate(
+                    config, run, runtime, interrupt, first=first, progress=shown, restarts=restarts
+                )
+            if interrupt.pressed:
+                return trained
+            proof.judge(AFTER)
+        except ProcessDied as error:
+            if interrupt.pressed:
+                raise RuntimeError(f"stopped, while {error}") from error
+            raise
     return trained | proof.conclude(time.monotonic() - started)
 
 
@@ -162,6 +200,7 @@ def iterate(
     first: int = 0,
     until: float = math.inf,
     progress: Progress | None = None,
+    restarts: int = 0,
 ) -> dict[str, Any]:
     """The loop: iterate, log, save, now and then evaluate.
 
@@ -173,13 +212,18 @@ def iterate(
         first: iterations already done.
         until: `time.monotonic()` after which no further iteration begins.
         progress: advanced by one for each iteration.
+        restarts: of the learner so far; logged.
 
     Returns:
         As `train`.
+
+    Raises:
+        SaveError: if the last checkpoint could not be written; others are tried again in turn.
     """
     loop = _Loop(config, run, runtime)
     done = first
     saved = first if first else -1
+    saves_failed = 0
     metrics: dict[str, float] = {}
     saving_seconds = 0.0
     rows = [row for row in run.metrics() if row["step"] <= first]
@@ -188,6 +232,7 @@ def iterate(
         with loop.profiled(config.profile and done + 1 == first + _PROFILED):
             metrics = loop.iterate(done + 1)
             done += 1
+            metrics |= {"learner_restarts": restarts, "checkpoints_failed": saves_failed}
             metrics |= running.of(metrics) | loop.evaluate(done)
             metrics["saving_seconds"] = saving_seconds
             run.log(done, **metrics)
@@ -198,10 +243,14 @@ def iterate(
                 progress.advance(1, **{name: metrics[name] for name in shown if name in metrics})
             saving_seconds = 0.0
             if done % config.checkpoint_every == 0:
-                saving_seconds = loop.save(done)
-                saved = done
+                try:
+                    saving_seconds = loop.save(done)
+                    saved = done
+                except SaveError as error:
+                    saves_failed += 1
+                    logger.warning("%s. The run goes on; the last good one stays.", error)
     if saved != done:
-        loop.save(done)
+        loop.save_last(done)
     return {
         "run": str(run.path),
         "checkpoint": str(run.checkpoint_path(done)),
@@ -267,6 +316,16 @@ class _Loop:
             self._runtime.save(folder)
         self._timeline.add("controller", "save", started)
         return time.perf_counter() - started
+
+    def save_last(self, step: int) -> None:
+        """As `save`; without it, what was learned since the one before is lost."""
+        try:
+            self.save(step)
+        except SaveError as error:
+            raise SaveError(
+                f"{error}. The last good checkpoint is {self._run.checkpoint_path() or 'none'}. "
+                f"Make room, then continue from there: name={self._run.path.name} resume=auto"
+            ) from error
 
 
 def _refuse_divergence(metrics: dict[str, float], step: int, run: RunFolder) -> None:

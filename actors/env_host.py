@@ -1,7 +1,8 @@
 """Hosts one node's env servers: starts them, watches them, replaces those that fail.
 
 It hands out addresses. Observations never pass through here: whoever acts connects to the servers
-itself (shared memory on the same node). Imports neither torch nor Ray: an actor of it stays light.
+itself (shared memory on the same node). Imports neither torch nor Ray: an actor of it stays light
+(`ray_hosts.py`).
 """
 
 from __future__ import annotations
@@ -9,18 +10,25 @@ from __future__ import annotations
 import dataclasses
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Protocol
 
 from envservers.client import connect
 from envservers.inprocess import InprocessClient
-from envservers.keys import read_key
+from envservers.keys import Key, key_in_memory, read_key
 from envservers.registry import check_memory, config_options, make_suite, memory_needed
 from envservers.spawn import ServerProcess
+from vlarl.addresses import present_address
 from vlarl.config.process_schema import EnvConfig
 from vlarl.env_protocol import EnvClient
 from vlarl.errors import EnvKeyRefused, EnvServerDied, UserError
 from vlarl.types import EnvSpec
+
+_LOOK_AGAIN_SECONDS = 5.0
+"""How long one address of an `@FILE` is tried before the file is read again."""
+_POLL_SECONDS = 0.2
 
 
 def _cores() -> int:
@@ -32,22 +40,30 @@ class EnvHost:
 
     Args:
         config: suites, numbers of servers, deadline.
-        remote: bind to TCP, for rollout workers on other nodes, instead of private sockets; needs
-            `env.key_file`.
+        listen: address of this node (IP or name) at which servers listen to rollout workers on
+            other nodes, by TCP, instead of private sockets.
+        key: what those must have.
 
     Raises:
         UserError: for a mistake in suite, options, tasks or key, or more environments than memory.
         EnvServerDied: if a server did not start.
     """
 
-    def __init__(self, config: EnvConfig, remote: bool = False) -> None:
+    def __init__(
+        self, config: EnvConfig, listen: str | None = None, key: Key | None = None
+    ) -> None:
+        assert (listen is None) == (key is None)
         self._config = config
-        self._bind = "tcp://0.0.0.0:*" if remote else None
+        self._key = key
+        self._bind = None if listen is None else f"tcp://{listen}:*"
         if config.key_file:
             read_key(config.key_file)
         self._lock = threading.Lock()
         self._processes: list[ServerProcess] = []
-        self._groups = [group for _, group in _servers(config)]
+        servers = _servers(config)
+        self._groups = [group for _, group in servers]
+        self.suites = [name for name, _ in servers]
+        """Of each server, by name; empty for the only one."""
         if config.mode == "spawn":
             _check_memory(config)
             # More at a time would make each of them late.
@@ -80,7 +96,7 @@ class EnvHost:
             return _addresses(self._config)[index]
         with self._lock:
             if suite is not None:
-                self._groups[index] = self._config.groups[suite]
+                self.suites[index], self._groups[index] = suite, self._config.groups[suite]
             self._processes[index].close()
             self._processes[index] = self._start(self._groups[index])
             return self._processes[index].address
@@ -95,13 +111,14 @@ class EnvHost:
             process.close()
 
     def _start(self, group: EnvConfig) -> ServerProcess:
-        return ServerProcess(
-            group.suite,
-            group.envs_per_server,
-            config_options(group),
-            bind=self._bind,
-            key_file=group.key_file if self._bind else "",
-        )
+        with nullcontext("") if self._key is None else key_in_memory(self._key) as key_file:
+            return ServerProcess(
+                group.suite,
+                group.envs_per_server,
+                config_options(group),
+                bind=self._bind,
+                key_file=key_file,
+            )
 
 
 def _servers(config: EnvConfig) -> list[tuple[str, EnvConfig]]:
@@ -126,45 +143,6 @@ def _check_memory(config: EnvConfig) -> None:
         taken += memory_needed(*size)
 
 
-class EnvServerActor:
-    """An `EnvHost` in an actor, one on each node that acts; needs no CPU of its own.
-
-    Actors begin with `start`, not with a constructor that works: what a
-    constructor raises reaches the caller as text only.
-    """
-
-    def __init__(self) -> None:
-        self._host: EnvHost | None = None
-        self._played = 0
-
-    def start(self, config: EnvConfig) -> None:
-        """Start the servers; see `EnvHost`."""
-        self._host = EnvHost(config)
-
-    def addresses(self) -> list[str]:
-        """See `EnvHost`."""
-        assert self._host is not None
-        return self._host.addresses()
-
-    def restart(self, index: int, suite: str | None = None) -> str:
-        """See `EnvHost`."""
-        assert self._host is not None
-        return self._host.restart(index, suite)
-
-    def note_played(self, episodes: int) -> None:
-        """How far an evaluation on these servers is: told by whoever plays, who is busy then."""
-        self._played = episodes
-
-    def played(self) -> int:
-        """What was noted last."""
-        return self._played
-
-    def close(self) -> None:
-        """End the servers."""
-        if self._host is not None:
-            self._host.close()
-
-
 class Host(Protocol):
     """What an `EnvAccess` asks of a host, be it an object or a Ray actor."""
 
@@ -183,11 +161,12 @@ class EnvAccess:
     Args:
         config: of the run.
         host: an `EnvHost`, or what answers like one; None for `env.mode: inprocess`.
-        share: `(k, n)`: every n-th server of each suite from the k-th on, where workers share a
-            host.
+        share: `(k, n)`: every n-th server of each suite from the k-th on, where workers share
+            hosts.
+        key: of the hosts' servers, if they listen to other nodes.
 
     Attributes:
-        clients: in the order of the suites.
+        clients: in the order of the hosts, of each in the order of the suites.
         suites: name of each client's suite; empty for the only one.
 
     Raises:
@@ -197,16 +176,23 @@ class EnvAccess:
     """
 
     def __init__(
-        self, config: EnvConfig, host: Host | None, share: tuple[int, int] = (0, 1)
+        self,
+        config: EnvConfig,
+        host: Host | None,
+        share: tuple[int, int] = (0, 1),
+        key: Key | None = None,
     ) -> None:
         self._config = config
         self._host = host
+        self._key = key
         servers = _servers(config)
+        addresses = [] if host is None else host.addresses()
+        # Several hosts have the same servers, one after the other.
+        servers *= max(1, len(addresses) // len(servers))
         self._numbers = _shared([name for name, _ in servers], share)
         self.suites = [servers[number][0] for number in self._numbers]
         self._groups = [servers[number][1] for number in self._numbers]
         self.clients: list[EnvClient] = []
-        addresses = [] if host is None else host.addresses()
         for number, group in zip(self._numbers, self._groups, strict=True):
             if host is None:
                 self.clients.append(_named(_inprocess(group), group))
@@ -227,7 +213,8 @@ class EnvAccess:
         if self._host is None:
             client = _inprocess(group)
         else:
-            address = self._host.restart(self._numbers[index], suite)
+            # Named in any case: a host that was itself replaced knows of no moves.
+            address = self._host.restart(self._numbers[index], self.suites[index] or None)
             client = self._opened(address)
         self.clients[index] = _named(client, group)
         return self.clients[index]
@@ -246,10 +233,12 @@ class EnvAccess:
             self.close()
             if config.mode != "connect" or isinstance(error, EnvKeyRefused):
                 raise
+            file = address.removeprefix("@")
+            where = f"bind={address}" if file == address else f"address_file={file} bind=..."
             raise UserError(
                 f"{key}.addresses: no env server answers at {address} within env.deadline_seconds="
                 f"{config.deadline_seconds:g}. Start one: vlarl envserver {config.suite} "
-                f"num_envs={config.envs_per_server} bind={address}"
+                f"num_envs={config.envs_per_server} {where}"
             ) from error
         found = self.clients[-1].spec.suite
         if suite and found != config.suite:
@@ -259,11 +248,31 @@ class EnvAccess:
                 f"{config.suite}; name the servers of this suite, or {key}.suite={found}"
             )
 
-    def _opened(self, address: str) -> EnvClient:
-        """A client of the server there; private sockets have no key."""
+    def _opened(self, entry: str) -> EnvClient:
+        """A client of the server there; of `@FILE`, wherever the file says until the deadline."""
+        deadline = self._config.deadline_seconds
+        until = time.monotonic() + deadline
+        while True:
+            try:
+                address = present_address(entry)
+                patience = min(deadline, _LOOK_AGAIN_SECONDS) if entry != address else deadline
+                return self._connected(address, patience)
+            except EnvKeyRefused:
+                raise
+            except EnvServerDied:
+                if not entry.startswith("@") or time.monotonic() >= until:
+                    raise
+                time.sleep(_POLL_SECONDS)
+
+    def _connected(self, address: str, patience: float) -> EnvClient:
+        """A client of the server there, if it answers at once; private sockets have no key."""
         path = self._config.key_file
-        key = read_key(path) if path and address.startswith("tcp://") else None
-        return connect(address, self._config.deadline_seconds, key)
+        key = self._key
+        if path and address.startswith("tcp://"):
+            key = read_key(path)
+        client = connect(address, patience, key)
+        client.deadline = self._config.deadline_seconds
+        return client
 
 
 def _shared(suites: list[str], share: tuple[int, int]) -> list[int]:

@@ -176,14 +176,8 @@ class Lane:
 
         `environments` is empty where the suite can take no snapshot: episodes then start anew.
         """
-        state: dict[str, Any] = {
-            "generator": self.generator.get_state(),
-            "restarts": self.restarts,
-            "environments": torch.empty(0, dtype=torch.uint8),
-            "observation": [],
-            "memory": torch.empty(0, dtype=torch.uint8),
-        }
         self.settle()
+        state = self.position()
         blob = b"" if self.phase is Phase.IDLE else _snapshot(self.client)
         if blob:
             frames = wire.encode(wire.time_step_to_body(self.observation))
@@ -192,6 +186,16 @@ class Lane:
             if self._memory is not None:
                 state["memory"] = torch.from_numpy(self._memory.state())
         return state
+
+    def position(self) -> dict[str, Any]:
+        """A `state_dict` without the running episodes."""
+        return {
+            "generator": self.generator.get_state(),
+            "restarts": self.restarts,
+            "environments": torch.empty(0, dtype=torch.uint8),
+            "observation": [],
+            "memory": torch.empty(0, dtype=torch.uint8),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of `state_dict`, for a lane that was not started yet."""

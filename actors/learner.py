@@ -8,7 +8,7 @@ otherwise batches come in and weights go out.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,16 @@ from tensordict import TensorDict
 
 from actors.env_host import EnvAccess
 from actors.evaluation import EvalResult, EvaluationRequest
+from actors.learner_group import divide
 from actors.player import Progress
 from actors.process_stats import process_use
 from actors.rollout_worker import RolloutWorker
 from actors.run_model import load_model
 from actors.segment import joined
-from actors.weights import WeightsUpdate, extract_weights
+from actors.weights import Bytes, WeightsUpdate, extract_weights
 from learners.ppo import PPOLearner
+from learners.sharding import gathered_state
+from learners.shares import Peers
 from vlarl.config.schema import RunConfig
 from vlarl.timeline import Timeline
 from vlarl.training_state import read_state, write_state
@@ -31,7 +34,7 @@ from vlarl.types import EnvSpec
 
 
 class Learner:
-    """One model being trained.
+    """One model being trained, by this process or by several that joined (`learner_group`).
 
     Args:
         config: of the run.
@@ -53,6 +56,7 @@ class Learner:
         assert specs is not None
         self._config = config
         self.model = load_model(config, *specs.values(), checkpoint=checkpoint)
+        divide(config, self.model)
         self.timeline = Timeline("learner")
         self.worker: RolloutWorker | None = None
         if access is not None:
@@ -67,6 +71,7 @@ class Learner:
             config.seed,
             timeline=self.timeline,
             weights_lock=None if self.worker is None else self.worker.weights_lock,
+            offload=config.runtime.offload == "optimizer",
         )
         if checkpoint is not None:
             state = read_state(checkpoint)
@@ -108,9 +113,14 @@ class Learner:
         assert self.worker is not None
         return self.worker.evaluate(request, progress)
 
-    def weights(self) -> WeightsUpdate:
-        """For workers in other processes."""
-        return extract_weights(self.model, self._learner.version)
+    def weights(self, put: Callable[[Bytes], Any]) -> WeightsUpdate:
+        """For workers in other processes, put where they find them; see `extract_weights`.
+
+        All learners of a run call this; the first one's is the update, and it alone puts.
+        """
+        if not Peers.joined().leads:
+            put = _dropped
+        return extract_weights(self.model, self._learner.version, put)
 
     def save(self, folder: Path, workers: Sequence[dict[str, Any]] = ()) -> None:
         """Write a checkpoint folder: the model's, and the training state beside it.
@@ -118,12 +128,21 @@ class Learner:
         Args:
             folder: to write into; its content is replaced.
             workers: states of the rollout workers in other processes.
+
+        All learners of a run call this; the first one writes.
         """
-        self.model.save_pretrained(folder)
+        tensors, learner = gathered_state(self.model), self._learner.state_dict()
+        if not Peers.joined().leads:
+            return
+        self.model.save_pretrained(folder, state=tensors)
         states = [*workers] if self.worker is None else [self.worker.state_dict()]
-        write_state({"learner": self._learner.state_dict(), "workers": states}, folder)
+        write_state({"learner": learner, "workers": states}, folder)
 
     def close(self) -> None:
         """Disconnect the worker that lives here."""
         if self.worker is not None:
             self.worker.close()
+
+
+def _dropped(_part: Bytes) -> None:
+    """What a learner that only helps to gather does with the bytes."""

@@ -195,14 +195,23 @@ class _Player:
         try:
             work()
         except EnvServerError as error:
+            self._replace(error)
+
+    def _replace(self, error: EnvServerError) -> None:
+        """Play on a new server; one that does not come up is one of the restarts."""
+        while True:
             if self._restart is None or not self._restarts_left:
                 raise type(error)(
                     f"env server {self._index} failed once more than its restarts "
                     f"({self._max_restarts}) allow: {error}"
                 ) from error
             self._restarts_left -= 1
-            self.client = self._restart(self._index)
-            self.begin()
+            try:
+                self.client = self._restart(self._index)
+                self.begin()
+                return
+            except EnvServerError as next_error:
+                error = next_error
 
     def begin(self) -> None:
         """(Re)start: what was being played is played again from its start.

@@ -151,7 +151,6 @@ class RolloutCollector:
             UserError: if the reward function returned NaN or a wrong shape.
         """
         started = self._clock.now()
-        self._tally = Tally()
         for lane in self._lanes:
             self._guarded(lane, lane.begin_window)
             self._follow(lane)
@@ -161,7 +160,9 @@ class RolloutCollector:
         batch = joined([segment.rows for segment in segments])
         validate(batch)
         self._timeline.add("worker", "window", started)
-        return batch, self.stats(segments, self._tally, self._clock.now() - started)
+        # What fails between two windows is counted in the next.
+        tally, self._tally = self._tally, Tally()
+        return batch, self.stats(segments, tally, self._clock.now() - started)
 
     def begin(self) -> None:
         """Start what does not run yet, to go on by `turn`; windows that had begun go on."""
@@ -204,11 +205,15 @@ class RolloutCollector:
 
     def state_dict(self) -> dict[str, Any]:
         """Episodes, environments, noise: what makes the next window what it will be."""
-        lanes = [lane.state_dict() for lane in self._lanes]
+        lanes = [self._state_of(lane) for lane in self._lanes]
         # No lane waits for anything now.
         for lane in self._lanes:
             self._timeline.close(self._server(lane))
         return {**self._source.state_dict(), "lanes": lanes}
+
+    def position(self) -> dict[str, Any]:
+        """A `state_dict` without the environments: whoever loads it begins new episodes."""
+        return {**self._source.state_dict(), "lanes": [lane.position() for lane in self._lanes]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of `state_dict`, before the first window.
@@ -220,7 +225,7 @@ class RolloutCollector:
         self._move_to(dict(enumerate(state.get("suites", self.suites))))
         self._source.load_state_dict(state)
         for lane, values in zip(self._lanes, state["lanes"], strict=True):
-            lane.load_state_dict(values)
+            self._guarded(lane, partial(lane.load_state_dict, values))
 
     def lend(self, work: Callable[[list[EnvClient]], T]) -> T:
         """Let `work` use the clients between two windows; running episodes go on afterwards.
@@ -345,21 +350,34 @@ class RolloutCollector:
         except EnvServerError as error:
             self._replace(lane, error)
 
+    def _state_of(self, lane: Lane) -> dict[str, Any]:
+        """The lane's state; of a new server's first episodes, if its server fails meanwhile."""
+        while True:
+            try:
+                return lane.state_dict()
+            except EnvServerError as error:
+                self._replace(lane, error)
+
     def _replace(self, lane: Lane, error: EnvServerError) -> None:
         index = self._lanes.index(lane)
-        if self._restart_client is None or lane.restarts >= self._max_restarts:
-            raise type(error)(
-                f"env server {index} failed once more than env.restarts={self._max_restarts} "
-                f"allows: {error}"
-            ) from error
-        lane.restarts += 1
-        self._tally.restarts += 1
         self._tally.dropped_decisions += len(lane.window) * lane.client.num_envs
         self._tally.dropped_episodes += lane.client.num_envs
         self._pending.pop(id(lane), None)
         self._timeline.close(self._server(lane))
-        lane.client = self._restart_client(index)
-        lane.start()
+        while True:
+            if self._restart_client is None or lane.restarts >= self._max_restarts:
+                raise type(error)(
+                    f"env server {index} failed once more than env.restarts={self._max_restarts} "
+                    f"allows: {error}"
+                ) from error
+            lane.restarts += 1
+            self._tally.restarts += 1
+            try:
+                lane.client = self._restart_client(index)
+                lane.start()
+                break
+            except EnvServerError as next_error:
+                error = next_error
         self._follow(lane)
 
     def _allocated(self, stats: RolloutStats) -> RolloutStats:

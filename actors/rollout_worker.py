@@ -8,7 +8,7 @@ thread, between the batches that are asked for, until an evaluation or a checkpo
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,7 +29,7 @@ from actors.rollout_stats import RolloutStats
 from actors.stream import RolloutStream
 from actors.suite_episodes import SuiteEpisodes
 from actors.task_allocation import TaskAllocation
-from actors.weights import WeightsUpdate, apply_weights
+from actors.weights import Bytes, WeightsUpdate, apply_weights
 from vlarl.config.process_schema import EnvConfig
 from vlarl.config.schema import RunConfig
 from vlarl.env_protocol import EnvClient
@@ -118,10 +118,12 @@ class RolloutWorker:
             )
         )
 
-    def set_weights(self, update: WeightsUpdate) -> None:
-        """Act with these weights from the next decision on."""
+    def set_weights(
+        self, update: WeightsUpdate, get: Callable[[Sequence[Any]], Sequence[Bytes]]
+    ) -> None:
+        """Act with these weights from the next decision on; see `apply_weights`."""
         with self.weights_lock:
-            apply_weights(self._model, update)
+            apply_weights(self._model, update, get)
             self._published = update.version
 
     def collect(self) -> tuple[TensorDict, RolloutStats]:
@@ -190,9 +192,15 @@ class RolloutWorker:
         self.pause()
         return self._collector.state_dict()
 
+    def position(self) -> dict[str, Any]:
+        """The state without the running episodes: for whoever takes this worker's place."""
+        return self._collector.position()
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of `state_dict`, before the first window."""
         self._collector.load_state_dict(state)
+        if any(state["counters"]) and not any(len(lane["environments"]) for lane in state["lanes"]):
+            logger.warning("no running episodes were kept: each environment begins its next one")
 
     def pause(self) -> None:
         """Rest until the next `collect`; nothing to do where rollout and learning take turns."""

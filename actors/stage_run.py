@@ -14,13 +14,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
 from actors.controller import Interrupt
+from actors.learner_group import backend
+from learners.sharding import gathered_state
 from learners.shares import Peers
 from learners.supervised import Metrics, SupervisedTrainer
 from vlarl.config.schema import LoggingConfig, RunConfig
 from vlarl.errors import UserError
+from vlarl.model.device import resolved
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.progress import Progress
 from vlarl.runs import RunFolder
@@ -34,9 +38,14 @@ def process_group(config: RunConfig) -> Iterator[Peers]:
     """The processes that `torchrun` started together with this one; alone without it.
 
     Raises:
-        UserError: if a batch cannot be shared evenly.
+        UserError: if a batch cannot be shared evenly, or there is nobody to share a model with.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1 and config.runtime.shard != "none":
+        raise UserError(
+            f"runtime.shard = {config.runtime.shard}: a single process has all of the model. Use "
+            "runtime.shard=none, or several: torchrun --nproc-per-node=N -m actors.cli ..."
+        )
     if world == 1:
         yield Peers()
         return
@@ -53,7 +62,10 @@ def process_group(config: RunConfig) -> Iterator[Peers]:
             "supervised.data.path is empty or supervised.localization.steps is not 0: data is made "
             "and localization learned by one process. Run without torchrun first."
         )
-    dist.init_process_group("gloo")
+    device = resolved(config.runtime.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group(backend())
     try:
         yield Peers.joined()
     finally:
@@ -86,11 +98,13 @@ def saver(
     """What writes a checkpoint that can be resumed; `beside` adds files of the stage's own."""
 
     def save(step: int) -> None:
+        # Of a divided model each process has a part.
+        tensors, state = gathered_state(model), trainer.state_dict()
         if not Peers.joined().leads:
             return
         with run.checkpoint(step) as folder:
-            model.save_pretrained(folder)
-            write_state(trainer.state_dict(), folder)
+            model.save_pretrained(folder, state=tensors)
+            write_state(state, folder)
             if beside is not None:
                 beside(folder)
 
@@ -133,10 +147,12 @@ def train_stage(
         "interrupted": interrupt.pressed,
         **metrics,
     }
-    if trainer.average is not None and peers.leads:
+    if trainer.average is not None:
         with trainer.average.in_place():
-            trainer.model.save_pretrained(run.path / AVERAGE)
-        result["average"] = str(run.path / AVERAGE)
+            tensors = gathered_state(trainer.model)
+            if peers.leads:
+                trainer.model.save_pretrained(run.path / AVERAGE, state=tensors)
+                result["average"] = str(run.path / AVERAGE)
     return result
 
 

@@ -26,6 +26,7 @@ from actors.dataset_checks import (
 from actors.evaluation_during import evaluation_during
 from actors.experts import make_demonstrated, make_tabletop, robot_of
 from actors.hand_demonstrations import hand_contract, open_hands
+from actors.learner_group import divide
 from actors.mixture_data import MixtureData, check_conversations, open_mixture
 from actors.stage_run import process_group, resume, run_folder, saver, train_stage
 from envservers.registry import config_options, find_suite, make_suite
@@ -105,6 +106,7 @@ def _supervise(config: RunConfig) -> dict[str, Any]:
         if sees_now and dataset is not None:
             _learn_to_see(model, config, scenes, dataset.sentences, run, interrupt)
         skipped = _skips(data, mixture)
+        divide(config, model)
         trainer = SupervisedTrainer(
             model,
             config.supervised,
@@ -115,6 +117,7 @@ def _supervise(config: RunConfig) -> dict[str, Any]:
             conversations,
             batches,
             skipped,
+            offload=config.runtime.offload == "optimizer",
         )
         resume(trainer, checkpoint)
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from actors.controller import Interrupt, last_checkpoint
+from actors.learner_group import divide
 from actors.stage_run import process_group, resume, run_folder, saver, train_stage
 from learners.supervised import SupervisedTrainer
 from vlarl.action_range import check_recorded
@@ -92,9 +93,16 @@ def text_to_action(config: RunConfig) -> dict[str, Any]:
         with run_folder(config) as run, Interrupt.watching() as interrupt:
             if config.resume == "auto":
                 run.forget_after(-1 if checkpoint is None else first)
+            divide(config, model)
             trainer = SupervisedTrainer(
-                model, config.supervised, dataset, None, config.seed, run
-            )  # fmt: skip
+                model,
+                config.supervised,
+                dataset,
+                None,
+                config.seed,
+                run,
+                offload=config.runtime.offload == "optimizer",
+            )
             resume(trainer, checkpoint)
             found = train_stage(config, run, trainer, interrupt, saver(run, model, trainer))
     counts = {

@@ -18,6 +18,7 @@ import numpy as np
 import zmq
 from numpy.typing import NDArray
 
+from envservers.answers import check_answer
 from envservers.connection import GONE, close_connection, end_of, open_connection
 from envservers.keys import Key
 from envservers.shared_memory import SLOTS, ImageRing, create_ring_file
@@ -62,7 +63,8 @@ class ServerClient:
         self._dead: EnvServerDied | None = None
         self._closed = False
         self._next_id = 0
-        self._waiting: deque[int] = deque()
+        self._waiting: deque[tuple[int, NDArray[np.int64]]] = deque()
+        """Number and `env_ids` of every request not yet answered."""
         self._overdue_at = 0.0
         self._answers: dict[int, dict[str, Any]] = {}
         self._ring: ImageRing | None = None
@@ -93,7 +95,7 @@ class ServerClient:
     def has_answer(self) -> bool:
         """As `ready`, by what was taken in so far; no look at the connection."""
         return bool(self._waiting) and (
-            self._waiting[0] in self._answers
+            self._waiting[0][0] in self._answers
             or self._dead is not None
             or time.monotonic() >= self._overdue_at
         )
@@ -107,16 +109,11 @@ class ServerClient:
         if not self._waiting:
             raise ValueError("receive() without an unanswered request")
         until = self._overdue_at if timeout is None else time.monotonic() + timeout
-        number = self._waiting[0]
+        number, env_ids = self._waiting[0]
         answer = self._await(number, until)
         self._waiting.popleft()
         self._overdue_at = time.monotonic() + self.deadline
-        result = self._result(answer)
-        body = result["time_step"]
-        if "slot" in result:
-            assert self._ring is not None
-            body["images"] = self._ring.read(result["slot"], len(body["env_ids"]))
-        return wire.time_step_from_body(body)
+        return self._time_step(self._result(answer), env_ids)
 
     def reset(self, env_ids: NDArray[np.int64], starts: Sequence[EpisodeStart]) -> TimeStep:
         """See `EnvClient`."""
@@ -201,7 +198,7 @@ class ServerClient:
             raise self._dead
         if not self._waiting:
             self._overdue_at = time.monotonic() + self.deadline
-        self._waiting.append(self._send(call, **body))
+        self._waiting.append((self._send(call, **body), body["env_ids"]))
 
     def _call(self, call: str, **body: Any) -> Any:
         number = self._send(call, **body)
@@ -265,6 +262,24 @@ class ServerClient:
         if number == -1:
             raise EnvServerError(f"{self.address} could not read a request:\n{answer.get('error')}")
         self._answers[number] = answer
+
+    def _time_step(self, result: Any, env_ids: NDArray[np.int64]) -> TimeStep:
+        """What the server says of `env_ids`, held against its spec."""
+        try:
+            body = result["time_step"]
+            if "slot" in result and self._ring is not None:
+                body["images"] = self._ring.read(result["slot"], len(env_ids))
+            time_step: TimeStep = wire.time_step_from_body(body)
+            check_answer(self.spec, time_step, env_ids)
+        except EnvContractError as error:
+            raise EnvContractError(
+                f"env server {self.address} (pid {self._pid}): {error}"
+            ) from None
+        # Whatever a stranger's answer lacks, or has of another type, shows as one of these.
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            self._dead = EnvServerDied(self._obituary(f"sent what is no answer: {error!r}"))
+            raise self._dead from error
+        return time_step
 
     def _obituary(self, what: str) -> str:
         text = f"env server {self.address} (pid {self._pid or 'unknown'}) {what}"

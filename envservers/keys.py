@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,13 +40,34 @@ class Key:
         socket.curve_publickey, socket.curve_secretkey = self.public, self.secret
 
 
+def new_key() -> Key:
+    """A key that no file holds."""
+    public, secret = zmq.curve_keypair()
+    return Key(public, secret)
+
+
+@contextmanager
+def key_in_memory(key: Key) -> Iterator[str]:
+    """The path of a file that holds the key, in memory alone and for this process's lifetime.
+
+    Children of the same user can read it; nothing is left behind, however this process ends.
+    """
+    descriptor = os.memfd_create("vlarl-key")
+    try:
+        os.fchmod(descriptor, 0o600)
+        os.write(descriptor, key.secret)
+        yield f"/proc/{os.getpid()}/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
+
+
 def write_new_key(path: str | Path) -> None:
     """Make a key and write it to a new file that its owner alone can read.
 
     Raises:
         UserError: if the file exists or cannot be written.
     """
-    _, secret = zmq.curve_keypair()
+    key = new_key()
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError as error:
@@ -52,7 +75,7 @@ def write_new_key(path: str | Path) -> None:
     except OSError as error:
         raise UserError(f"cannot write the key to {path}: {error.strerror}") from error
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(f"{_COMMENT}{secret.decode()}\n")
+        file.write(f"{_COMMENT}{key.secret.decode()}\n")
 
 
 def read_key(path: str | Path) -> Key:

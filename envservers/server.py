@@ -37,7 +37,7 @@ from envservers.registry import find_suite, make_suite
 from envservers.service import SuiteService
 from envservers.shared_memory import SLOTS, ImageRing
 from vlarl import wire
-from vlarl.addresses import stays_on_machine
+from vlarl.addresses import stays_on_machine, write_address
 from vlarl.errors import EnvContractError, UserError
 from vlarl.types import TimeStep
 from vlarl.wire_limits import MAX_FRAME_BYTES
@@ -225,6 +225,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--num-envs", type=int, required=True)
     parser.add_argument("--bind", default="tcp://127.0.0.1:*", help="tcp://HOST:PORT or ipc://PATH")
     parser.add_argument("--key-file", help="of `vlarl key`; clients need the same")
+    parser.add_argument("--address-file", help="is given the address; a run names it as @FILE")
     parser.add_argument("--options-json", default="{}", help="the suite's options, as JSON")
     parser.add_argument("--threads", type=int, default=1, help="simulation threads")
     parser.add_argument("--lease-seconds", type=float, default=60.0, help="with --parent-pid")
@@ -252,6 +253,8 @@ def _serve(arguments: argparse.Namespace) -> None:
             arguments.suite, arguments.num_envs, **{"threads": arguments.threads, **options}
         )
         server = EnvServer(SuiteService(suite), socket, local=address.startswith("ipc://"))
+        if arguments.address_file is not None:
+            _publish(arguments.address_file, address)
         print(f"ready {address}", flush=True)
         # From here on nobody reads standard output: a suite that prints must not fill the pipe.
         os.dup2(2, 1)
@@ -261,6 +264,23 @@ def _serve(arguments: argparse.Namespace) -> None:
             server.close()
     finally:
         socket.close()
+
+
+def _publish(file: str, address: str) -> None:
+    """Write the address where runs look for it.
+
+    Raises:
+        UserError: if the file cannot be written, or the address names no host.
+    """
+    if address.startswith(("tcp://0.0.0.0:", "tcp://[::]:")):
+        raise UserError(
+            f"{address} is every interface, which tells nobody where to go: name the one that runs "
+            f"reach, such as bind=tcp://10.0.0.5:*, for the address in {file}"
+        )
+    try:
+        write_address(file, address)
+    except OSError as error:
+        raise UserError(f"cannot write the address file: {error}") from error
 
 
 def main() -> None:

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from envservers.answers import check_answer
 from vlarl.env_protocol import Suite
-from vlarl.errors import EnvContractError
 from vlarl.types import EpisodeStart, TimeStep
 
 HEAVY_MODULES = ("torch", "ray", "transformers", "omegaconf")
@@ -47,7 +47,7 @@ class SuiteService:
                     f"unknown task {start.task!r}; tasks: {', '.join(self.spec.tasks)}"
                 )
         answer = self._timed(lambda: self.suite.reset(env_ids, starts))
-        self._check_answer(answer, env_ids)
+        check_answer(self.spec, answer, env_ids)
         self._episodes_started += len(env_ids)
         return answer
 
@@ -66,7 +66,7 @@ class SuiteService:
         if not np.isfinite(actions).all():
             raise ValueError("actions contain NaN or infinity")
         answer = self._timed(lambda: self.suite.step(env_ids, actions, record))
-        self._check_answer(answer, env_ids)
+        check_answer(self.spec, answer, env_ids)
         self._episodes_ended += int(answer.done.sum())
         self._env_steps += int(answer.executed.sum())
         return answer
@@ -106,50 +106,6 @@ class SuiteService:
             raise ValueError(f"env_ids {env_ids.tolist()} outside 0..{self.num_envs - 1}")
         if len(np.unique(env_ids)) != len(env_ids):
             raise ValueError(f"env_ids {env_ids.tolist()} name an environment twice")
-
-    def _check_answer(self, answer: TimeStep, env_ids: NDArray[np.int64]) -> None:
-        """Raise EnvContractError unless `answer` is what the spec promises for `env_ids`."""
-        spec, rows = self.spec, len(env_ids)
-        if not np.array_equal(answer.env_ids, env_ids):
-            raise EnvContractError(
-                f"suite {spec.suite!r} answered for other environments than asked"
-            )
-        cameras = {camera.name: (rows, camera.height, camera.width, 3) for camera in spec.cameras}
-        if set(answer.images) != set(cameras):
-            raise EnvContractError(
-                f"suite {spec.suite!r} returned images of {sorted(answer.images)}, "
-                f"its spec promises {sorted(cameras)}"
-            )
-        arrays: list[tuple[str, NDArray[np.generic], tuple[int, ...], str]] = [
-            (f"images[{name!r}]", answer.images[name], shape, "uint8")
-            for name, shape in cameras.items()
-        ]
-        arrays += [
-            ("state", answer.state, (rows, spec.state_dim), "float32"),
-            ("task_success", answer.task_success, (rows, len(spec.tasks)), "bool"),
-            ("seed", answer.seed, (rows,), "int64"),
-            ("step", answer.step, (rows,), "int32"),
-            ("executed", answer.executed, (rows,), "int32"),
-            ("reward", answer.reward, (rows,), "float32"),
-            ("success", answer.success, (rows,), "bool"),
-            ("terminated", answer.terminated, (rows,), "bool"),
-            ("truncated", answer.truncated, (rows,), "bool"),
-        ]
-        arrays += [(f"info[{name!r}]", v, (rows,), "float32") for name, v in answer.info.items()]
-        for name, array, shape, dtype in arrays:
-            if array.shape != shape or array.dtype != np.dtype(dtype):
-                raise EnvContractError(
-                    f"suite {spec.suite!r} returned {name} as {array.dtype} {list(array.shape)}, "
-                    f"expected {dtype} {list(shape)}"
-                )
-        for name, values in (("state", answer.state), ("reward", answer.reward)):
-            finite = np.isfinite(values.reshape(rows, -1)).all(axis=1)
-            if not finite.all():
-                raise EnvContractError(
-                    f"suite {spec.suite!r} returned NaN or infinity in {name} of environments "
-                    f"{env_ids[~finite].tolist()}. Look at how the environment computes its "
-                    f"{name}; if it happens rarely, a larger env.restarts lets the run go on."
-                )
 
 
 def proportional_memory(pid: int) -> int:

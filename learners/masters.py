@@ -3,6 +3,10 @@
 An update of a thousandth of a weight is less than bfloat16 can tell apart: added to the weight
 itself, it is lost, however often it comes. The optimizer steps float32 masters instead, and the
 weights follow them. Gradients come in the weights' own format.
+
+The same serves for weights that an optimizer cannot step as they are: of a divided model
+(`learners.sharding`) it steps this process' parts, and offloaded it steps copies on the CPU, where
+it also keeps what it remembers. What is saved is the same in all cases, and of whole weights.
 """
 
 from __future__ import annotations
@@ -13,6 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
+
+from learners.sharding import gathered_like, local, part_like
+from vlarl.model.device import CPU
 
 _PORTION = 2**26
 """Numbers that are stepped at a time: their gradients in float32 are all that a step needs beyond
@@ -28,8 +35,10 @@ class MasteredOptimizer:
     """An optimizer of masters, used like one of the weights.
 
     Args:
-        weights: all parameters that train; those in float32 are their own masters.
+        weights: all parameters that train, in the order of the optimizer's groups; a whole one in
+            float32 is its own master, unless offloaded.
         make: builds the optimizer, given what maps a weight to its master.
+        offload: whether all masters are on the CPU.
 
     Attributes:
         inner: the optimizer, whose parameters are masters; for schedulers.
@@ -39,9 +48,14 @@ class MasteredOptimizer:
         self,
         weights: Sequence[nn.Parameter],
         make: Callable[[Callable[[nn.Parameter], nn.Parameter]], AdamW],
+        offload: bool = False,
     ) -> None:
-        self._weights = list(weights)
-        self._masters = {w: nn.Parameter(w.detach().float()) for w in weights if below_float32(w)}
+        self._weights, self._offload = list(weights), offload
+        self._masters = {
+            weight: _master(weight, offload)
+            for weight in weights
+            if offload or below_float32(weight) or local(weight) is not weight
+        }
         self.inner = make(lambda weight: self._masters.get(weight, weight))
 
     @property
@@ -51,7 +65,7 @@ class MasteredOptimizer:
 
     @property
     def masters(self) -> list[Tensor]:
-        """Of the weights that have one."""
+        """Of the weights that have one, as far as this process has them."""
         return [master.detach() for master in self._masters.values()]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -68,27 +82,68 @@ class MasteredOptimizer:
             weight.grad = None
         for portion in _portions(list(gradients)):
             for weight in portion:
-                self._masters.get(weight, weight).grad = gradients[weight].float()
+                master = self._masters.get(weight, weight)
+                master.grad = local(gradients[weight]).to(master.device, torch.float32)
             self.inner.step()
             for weight in portion:
                 master = self._masters.get(weight, weight)
                 master.grad = None
-                if master is not weight:
-                    weight.copy_(master)
+                self._follow(weight)
         for weight, gradient in gradients.items():
             weight.grad = gradient
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimizer's state and the masters."""
-        return {"optimizer": self.inner.state_dict(), "masters": self.masters}
+        """The optimizer's state, and the masters of weights below float32, if there are any.
+
+        Of a divided model all processes must ask; the first alone is given all of it.
+        """
+        state = self.inner.state_dict()
+        state["state"] = {
+            place: self._each(remembered, self._weights[place], gathered_like)
+            for place, remembered in state["state"].items()
+        }
+        below = [weight for weight in self._weights if below_float32(weight)]
+        if not below:
+            return state
+        masters = [gathered_like(self._masters[weight], weight) for weight in below]
+        return {"optimizer": state, "masters": masters}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Inverse of `state_dict`; the weights follow their masters."""
-        self.inner.load_state_dict(state["optimizer"])
-        for (weight, master), stored in zip(self._masters.items(), state["masters"], strict=True):
-            master.copy_(stored)
-            weight.copy_(master)
+        """Inverse of `state_dict`, however many processes wrote it; the weights follow."""
+        below = [weight for weight in self._weights if below_float32(weight)]
+        inner = state["optimizer"] if below else state
+        parts = {
+            place: self._each(remembered, self._weights[place], part_like)
+            for place, remembered in inner["state"].items()
+        }
+        self.inner.load_state_dict({**inner, "state": parts})
+        for weight, stored in zip(below, state["masters"] if below else (), strict=True):
+            self._masters[weight].copy_(part_like(stored, weight))
+            self._follow(weight)
+
+    def _follow(self, weight: nn.Parameter) -> None:
+        """Bring a weight up to its master; one that shares its memory is there already."""
+        if self._offload or below_float32(weight):
+            local(weight.detach()).copy_(self._masters[weight])
+
+    @staticmethod
+    def _each(
+        remembered: dict[str, Any], weight: Tensor, change: Callable[[Tensor, Tensor], Tensor]
+    ) -> dict[str, Any]:
+        """What is remembered of a weight, all of its shape changed; the count of steps stays."""
+        return {
+            key: change(value, weight) if isinstance(value, Tensor) and value.dim() else value
+            for key, value in remembered.items()
+        }
+
+
+def _master(weight: nn.Parameter, offload: bool) -> nn.Parameter:
+    """What is stepped in a weight's place; shares its memory if it can."""
+    own = local(weight.detach())
+    if offload:
+        return nn.Parameter(own.to(CPU, torch.float32, copy=True))
+    return nn.Parameter(own.float())
 
 
 def _portions(weights: list[nn.Parameter]) -> list[list[nn.Parameter]]:

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from learners.masters import MasteredOptimizer, below_float32
 from learners.muon import Muon
+from learners.sharding import local, total_norm
 from vlarl.config.schema import OptimizerConfig
 from vlarl.errors import ConfigError
 
@@ -29,10 +30,12 @@ def build_optimizer(
     config: OptimizerConfig,
     total_steps: int,
     orthogonal: Collection[Tensor] = (),
+    offload: bool = False,
 ) -> tuple[AdamW | MasteredOptimizer, LambdaLR]:
     """An optimizer over the parts that have a rate; the other parts are frozen.
 
-    If anything that trains is below float32, its float32 masters are what steps.
+    If anything that trains is below float32, its float32 masters are what steps; of a divided
+    model, this process' parts.
 
     Freezing sets `requires_grad` to False; parts with a rate get it set to True. Parameters with
     fewer than two dimensions (norms, biases) are not decayed. Each group of the optimizer carries
@@ -43,6 +46,7 @@ def build_optimizer(
         config: rates, betas, decay and schedule.
         total_steps: optimizer steps until the rate has fallen to `final_fraction` of its peak.
         orthogonal: matrices that step by `Muon` instead of AdamW.
+        offload: whether the optimizer, and what it remembers, is kept on the CPU.
 
     Raises:
         ConfigError: if a rate is given for an unknown part, is not positive, or for none at all.
@@ -76,8 +80,8 @@ def build_optimizer(
         return kind(mapped, betas=config.betas, fused=True)
 
     optimizer: AdamW | MasteredOptimizer
-    if any(map(below_float32, weights)):
-        optimizer = MasteredOptimizer(weights, over)
+    if offload or any(below_float32(weight) or local(weight) is not weight for weight in weights):
+        optimizer = MasteredOptimizer(weights, over, offload)
         stepped = optimizer.inner
     else:
         optimizer = stepped = over(lambda weight: weight)
@@ -132,17 +136,11 @@ def clip_gradients(parts: Parts, max_norm: float) -> dict[str, float]:
     for part, parameters in parts.items():
         members = [p.grad for p in parameters if p.grad is not None]
         if members:
-            # The norm of a norm is itself, but this one is taken in float32.
-            exact = [g if g.dtype == torch.float32 else _norm(g) for g in members]
-            norms[part] = torch.nn.utils.get_total_norm(exact)
-            gradients += members
+            norms[part] = total_norm(members)
+            gradients += map(local, members)
     if not norms:
         return {"total": 0.0}
     total = torch.linalg.vector_norm(torch.stack(list(norms.values())))
     if torch.isfinite(total) and total > max_norm:
         torch._foreach_mul_(gradients, max_norm / float(total))
     return {part: float(norm) for part, norm in norms.items()} | {"total": float(total)}
-
-
-def _norm(gradient: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(gradient, dtype=torch.float32)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from learners.measurements import Measurements
 from learners.optimizer import build_optimizer, clip_gradients, rate_of
+from learners.shares import Peers
 from learners.staleness import weigh, young_enough
 from vlarl.batch import validate
 from vlarl.config.schema import PPOConfig, SamplingConfig
@@ -64,6 +65,9 @@ class _Work:
 class PPOLearner:
     """Owns optimizer, schedule and shuffling; the model is the caller's.
 
+    Several processes (`Peers.joined`) are all given the whole batch: returns and minibatches are
+    then the same on each, which computes its share of every minibatch's rows.
+
     Policy and value share no parameter that both losses reach, so their gradients are clipped
     apart. Rates decay by the cosine once for each update.
 
@@ -80,11 +84,13 @@ class PPOLearner:
         seed: int,
         timeline: Timeline | None = None,
         weights_lock: AbstractContextManager[Any] | None = None,
+        offload: bool = False,
     ) -> None:
-        """Freeze the parts without a rate and build the optimizer; `timeline` is told of passes.
+        """Freeze the parts without a rate, build the optimizer, if `offload` on the CPU.
 
-        Whoever acts with the same model in another thread holds `weights_lock` meanwhile: it is
-        held here while weights change, so that nobody acts with half a step.
+        `timeline` is told of passes. Whoever acts with the same model in another thread holds
+        `weights_lock` meanwhile: it is held here while weights change, so that nobody acts with
+        half a step.
 
         Raises:
             ConfigError: unless the value head and another part have a learning rate.
@@ -100,8 +106,9 @@ class PPOLearner:
         self._timeline = timeline or Timeline("learner")
         self._parts = model.parts()
         self._optimizer, self._scheduler = build_optimizer(
-            self._parts, config.optimizer, total_iterations
+            self._parts, config.optimizer, total_iterations, offload=offload
         )
+        self._peers = Peers.joined()
         self._trains_backbone = any(part in rates for part in _BACKBONE)
         self._device = model.exploration_log_std.device
         self._generator = torch.Generator().manual_seed(seed)
@@ -187,7 +194,7 @@ class PPOLearner:
         everything = [parameter for parameters in trained.values() for parameter in parameters]
         totals = [torch.zeros_like(each, dtype=torch.float32) for each in everything]
         for rows in torch.arange(len(batch)).split(self._config.micro_batch):
-            loss, _ = self._surrogate(work, rows, self._context(work, rows))
+            loss, _ = self._surrogate(work, rows, self._context(batch, rows))
             share = len(rows) / len(batch)
             found = torch.autograd.grad(share * loss, everything, allow_unused=True)
             for total, gradient in zip(totals, found, strict=True):
@@ -223,6 +230,7 @@ class PPOLearner:
     def _finish(self, work: _Work, epochs_run: float) -> dict[str, float]:
         """Count the update and report it."""
         self.version += 1
+        work.measured.add_up(self._peers)
         metrics = work.measured.metrics()
         for group in self._optimizer.param_groups:
             metrics[f"learning_rate/{group['part']}"] = float(group["lr"])
@@ -251,10 +259,11 @@ class PPOLearner:
         """Gradients of one minibatch, micro-batch by micro-batch; returns its KL."""
         self._optimizer.zero_grad(set_to_none=True)
         kl = torch.zeros((), device=self._device)
-        for micro in rows.split(self._config.micro_batch):
+        for micro, counting in self._peers.micro_batches(rows, self._config.micro_batch):
             started = time.perf_counter()
-            share = len(micro) / len(rows)
-            context = self._context(work, micro) if policy else None
+            share = counting / len(rows)
+            work.measured.counting = counting > 0
+            context = self._context(work.batch, micro) if policy else None
             loss = self._value_loss(work, micro, context)
             if context is not None:
                 surrogate, stats = self._surrogate(work, micro, context)
@@ -265,13 +274,14 @@ class PPOLearner:
             self._timeline.add("learner", "forward", started)
             with self._timeline.span("learner", "backward"):
                 (share * loss).backward()
-        return float(kl) if policy and self._config.target_kl > 0 else 0.0
+        work.measured.counting = True
+        return self._peers.total(float(kl)) if policy and self._config.target_kl > 0 else 0.0
 
-    def _context(self, work: _Work, rows: Tensor) -> TensorDict:
+    def _context(self, batch: TensorDict, rows: Tensor) -> TensorDict:
         """What the policy saw in these rows; with gradients where the backbone trains."""
         if self._trains_backbone:
-            return encode_rows(self._model, work.batch["inputs"][rows])
-        return on(self._device, work.batch["context"][rows])
+            return encode_rows(self._model, batch["inputs"][rows])
+        return on(self._device, batch["context"][rows])
 
     def _value_loss(self, work: _Work, rows: Tensor, context: TensorDict | None) -> Tensor:
         seen = context if work.pooled is None else work.pooled[rows]
@@ -323,6 +333,7 @@ class PPOLearner:
         """One optimizer step with the gradients that are there."""
         started = time.perf_counter()
         max_norm = self._config.optimizer.max_grad_norm
+        self._peers.add_gradients(p for part in self._parts.values() for p in part)
         groups = [{"value": self._parts["value"]}]
         if policy:
             groups.append({part: p for part, p in self._parts.items() if part != "value"})
@@ -342,21 +353,18 @@ class PPOLearner:
     @torch.no_grad()
     def _pooled(self, batch: TensorDict) -> TensorDict:
         """[M] contexts of a single token, the mean of the unmasked ones: the value is the same."""
-        pooled, elapsed = [], []
-        for rows in torch.arange(len(batch)).split(self._config.micro_batch):
-            first, last = int(rows[0]), int(rows[-1]) + 1
-            context = (
-                encode_rows(self._model, batch["inputs"][first:last])
-                if self._trains_backbone
-                else on(self._device, batch["context"][first:last])
-            )
+
+        def pooled(rows: Tensor) -> Tensor:
+            context = self._context(batch, rows)
             weight = context["mask"].unsqueeze(1).float()
-            pooled.append(torch.bmm(weight, context["hidden"].float()) / weight.sum(-1, True))
-            elapsed.append(context["elapsed"])
-        hidden = torch.cat(pooled)
+            return torch.bmm(weight, context["hidden"].float()) / weight.sum(-1, True)
+
+        hidden = self._peers.gathered(len(batch), pooled, self._config.micro_batch)
         mask = torch.ones(hidden.shape[:2], dtype=torch.bool, device=self._device)
+        seen = batch["inputs" if self._trains_backbone else "context"]
+        elapsed = seen["elapsed"].to(self._device)
         return TensorDict(
-            {"hidden": hidden, "mask": mask, "elapsed": torch.cat(elapsed)}, batch_size=[len(batch)]
+            {"hidden": hidden, "mask": mask, "elapsed": elapsed}, batch_size=[len(batch)]
         )
 
     def _below_float32(self) -> bool:
@@ -368,16 +376,12 @@ class PPOLearner:
 
         Below float32 the rollout's differ by a good part of the clip range.
         """
-        scored = []
-        for rows in torch.arange(len(batch)).split(self._config.micro_batch):
-            part = batch[rows]
-            context = (
-                encode_rows(self._model, part["inputs"])
-                if self._trains_backbone
-                else on(self._device, part["context"])
-            )
-            scored.append(self._score(context, on(self._device, part["chunk"])))
-        return torch.cat(scored).cpu()
+
+        def scored(rows: Tensor) -> Tensor:
+            chunk = on(self._device, batch["chunk"][rows])
+            return self._score(self._context(batch, rows), chunk)
+
+        return self._peers.gathered(len(batch), scored, self._config.micro_batch).cpu()
 
     def state_dict(self) -> dict[str, Any]:
         """What resuming needs beside the model's weights; `vlarl.training_state` writes it."""

@@ -8,7 +8,7 @@ Leaves out who starts the processes (`torchrun`, see `docs/stages.md`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 _BUCKET = 2**24
 """Numbers that are sent at a time."""
@@ -94,10 +95,52 @@ class Peers:
     def alike(self, lengths: NDArray[np.int64], micro_batch: int) -> list[NDArray[np.int64]]:
         """This process' rows of a batch of `lengths` [B], grouped so that little is padded.
 
-        At most `micro_batch` at a time (0: any number), see `length_buckets`.
+        At most `micro_batch` at a time (0: any number), see `length_buckets`. Every process has as
+        many groups, as it must where the model is divided: those with fewer split their largest.
         """
-        own = np.argsort(lengths, kind="stable")[self.own(len(lengths))]
-        return [own[group] for group in length_buckets(lengths[own].tolist(), micro_batch)]
+        assert len(lengths) % self.world == 0
+        by_length, groups = np.argsort(lengths, kind="stable"), []
+        for rank in range(self.world):
+            own = by_length[rank :: self.world]
+            buckets = length_buckets(lengths[own].tolist(), micro_batch)
+            groups.append([own[bucket] for bucket in buckets])
+        mine = groups[self.rank]
+        while len(mine) < max(map(len, groups)):
+            largest = max(range(len(mine)), key=lambda place: len(mine[place]))
+            mine[largest : largest + 1] = np.array_split(mine[largest], 2)
+        return mine
+
+    def micro_batches(self, rows: Tensor, size: int) -> Iterator[tuple[Tensor, int]]:
+        """This process' part of `rows` [M], at most `size` at a time, and how many of them count.
+
+        Every process has as many micro-batches: one that has run out of rows is given the first of
+        all, which counts 0 times.
+        """
+        own = rows[self.rank :: self.world]
+        yield from ((part, len(part)) for part in own.split(size) if len(part))
+        most, done = -(-len(rows) // self.world), len(own)
+        yield from [(rows[:1], 0)] * (-(-most // size) - -(-done // size))
+
+    def gathered(self, size: int, part: Callable[[Tensor], Tensor], step: int) -> Tensor:
+        """What `part` gives for all rows 0 ... `size` - 1, computed by all processes together.
+
+        Args:
+            size: `M`
+            part: of some rows [b], a tensor [b, ...].
+            step: rows at a time.
+
+        Returns:
+            [M, ...], on every process.
+        """
+        each = -(-size // self.world)
+        # Those short of a row compute the last one once more.
+        own = (torch.arange(each) * self.world + self.rank).clamp(max=size - 1)
+        found = torch.cat([part(rows) for rows in own.split(step)])
+        if self.world == 1:
+            return found
+        parts = [torch.empty_like(found) for _ in range(self.world)]
+        dist.all_gather(parts, found.contiguous())
+        return torch.stack(parts, dim=1).flatten(0, 1)[:size]
 
     def total(self, number: float) -> float:
         """The sum of every process' number."""
@@ -118,11 +161,12 @@ class Peers:
         Where only some processes have a gradient, because no row of the others led to that
         parameter, it counts as zero for the others. Where none has, there is none afterwards.
 
-        All processes must give the same parameters, in the same order.
+        All processes must give the same parameters, in the same order. Those of a divided model
+        (`learners.sharding`) are left out: theirs were summed on the way back.
         """
         if self.world == 1:
             return
-        trained = list(parameters)
+        trained = [p for p in parameters if not isinstance(p, DTensor)]
         reached = torch.tensor([float(p.grad is not None) for p in trained])
         dist.all_reduce(reached)
         bucket: list[Tensor] = []

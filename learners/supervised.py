@@ -81,11 +81,12 @@ class SupervisedTrainer:
         conversations: ConversationSet | None = None,
         mixture: MixedBatches | None = None,
         skipped: Sequence[SkippedEpisodes] = (),
+        offload: bool = False,
     ) -> None:
         """Freeze the parts without a rate and build the optimizer.
 
         A `mixture` takes the place of `dataset` and `conversations`. `skipped` are the corrupt
-        episodes of all of these, as far as they were met.
+        episodes of all of these, as far as they were met. `offload`: see `build_optimizer`.
 
         Raises:
             ConfigError: if a loss that has weight has no data, no loss has any, or a learning rate
@@ -119,7 +120,7 @@ class SupervisedTrainer:
         self._contexts: TensorDict | None = None
         self._context_of = np.arange(0)
         self._optimizer, self._scheduler = build_optimizer(
-            self._parts, config.optimizer, config.steps
+            self._parts, config.optimizer, config.steps, offload=offload
         )
         self.average = WeightAverage(self._trained(), config.ema) if config.ema else None
 

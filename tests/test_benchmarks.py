@@ -17,6 +17,7 @@ from benchmarks import (
     bench_state,
     bench_synth,
     bench_train,
+    bench_weights,
     train_jobs,
 )
 from benchmarks.bench_rl import COLUMNS, run, table
@@ -175,6 +176,28 @@ def test_training_benchmark_sets_every_job_beside_the_plain_loop() -> None:
         assert rows["1"]["gain"] == 1
         assert rows["8"]["draws_per_second"] == pytest.approx(8 * 8 / rows["8"]["seconds"])
     assert all(job in bench_train.table(result) for job in train_jobs.JOBS)
+
+
+@pytest.mark.slow
+def test_weights_benchmark_brings_every_byte_to_the_other_process() -> None:
+    result = bench_weights.run(250_000, rounds=2, shard_bytes=2**17)
+    assert (result["bytes"], result["shards"]) == (500_000, 4)
+    assert result["whole"]
+    for name in ("copy", *bench_weights.STEPS):
+        assert result["seconds"][name] >= result["fastest"][name] > 0
+        assert result["gb_per_second"][name] * result["fastest"][name] == pytest.approx(5e-4)
+        assert name in bench_weights.table(result)
+
+
+def test_the_plan_of_weights_adds_up_the_steps_of_each_way() -> None:
+    paper = bench_weights.plan(dict.fromkeys(("copy", *bench_weights.STEPS), 11.4))
+    assert paper["bytes"] == 11.4e9
+    assert paper["links"]["100 Gb/s"] == pytest.approx(0.912)
+    assert paper["measured"]["put"] == pytest.approx(1)
+    there = paper["ways"]["other node, 100 Gb/s"]
+    here = paper["ways"]["one node"]
+    assert there["added"] - here["added"] == pytest.approx(0.912)
+    assert there["slowest"] == here["slowest"] == pytest.approx(1)
 
 
 def test_the_plain_loop_computes_as_much_as_the_trainer(tmp_path) -> None:

@@ -62,3 +62,16 @@ def test_settings_of_training_are_refused(capsys, used):
     assert cli.run(["eval", "tabletop-sft", "ppo.epochs=2"]) == 2
     assert "no effect with stage=eval" in capsys.readouterr().err
     assert not used
+
+
+def test_a_run_whose_checkpoint_was_changed_is_refused(capsys, used, tmp_path):
+    run = RunFolder.create(
+        load_config("configs/rl/debug.yaml", [f"output={tmp_path}", "name=mine"])
+    )
+    with run.checkpoint(1) as folder:
+        (folder / "weights").write_text("some")
+    (run.path / "checkpoints" / "step_1" / "weights").write_text("else")
+    for name in (run.path, run.path / "checkpoints" / "last"):
+        assert cli.run(["eval", str(name), *HERE]) == 2
+        assert "weights was changed" in capsys.readouterr().err
+    assert not used

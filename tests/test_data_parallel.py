@@ -94,6 +94,53 @@ def test_two_processes_train_all_of_the_model_like_one(tmp_path):
 
 
 @pytest.mark.slow
+def test_two_processes_with_a_part_of_the_model_each_train_like_one(tmp_path):
+    """Whole trajectories, which each process groups for itself; then one process goes on."""
+    data = synthesize(tmp_path / "data", ("ur5e",), 6)
+    words = ("t2a", str(ROOT / "configs/t2a/debug.yaml"))
+    settings = (
+        f"supervised.data.t2a.synthetic={data}",
+        "supervised.micro_batch=1",
+        "supervised.ema=0.5",
+    )
+    one = run(tmp_path, "one", (), *words, *settings)
+    two = run(tmp_path, "two", TWO, *words, *settings, "runtime.shard=full")
+    for name in ("action_loss", "grad_norm/expert", "grad_norm/total"):
+        assert losses(tmp_path, "two", name) == pytest.approx(
+            losses(tmp_path, "one", name), rel=1e-5
+        ), name
+    stopped = tmp_path / "two/checkpoints"
+    (stopped / "last").unlink()
+    (stopped / "step_4").rename(tmp_path / "moved")
+    again = run(tmp_path, "two", (), *words, *settings, "resume=auto")
+    for found in (two | {"checkpoint": tmp_path / "moved"}, again):
+        gap = (weights(found, "expert") - weights(one, "expert")).abs()
+        assert gap.mean() < 1e-6
+    averages = [weights({"checkpoint": found["average"]}, "expert") for found in (one, again)]
+    assert (averages[0] - averages[1]).abs().mean() < 1e-6
+
+
+@pytest.mark.slow
+def test_two_processes_with_a_part_of_the_model_each_train_all_of_it_like_one(tmp_path):
+    words = ("sft", str(ROOT / "configs/sft/debug.yaml"))
+    run(tmp_path, "data", (), *words)
+    settings = (
+        f"supervised.data.path={tmp_path / 'data/demonstrations'}",
+        "supervised.collect.episodes=400",
+        "supervised.eval_every=0",
+    )
+    one = run(tmp_path, "one", (), *words, *settings)
+    two = run(tmp_path, "two", TWO, *words, *settings, "runtime.shard=full")
+    for loss in ("action_loss", "grounding_loss", "grad_norm/vision", "grad_norm/total"):
+        assert losses(tmp_path, "two", loss) == pytest.approx(
+            losses(tmp_path, "one", loss), rel=1e-3
+        ), loss
+    for part in ("vision", "language", "expert"):
+        gap = (weights(one, part) - weights(two, part)).abs()
+        assert gap.mean() < 1e-5, part
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "parts"), [(16, 0), (2, 1)])
 def test_two_processes_train_on_a_mixture_like_one(tmp_path, size, parts):
     """Of two rows, an action and a conversation: neither process has both losses."""

@@ -27,8 +27,8 @@ FORBIDDEN = {
 LIGHT = {
     "vlarl", "vlarl.types", "vlarl.env_protocol", "vlarl.errors", "vlarl.wire", "vlarl.prompt",
     "vlarl.embodiment", "vlarl.action_space", "vlarl.waypoints", "vlarl.config",
-    "vlarl.config.schema", "vlarl.config.data_schema", "vlarl.config.process_schema",
-    "vlarl.wire_limits", "vlarl.addresses",
+    "vlarl.config.schema", "vlarl.config.cluster_schema", "vlarl.config.data_schema",
+    "vlarl.config.process_schema", "vlarl.wire_limits", "vlarl.addresses",
 }  # fmt: skip
 """What `envservers` may import of `vlarl`: numpy and nothing heavier."""
 

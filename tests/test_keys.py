@@ -1,5 +1,6 @@
 """Keys of env servers: nobody gets in without, and everybody is told why."""
 
+import os
 import socket
 import stat
 import subprocess
@@ -15,7 +16,8 @@ from actors import cli
 from actors.env_host import EnvAccess, EnvHost
 from envservers.client import connect
 from envservers.counting import TASKS, check_observation
-from envservers.keys import read_key, write_new_key
+from envservers.keys import key_in_memory, read_key, write_new_key
+from envservers.keys import new_key as key_of_a_run
 from envservers.spawn import ServerProcess
 from vlarl.addresses import stays_on_machine
 from vlarl.config.process_schema import EnvConfig
@@ -119,17 +121,30 @@ def test_no_server_listens_beyond_the_machine_without_a_key(address):
     assert "`vlarl key FILE` makes a key" in ended.stderr
 
 
-def test_a_host_for_other_nodes_needs_a_key_too(tmp_path):
-    with pytest.raises(UserError, match=r"env\.key_file=FILE"):
-        EnvHost(EnvConfig(suite="counting", servers=1, envs_per_server=1), remote=True)
-    config = EnvConfig(suite="counting", servers=1, envs_per_server=1, key_file=new_key(tmp_path))
-    host = EnvHost(config, remote=True)
+def test_a_host_for_other_nodes_lets_nobody_in_without_the_key_of_the_run():
+    config = EnvConfig(suite="counting", servers=1, envs_per_server=1)
+    key = key_of_a_run()
+    host = EnvHost(config, "127.0.0.1", key)
     try:
         (address,) = host.addresses()
-        assert address.startswith("tcp://0.0.0.0:")
-        plays(EnvAccess(config, host).clients[0])
+        assert address.startswith("tcp://127.0.0.1:")
+        plays(EnvAccess(config, host, key=key).clients[0])
+        for other in (None, key_of_a_run()):
+            with pytest.raises(EnvKeyRefused):
+                EnvAccess(config, host, key=other)
+        # A server that replaces another has the same key.
+        restarted = host.restart(0)
+        plays(connect(restarted, 20.0, key))
     finally:
         host.close()
+
+
+def test_a_key_in_memory_reads_like_one_on_disk_and_leaves_no_file():
+    key = key_of_a_run()
+    with key_in_memory(key) as path:
+        assert read_key(path) == key
+    assert not os.path.exists(path)
+    assert key.secret.decode() not in repr(key)
 
 
 def test_who_has_the_key_plays(guarded):

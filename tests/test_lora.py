@@ -181,8 +181,8 @@ def test_adapters_travel_to_the_rollout_unmerged():
     learner_of(model, lora=1e-3)
     move_adapters(model)
     update = extract_weights(model, 3)
-    assert sum(".lora_" in name for name in update.tensors) == len(model.parts()["lora"])
-    assert all(".lora_" in name or name.startswith("value") for name in update.tensors)
+    assert sum(".lora_" in form.name for form in update.forms) == len(model.parts()["lora"])
+    assert all(".lora_" in form.name or form.name.startswith("value") for form in update.forms)
     apply_weights(acting, update)
     for name, expected in outputs(model).items():
         assert torch.equal(outputs(acting)[name], expected), name

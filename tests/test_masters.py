@@ -120,3 +120,27 @@ def test_the_norm_of_bfloat16_gradients_is_taken_in_float32():
     expected = float(weight.grad.double().norm())
     assert clip_gradients(parts, 1.0)["total"] == pytest.approx(expected, rel=1e-5)
     assert float(weight.grad.double().norm()) == pytest.approx(1.0, rel=5e-3)
+
+
+def test_an_offloaded_optimizer_takes_the_very_steps_of_any_other_and_saves_the_same():
+    plain, offloaded = make_parts(torch.float32), make_parts(torch.float32)
+    own = build_optimizer(plain, CONFIG, 20)
+    aside = build_optimizer(offloaded, CONFIG, 20, offload=True)
+    assert isinstance(aside[0], MasteredOptimizer)
+    train(*own, plain, 4)
+    train(*aside, offloaded, 4)
+    for one, other, master in zip(
+        plain["expert"], offloaded["expert"], aside[0].masters, strict=True
+    ):
+        assert torch.equal(one, other)
+        # On the CPU here as there, but not the same memory.
+        assert master.data_ptr() != other.data_ptr()
+    # Either goes on from what the other left.
+    states = own[0].state_dict(), aside[0].state_dict()
+    assert states[0].keys() == states[1].keys()
+    own[0].load_state_dict(states[1])
+    aside[0].load_state_dict(states[0])
+    train(*own, plain, 2, seed=1)
+    train(*aside, offloaded, 2, seed=1)
+    for one, other in zip(plain["expert"], offloaded["expert"], strict=True):
+        assert torch.equal(one, other)

@@ -6,7 +6,7 @@ import pytest
 
 from actors.controller import train
 from vlarl.config.load import load_config
-from vlarl.errors import CheckpointError, ConfigError
+from vlarl.errors import CheckpointError
 from vlarl.runs import RunFolder
 from vlarl.training_state import read_state
 
@@ -123,14 +123,10 @@ def test_workers_of_two_suites_allocate_by_what_all_of_them_saw(tmp_path):
 
 @pytest.mark.slow
 def test_mistakes_cross_ray_as_themselves(tmp_path):
-    with pytest.raises(CheckpointError, match="nowhere"):
-        train(ray_config(tmp_path, "model.checkpoint=nowhere"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="empty"):
+        train(ray_config(tmp_path, f"model.checkpoint={tmp_path}/empty"))
     assert not our_servers()
-
-
-def test_a_worker_without_a_server_is_refused_before_ray_starts(tmp_path):
-    with pytest.raises(ConfigError, match=r"rollout\.workers = 3"):
-        train(ray_config(tmp_path, "rollout.workers=3"))
 
 
 @pytest.mark.slow

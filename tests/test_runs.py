@@ -133,3 +133,32 @@ def test_wandb_offline_by_choice(tmp_path):
     run.log(1, loss=0.5)
     run.close()
     assert list((run.path / "wandb").glob("offline-run-*"))
+
+
+@pytest.mark.slow
+def test_a_resumed_wandb_run_keeps_its_id(tmp_path):
+    for overrides in ([], ["resume=auto"]):
+        run = RunFolder.create(config_in(tmp_path, "logging.wandb=true", *overrides))
+        run.log(1, loss=0.5)
+        run.close()
+    parts = list((run.path / "wandb").glob("offline-run-*"))
+    identity = (run.path / "wandb_id").read_text()
+    assert len(parts) == 2
+    # Parts that begin within one second are numbered behind the id.
+    assert all(f"-{identity}" in part.name for part in parts)
+
+
+def test_a_resumed_tensorboard_shows_each_step_once(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    for first, loss, overrides in ((1, 1.0, []), (3, 2.0, ["resume=auto"])):
+        run = RunFolder.create(config_in(tmp_path, "logging.tensorboard=true", *overrides))
+        for step in range(first, 5):
+            run.log(step, loss=loss)
+        run.close()
+    events = accumulator.EventAccumulator(str(run.path / "tensorboard")).Reload().Scalars("loss")
+    assert [(event.step, event.value) for event in events] == [
+        (1, 1.0),
+        (2, 1.0),
+        (3, 2.0),
+        (4, 2.0),
+    ]

@@ -13,6 +13,14 @@ class CheckpointError(UserError):
     """A checkpoint that is missing, truncated, or does not match its contract."""
 
 
+class SaveError(RuntimeError):
+    """A checkpoint could not be written, such as on a full disk; the ones before it are whole."""
+
+
+class ProcessDied(RuntimeError):
+    """A process of the run is gone: which one, and of what. Its last checkpoint is still there."""
+
+
 class EnvServerError(RuntimeError):
     """An env server failed: carries the remote traceback as text."""
 

@@ -6,7 +6,9 @@ A sink takes one step's numbers. Libraries are imported only when asked for.
 from __future__ import annotations
 
 import importlib.util
+import secrets
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,14 +29,26 @@ class MetricSink(Protocol):
         ...
 
 
+_WANDB_ID = "wandb_id"
+"""File of the run folder."""
+
+
 class WandbSink:
-    """Offline Weights & Biases run in the run folder; `wandb sync` uploads it when wanted."""
+    """Offline Weights & Biases run in the run folder; `wandb sync` uploads it when wanted.
+
+    A run that is resumed keeps its id, so that all of its parts are one run there too.
+    """
 
     def __init__(self, folder: Path, project: str, config: dict[str, Any]) -> None:
         import wandb
 
+        file = folder / _WANDB_ID
+        if not file.is_file():
+            file.write_text(secrets.token_hex(4), encoding="utf-8")
+
         settings = wandb.Settings(silent=True, console="off", disable_git=True)
         self._run = wandb.init(
+            id=file.read_text(encoding="utf-8").strip(),
             project=project,
             name=folder.name,
             dir=str(folder),
@@ -53,7 +67,10 @@ class WandbSink:
 
 
 class TensorBoardSink:
-    """Event files under `tensorboard/` of the run folder."""
+    """Event files under `tensorboard/` of the run folder; begins with the first step it is given.
+
+    What an earlier part of the run wrote of that step or later ones is not shown any more.
+    """
 
     def __init__(self, folder: Path) -> None:
         if importlib.util.find_spec("tensorboard") is None:
@@ -63,16 +80,20 @@ class TensorBoardSink:
             )
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder / "tensorboard"))
+        self._open = partial(SummaryWriter, str(folder / "tensorboard"))
+        self._writer: Any = None
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record one step."""
+        if self._writer is None:
+            self._writer = self._open(purge_step=step)
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Flush the event file."""
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
 def open_sinks(folder: Path, logging: LoggingConfig, config: dict[str, Any]) -> list[MetricSink]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import logging
 import math
 import os
 import re
@@ -22,11 +23,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from vlarl.config.load import config_dict, dump_config
 from vlarl.config.schema import RunConfig
-from vlarl.errors import CheckpointError, ConfigError
+from vlarl.errors import CheckpointError, ConfigError, SaveError
 from vlarl.metrics import MetricSink, open_sinks
 from vlarl.prometheus import refuse_taken_port
+
+logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 _STEP = re.compile(r"step_(\d+)")
@@ -35,12 +40,16 @@ _STEP = re.compile(r"step_(\d+)")
 class RunFolder:
     """One run on disk; opens what exists, creates what does not."""
 
-    def __init__(self, path: str | Path, keep_checkpoints: int = 2) -> None:
+    def __init__(
+        self, path: str | Path, keep_checkpoints: int = 2, keep_checkpoints_every: int = 0
+    ) -> None:
         self.path = Path(path)
         self.keep_checkpoints = keep_checkpoints
+        self.keep_checkpoints_every = keep_checkpoints_every
         self.videos = self.path / "videos"
         self._checkpoints = self.path / "checkpoints"
         self._sinks: list[MetricSink] = []
+        self._unwritten: list[str] = []
         self._started = time.monotonic()
         self.path.mkdir(parents=True, exist_ok=True)
 
@@ -53,8 +62,8 @@ class RunFolder:
             UserError: if `logging.prometheus_port` is taken.
         """
         cls.refuse_taken(config)
-        path = Path(config.output) / (config.name or _default_name(config))
-        run = cls(path, config.keep_checkpoints)
+        path = Path(config.output) / (config.name or default_name(config))
+        run = cls(path, config.keep_checkpoints, config.keep_checkpoints_every)
         run._remove_leftovers()
         dump_config(config, path / "config.yaml")
         run._sinks = open_sinks(path, config.logging, config_dict(config))
@@ -88,10 +97,24 @@ class RunFolder:
         numbers = {name: float(value) for name, value in metrics.items()}
         row: dict[str, Any] = {"step": step, "seconds": round(time.monotonic() - self._started, 3)}
         row |= {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-        with self.metrics_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        self._unwritten.append(json.dumps(row) + "\n")
+        self._write_rows()
         for sink in self._sinks:
             sink.write(step, numbers)
+
+    def _write_rows(self) -> None:
+        """Append what is not in the file yet; on a full disk it waits for the next row."""
+        size = self.metrics_file.stat().st_size if self.metrics_file.exists() else 0
+        try:
+            with self.metrics_file.open("a", encoding="utf-8") as file:
+                file.writelines(self._unwritten)
+        except OSError as error:
+            logger.warning("%s: %s; metrics wait in memory", self.metrics_file, error)
+            # No half a line may stay in front of the next one.
+            if self.metrics_file.exists():
+                os.truncate(self.metrics_file, size)
+            return
+        self._unwritten = []
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows logged so far; a last line that a crash cut short is left out."""
@@ -108,17 +131,26 @@ class RunFolder:
     def checkpoint(self, step: int) -> Iterator[Path]:
         """Write into the folder this yields; it becomes `checkpoints/step_N` when the block ends.
 
-        If the block raises, nothing of it stays. The newest `keep_checkpoints` remain.
+        If the block raises, nothing of it stays. The newest `keep_checkpoints` remain, and those
+        whose step is a multiple of `keep_checkpoints_every`.
+
+        Raises:
+            SaveError: if it could not be written, as on a full disk; those before it stay.
         """
-        self._checkpoints.mkdir(exist_ok=True)
         temporary = self._checkpoints / f".step_{step}.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
         try:
+            self._checkpoints.mkdir(exist_ok=True)
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
             yield temporary
             write_manifest(temporary, step)
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(temporary, ignore_errors=True)
+            # Safetensors tells of a full disk by an error of its own.
+            if isinstance(error, OSError | SafetensorError):
+                raise SaveError(
+                    f"the checkpoint of step {step} could not be written: {error}"
+                ) from error
             raise
         final = self._checkpoints / f"step_{step}"
         if final.exists():
@@ -126,7 +158,8 @@ class RunFolder:
         temporary.rename(final)
         self._point_last_to(final.name)
         for old in self.steps()[: -self.keep_checkpoints]:
-            shutil.rmtree(self._checkpoints / f"step_{old}")
+            if not self.keep_checkpoints_every or old % self.keep_checkpoints_every:
+                shutil.rmtree(self._checkpoints / f"step_{old}")
 
     def steps(self) -> list[int]:
         """Steps with a checkpoint, ascending; whole or not is for `checkpoint_path` to say."""
@@ -163,7 +196,8 @@ class RunFolder:
         os.replace(link, self._checkpoints / "last")
 
     def _remove_leftovers(self) -> None:
-        for leftover in self._checkpoints.glob(".step_*.tmp"):
+        # Of the model's own writing, too: `..step_3.tmp.partial-PID`.
+        for leftover in self._checkpoints.glob(".*step_*.tmp*"):
             shutil.rmtree(leftover)
 
 
@@ -256,7 +290,8 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _default_name(config: RunConfig) -> str:
+def default_name(config: RunConfig) -> str:
+    """Of a run that was given none: stage, suites and date."""
     suites = "-".join(config.env.suites) or config.env.suite
     suite = re.sub(r"[^A-Za-z0-9]+", "-", suites).strip("-")
     moment = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")

@@ -15,6 +15,7 @@ from vlarl.errors import UserError
 SETTINGS = {
     "num_envs": "environments in this process (16)",
     "bind": "address to listen at (tcp://127.0.0.1:5555; tcp://*:5555 for every interface)",
+    "address_file": "file to keep the address in; a run's env.addresses has it as @FILE (none)",
     "key": "file that `vlarl key` made; needed where other machines can reach `bind` (none)",
     "threads": "simulation threads (1)",
     "tasks": "task names, such as a,b (all of the suite)",
@@ -36,6 +37,7 @@ def run(invocation: Invocation) -> dict[str, Any]:
         *("--num-envs", str(whole_number(settings, "num_envs", 16))),
         *("--bind", settings.get("bind", "tcp://127.0.0.1:5555")),
         *(("--key-file", settings["key"]) if "key" in settings else ()),
+        *(("--address-file", settings["address_file"]) if "address_file" in settings else ()),
         *("--threads", str(whole_number(settings, "threads", 1))),
         *("--options-json", json.dumps(options)),
     ]

@@ -62,7 +62,8 @@ class EnvConfig:
     mode: str = "spawn"
     """`spawn` (child processes), `connect` (addresses below) or `inprocess` (debugging)."""
     addresses: tuple[str, ...] = ()
-    """`tcp://HOST:PORT` of running servers, for `mode: connect`."""
+    """`tcp://HOST:PORT` of running servers, for `mode: connect`; or `@FILE`, where a server keeps
+    its present address (`vlarl envserver address_file=FILE`)."""
     key_file: str = ""
     """The servers' key (`vlarl key`), for `mode: connect`; needed beyond this machine."""
     deadline_seconds: float = 60.0
@@ -133,8 +134,6 @@ class RuntimeConfig:
 
     kind: str = "ray"
     """`ray` or `inprocess` (the same classes without Ray, for debugging)."""
-    address: str = "local"
-    """Ray address; `local` starts a private instance."""
     device: str = "auto"
     """Where the model lives: `cpu`, `cuda`, `cuda:N`, or `auto`: a GPU if torch finds one."""
     cuda_graphs: bool = True
@@ -142,4 +141,17 @@ class RuntimeConfig:
     the same model meanwhile (`rollout.mode: async` in one process)."""
     threads: int = 2
     """Torch threads of the process that learns."""
+    learners: int = 1
+    """Processes that learn together, each a share of every minibatch. Supervised stages are told
+    by `torchrun` instead."""
+    shard: str = "none"
+    """`none`: every process that learns holds the whole model. `full`: each holds a part of its
+    weights, gradients and optimizer (FSDP2)."""
+    offload: str = "none"
+    """`none`, or `optimizer`: on a GPU, whether the optimizer and what it remembers are kept in the
+    CPU's memory and stepped there."""
+    restarts: int = 3
+    """How often the learner, each rollout worker and each host of env servers may be replaced
+    before the run gives up, with `kind: ray`; `env.restarts` is of the servers themselves."""
     object_store_mb: int = 100
+    """Ray's shared memory, with `cluster.address: local`."""

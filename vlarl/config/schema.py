@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from vlarl.config.cluster_schema import ClusterConfig
 from vlarl.config.data_schema import CollectConfig, DataConfig
 from vlarl.config.process_schema import EnvConfig, RolloutConfig, RuntimeConfig
 
@@ -292,6 +293,9 @@ class RunConfig:
     """`never` or `auto`."""
     checkpoint_every: int = 10
     keep_checkpoints: int = 2
+    """The newest ones."""
+    keep_checkpoints_every: int = 0
+    """Also those whose step is a multiple of this, for good; 0: only the newest."""
     profile: bool = False
     """Whether the second iteration is written down as a Chrome trace, `profile.json` in the run
     folder."""
@@ -304,6 +308,7 @@ class RunConfig:
     supervised: SupervisedConfig = field(default_factory=SupervisedConfig)
     evaluation: EvalConfig = field(default_factory=EvalConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
 
     @property

@@ -50,10 +50,13 @@ def _suite(config: RunConfig, at: str, group: EnvConfig) -> Iterator[Problem]:
     elif not group.addresses:
         yield Problem(key, "is empty with mode=connect", f"Try {key}=[tcp://HOST:PORT].")
     for address in group.addresses:
-        if not address.startswith("tcp://") or not address.rpartition(":")[2].isdigit():
-            yield Problem(key, f"{address!r} is no address", "Write tcp://HOST:PORT.")
+        is_file = address.startswith("@")
+        is_port = address.startswith("tcp://") and address.rpartition(":")[2].isdigit()
+        if (not is_port and not address[1:]) or not (is_port or is_file):
+            remedy = "Write tcp://HOST:PORT, or @FILE that holds one."
+            yield Problem(key, f"{address!r} is no address", remedy)
         # Servers that other machines can reach let nobody in without their key.
-        if not group.key_file and not stays_on_machine(address):
+        if not is_file and not group.key_file and not stays_on_machine(address):
             problem = f"is empty, and {address}, on another machine, demands a key"
             remedy = "Name the file that its server was started with; `vlarl key FILE` makes one."
             yield Problem("env.key_file", problem, remedy)

@@ -19,8 +19,10 @@ from vlarl.config.checks import (
     value_at,
     without_effect,
 )
+from vlarl.config.cluster_rules import cluster_rules
 from vlarl.config.conversation_rules import conversation_rules
 from vlarl.config.dataset_rules import dataset_rules
+from vlarl.config.learner_rules import learner_rules
 from vlarl.config.logging_rules import logging_rules
 from vlarl.config.lora_rules import lora_rules
 from vlarl.config.mixture_rules import mixture_rules
@@ -97,6 +99,7 @@ def _run(config: RunConfig) -> Iterator[Problem]:
     yield from choice(config, "resume", ("never", "auto"))
     yield from at_least(config, 0, ["seed"])
     yield from at_least(config, 1, ["checkpoint_every", "keep_checkpoints"])
+    yield from _kept(config)
     init = ["model.init.backbone", "model.init.expert"]
     history = ["model.history", "model.history_hz"]
     if config.model.checkpoint:
@@ -136,6 +139,16 @@ def _run(config: RunConfig) -> Iterator[Problem]:
     yield from _held_out(config)
     for section in _UNUSED.get(config.stage, ()):
         yield from sections_without_effect(config, section, f"stage={config.stage}")
+
+
+def _kept(config: RunConfig) -> Iterator[Problem]:
+    """Only steps that are saved can be kept."""
+    key, of_rl = "keep_checkpoints_every", config.stage == "rl"
+    yield from at_least(config, 0, [key])
+    every = config.checkpoint_every if of_rl else config.supervised.save_every
+    if config.keep_checkpoints_every % every:
+        saved = "checkpoint_every" if of_rl else "supervised.save_every"
+        yield Problem(key, f"is no multiple of {saved}={every}", f"Try {key}={every}.")
 
 
 def _history(config: RunConfig) -> Iterator[Problem]:
@@ -294,9 +307,11 @@ def _rest(config: RunConfig) -> Iterator[Problem]:
     yield from choice(config, "runtime.kind", ("ray", "inprocess"))
     yield from _device(config)
     yield from at_least(config, 1, ["runtime.threads"])
+    yield from at_least(config, 0, ["runtime.restarts"])
     yield from at_least(config, 80, ["runtime.object_store_mb"])
     if config.runtime.kind == "inprocess":
-        keys = ["runtime.address", "runtime.object_store_mb", "rollout.workers", "rollout.threads"]
+        keys = ["runtime.object_store_mb", "rollout.workers", "rollout.threads"]
+        keys += ["runtime.restarts"]
         yield from without_effect(config, keys, "runtime.kind=inprocess")
 
 
@@ -321,6 +336,7 @@ RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (
     sampling_rules,
     exploration_rules,
     rollout_rules,
+    cluster_rules,
     _ppo,
     _supervised,
     stage_rules,
@@ -328,5 +344,6 @@ RULES: tuple[Callable[[RunConfig], Iterator[Problem]], ...] = (
     mixture_rules,
     dataset_rules,
     logging_rules,
+    learner_rules,
     _rest,
 )

@@ -17,7 +17,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -58,30 +58,55 @@ _UNUSABLE = (TypeError, ValueError, KeyError, RuntimeError, StrictDataclassError
 logger = logging.getLogger(__name__)
 
 
-def save(model: QwenVLA, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
-    """Write `model` to `folder`, replacing what is there; no file above `shard_bytes`."""
+def save(
+    model: QwenVLA,
+    folder: Path,
+    shard_bytes: int = SHARD_BYTES,
+    state: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write `model` to `folder`, replacing what is there; no file above `shard_bytes`.
+
+    `state` are its tensors, if it does not have all of them itself.
+    """
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
+    try:
+        _write_files(model, partial, shard_bytes, state)
+    except BaseException:
+        # On a full disk, what was written so far takes the room that a later one needs.
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    replaced = folder.with_name(f".{folder.name}.replaced-{os.getpid()}")
+    if folder.exists():
+        folder.rename(replaced)
+    partial.rename(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _write_files(
+    model: QwenVLA, partial: Path, shard_bytes: int, state: Mapping[str, Tensor] | None
+) -> None:
     _write_json(partial / "config.json", _config(model))
     _write_json(partial / "contract.json", model.contract.to_dict())
     _write_json(partial / "action_stats.json", _action_stats(model))
     if model.processor.state is not None:
         _write_json(partial / "state_stats.json", model.processor.state.stats.to_dict())
     _write_json(partial / "preprocessor_config.json", asdict(model.processor.layout))
-    model.processor.tokenizer.save_pretrained(partial)
-    tensors = saved_tensors(model)
+    try:
+        model.processor.tokenizer.save_pretrained(partial)
+    except Exception as error:
+        # Written in Rust, it tells of a full disk by no type of its own: "... (os error 28)".
+        if type(error) is not Exception:
+            raise
+        raise OSError(f"cannot write the tokenizer: {error}") from error
+    tensors = saved_tensors(model, state)
     adapters = {name: tensors.pop(name) for name in list(tensors) if is_adapter(name)}
     write_tensors(tensors, partial, shard_bytes)
     if adapters:
         save_file(adapters, partial / ADAPTERS, metadata={"format": "pt"})
-    replaced = folder.with_name(f".{folder.name}.replaced-{os.getpid()}")
-    if folder.exists():
-        folder.rename(replaced)
-    partial.rename(folder)
-    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def load(
@@ -142,10 +167,10 @@ def resolve(folder_or_name: str | Path) -> Path:
     )
 
 
-def saved_tensors(model: QwenVLA) -> dict[str, Tensor]:
+def saved_tensors(model: QwenVLA, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """Every tensor that a checkpoint holds, by name; a tied language head only once."""
-    state = model.state_dict().items()
-    tensors = {plain_name(name): tensor.detach().contiguous() for name, tensor in state}
+    held = (model.state_dict() if state is None else state).items()
+    tensors = {plain_name(name): tensor.detach().contiguous() for name, tensor in held}
     if model.config.tie_word_embeddings:
         del tensors[_TIED_HEAD]
     return tensors

@@ -6,6 +6,8 @@ device. Leaves out how Ray deals out GPUs.
 
 from __future__ import annotations
 
+import os
+
 import torch
 from tensordict import TensorDict
 
@@ -23,7 +25,8 @@ def resolved(name: str) -> torch.device:
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "cpu" or (name == "auto" and not found):
         return CPU
-    index = int(name.partition(":")[2] or 0)
+    # Under `torchrun` each process of a machine has a GPU of its own.
+    index = int(name.partition(":")[2] or os.environ.get("LOCAL_RANK", "0"))
     if index < found:
         return torch.device("cuda", index)
     seen = f"{found} GPU{'s' * (found != 1)}" if found else "no GPU that it can use"

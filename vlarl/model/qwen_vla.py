@@ -5,7 +5,7 @@ Sampling and losses are functions elsewhere; reading and writing checkpoints is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -206,16 +206,22 @@ class QwenVLA(nn.Module):
         }
         return found | {"lora": adapters} if adapters else found
 
-    def save_pretrained(self, folder: str | Path, shard_bytes: int = SHARD_BYTES) -> None:
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        shard_bytes: int = SHARD_BYTES,
+        state: Mapping[str, Tensor] | None = None,
+    ) -> None:
         """Write the checkpoint folder; a half-written one is never seen under this name.
 
         Args:
             folder: replaced if it exists.
             shard_bytes: tensors that take more are written in several files of at most this size.
+            state: the tensors to write, by name, if the model does not have all of them itself.
         """
         from vlarl.model.checkpoint import save
 
-        save(self, Path(folder), shard_bytes)
+        save(self, Path(folder), shard_bytes, state)
 
     @staticmethod
     def from_pretrained(folder_or_name: str | Path, device: torch.device = CPU) -> QwenVLA:

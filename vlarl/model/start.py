@@ -17,7 +17,7 @@ from vlarl.contract import Contract
 from vlarl.embodiment import Embodiment
 from vlarl.errors import CheckpointError, ConfigError
 from vlarl.model.backbone import checkpoint_layers
-from vlarl.model.checkpoint import load
+from vlarl.model.checkpoint import load, resolve
 from vlarl.model.device import CPU
 from vlarl.model.kernels import check_attention, check_compiler, note_missing_kernels
 from vlarl.model.lora import add_adapters
@@ -62,6 +62,17 @@ def given_model(
     else:
         return None
     return configured(model, config).to(device)
+
+
+def check_given(config: ModelConfig) -> None:
+    """Refuse a configured checkpoint that is not there, without reading it.
+
+    Raises:
+        CheckpointError: naming it.
+    """
+    for name in (config.checkpoint, config.init.backbone, config.init.expert):
+        if name:
+            resolve(name)
 
 
 def check_machine(config: ModelConfig) -> None:

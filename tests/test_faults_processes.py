@@ -1,0 +1,109 @@
+"""Processes of a Ray run killed for real: the run goes on, and says what it lost."""
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from counting_run import CONFIG, counting_overrides, processes, until
+
+from actors.controller import train
+from vlarl.config.load import load_config
+from vlarl.runs import RunFolder
+
+pytest.importorskip("ray")
+
+pytestmark = pytest.mark.timeout(900)
+ITERATIONS = 2
+SERVER = b"envservers.server"
+
+
+@pytest.fixture(autouse=True)
+def _marked(monkeypatch):
+    """Ray's processes find the reward, and this test finds its own processes."""
+    tests = str(Path(__file__).parent)
+    paths = [tests, str(CONFIG.parents[2]), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    monkeypatch.setenv("VLARL_TEST_FAULTS", str(os.getpid()))
+
+
+def run_of(tmp_path, plan, *overrides):
+    """Rows of the metrics of a run that met with `plan`."""
+    words = counting_overrides(tmp_path, "runtime.kind=ray", *overrides, plan=plan)
+    config = load_config(CONFIG, [*words, f"ppo.iterations={ITERATIONS}"])
+    result = train(config)
+    run = RunFolder(tmp_path / config.name)
+    assert result["steps"] == ITERATIONS
+    assert run.steps()[-1] == ITERATIONS
+    assert run.checkpoint_path() is not None
+    rows = run.metrics()
+    assert [row["step"] for row in rows] == list(range(1, ITERATIONS + 1))
+    assert all(row["decisions"] == 16 for row in rows)
+    return rows
+
+
+def total(rows, name):
+    return sum(row[name] for row in rows)
+
+
+@pytest.mark.slow
+def test_a_killed_host_of_servers_is_replaced_with_its_servers(tmp_path):
+    rows = run_of(tmp_path, "host:2")
+    assert total(rows, "host_restarts") == 1
+    # Both servers died with their host, each with an episode in each of its environments.
+    assert total(rows, "restarts") == 2
+    assert total(rows, "dropped_episodes") == 4
+    assert total(rows, "learner_restarts") == 0
+    assert not processes(SERVER)
+
+
+@pytest.mark.slow
+def test_a_killed_learner_goes_on_from_the_last_checkpoint(tmp_path):
+    rows = run_of(tmp_path, "self:12")
+    assert [row["learner_restarts"] for row in rows] == [0, 1]
+    assert total(rows, "restarts") == 0
+    assert not processes(SERVER)
+
+
+@pytest.mark.slow
+def test_a_killed_rollout_worker_is_replaced_and_its_window_collected_again(tmp_path):
+    rows = run_of(tmp_path, "self:6", "rollout.workers=2")
+    assert total(rows, "worker_restarts") == 1
+    assert total(rows, "dropped_episodes") == 2
+    assert total(rows, "learner_restarts") == 0
+    assert all(row["batch_age"] == 0 for row in rows)
+    assert not processes(SERVER)
+
+
+@pytest.mark.slow
+def test_what_is_lost_too_often_is_named_with_its_limit(tmp_path):
+    with pytest.raises(RuntimeError, match=r"rollout worker \d died once more than runtime\.rest"):
+        run_of(tmp_path, "self:6", "rollout.workers=2", "runtime.restarts=0")
+    assert not processes(SERVER)
+
+
+@pytest.fixture
+def cluster():
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(True, head_node_args={"num_cpus": 4, "object_store_memory": 10**8})
+    yield made
+    made.shutdown()
+    # A lost node's machine is gone as a whole; here, what ran beside its raylet is still there.
+    for process in set(processes(b"")) - set(processes(SERVER)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    until(lambda: not processes(SERVER), "env servers outlive their host")
+
+
+@pytest.mark.slow
+def test_a_lost_node_is_replaced_by_those_that_are_left(tmp_path, cluster):
+    (tmp_path / "marks").mkdir()
+    (tmp_path / "marks" / "head").write_text(cluster.head_node.node_id)
+    cluster.add_node(num_cpus=1, object_store_memory=10**8)
+    cluster.wait_for_nodes()
+    spread = ["rollout.workers=2", f"cluster.address={cluster.address}", "env.servers=1"]
+    rows = run_of(tmp_path, "node:6", *spread)
+    # The learner may have lived there too: then the run went back to its last checkpoint.
+    assert total(rows, "worker_restarts") + max(row["learner_restarts"] for row in rows) == 1

@@ -9,10 +9,11 @@ import pytest
 from counting_run import CONFIG, counting_overrides, processes, until
 
 from actors.controller import train
+from actors.runtime import open_runtime
 from vlarl.config.load import load_config
 from vlarl.runs import RunFolder
 
-pytest.importorskip("ray")
+ray = pytest.importorskip("ray")
 
 pytestmark = pytest.mark.timeout(900)
 ITERATIONS = 2
@@ -73,6 +74,28 @@ def test_a_killed_rollout_worker_is_replaced_and_its_window_collected_again(tmp_
     assert total(rows, "dropped_episodes") == 2
     assert total(rows, "learner_restarts") == 0
     assert all(row["batch_age"] == 0 for row in rows)
+    assert not processes(SERVER)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_of_an_asynchronous_run_begins_its_stream_anew(tmp_path):
+    rows = run_of(tmp_path, "self:6", "rollout.workers=2", "rollout.mode=async")
+    assert total(rows, "worker_restarts") == 1
+    assert total(rows, "learner_restarts") == 0
+    assert not processes(SERVER)
+
+
+@pytest.mark.slow
+def test_a_successor_takes_the_reserved_seat(tmp_path):
+    words = counting_overrides(tmp_path, "runtime.kind=ray", "rollout.workers=2")
+    with open_runtime(load_config(CONFIG, words)) as runtime:
+        runtime.iterate()
+        free = ray.available_resources().get("CPU", 0.0)
+        ray.kill(runtime._workers._posts[1].actor)
+        metrics = runtime.iterate()
+        assert (metrics["worker_restarts"], metrics["decisions"]) == (1, 16)
+        # What is reserved counts as taken, whoever uses it.
+        assert ray.available_resources().get("CPU", 0.0) == free
     assert not processes(SERVER)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -262,8 +263,8 @@ class Workers:
             f"resume=auto. It died of: {error}"
         ) from error
 
-    def _successors(self, post: _Post) -> Iterator[tuple[Any, EnvLink, float]]:
-        """Processes that may take over, their links, and seconds in which each must begin.
+    def _successors(self, post: _Post) -> Iterator[tuple[Any, Callable[[], EnvLink], float]]:
+        """Processes that may take over, how to link each, and seconds in which it must begin.
 
         First in the seat, which Ray keeps free on a node that lives and moves from one that is
         lost, if another has room; then on the nodes that live, those with the fewest workers first.
@@ -272,20 +273,23 @@ class Workers:
         moving = max(GRANT_SECONDS, self._config.cluster.wait_seconds)
         seconds = PLACE_SECONDS if self._placement.stands(seat) else moving
         actor = self._placement.remote(RolloutActor, seat).remote()
-        yield actor, self._hosts.links[post.number], seconds
+        yield actor, lambda: self._hosts.links[post.number], seconds
         crowd = [other.node for other in self._posts]
         for node in sorted(living_nodes(), key=lambda node: (crowd.count(node), node)):
             actor = remote_beside(RolloutActor, seat, node).remote()
-            yield actor, self._hosts.link_beside(post.number, node), PLACE_SECONDS
+            yield actor, partial(self._hosts.link_beside, post.number, node), PLACE_SECONDS
 
-    def _filled(self, post: _Post, actor: Any, link: EnvLink, seconds: float, weights: Any) -> bool:
+    def _filled(
+        self, post: _Post, actor: Any, link: Callable[[], EnvLink], seconds: float, weights: Any
+    ) -> bool:
         """Whether this process took over."""
         there = actor.node.remote()
         if not ray.wait([there], timeout=seconds)[0]:
             ray.kill(actor)
             return False
         try:
-            post.actor, post.link, post.node = actor, link, fetch(there)
+            node = fetch(there)
+            post.actor, post.link, post.node = actor, link(), node
             fetch(self._started(post, None))
             fetch(actor.continue_from.remote(post.position))
             fetch(actor.set_weights.remote(weights))

@@ -23,7 +23,7 @@
 By default worker and learner are one process and one model: publishing is nothing at all. Env
 servers finish their last resets while the learner works. The controller holds no tensors; what it
 drives is a `Runtime`, in this process or in Ray. A runtime replaces what it can; if it loses the
-learner, the controller opens another at the last checkpoint (`docs/rl.md`, what happens when).
+learner, the controller opens another at the last checkpoint (`docs/faults.md`).
 
 With `rollout.mode: async` the rollout has a thread of its own and waits for no batch to be used:
 

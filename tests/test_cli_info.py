@@ -39,7 +39,7 @@ def test_metrics_are_explained_as_in_the_docs(capsys):
     assert answer(capsys, "info", "metrics")["metrics"]["success_rate/TASK"]["unit"] == "share"
     assert cli.run(["info", "metrics"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    docs = (Path(__file__).parents[1] / "docs" / "rl.md").read_text().splitlines()
+    docs = (Path(__file__).parents[1] / "docs" / "seeing.md").read_text().splitlines()
     assert {f"    {line}" for line in lines} <= set(docs)
 
 

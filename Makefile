@@ -3,6 +3,7 @@
 #   make demo            set up, then the main job: SFT checkpoint -> RL -> instruct checkpoint
 #   make demo ARGS=seed=1
 #   make test            set up, then the tests        make test ARGS='-k config'
+#   make soak            the tests that `make test` leaves out: more deaths, nodes and processes
 #   make lint types      ruff; mypy
 #   PYTHON=/path/to/python make ...   another interpreter for the virtual environment
 
@@ -14,13 +15,16 @@ TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 INSTALLED := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: demo test lint format types setup clean
+.PHONY: demo test soak lint format types setup clean
 
 demo: $(INSTALLED)
 	$(BIN)/vlarl demo $(ARGS)
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+
+soak: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak --durations 0 $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -161,6 +161,7 @@ def test_synthesis_benchmark_measures_each_number_of_workers() -> None:
     assert "1 workers: " in bench_synth.table(result)
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_training_benchmark_sets_every_job_beside_the_plain_loop() -> None:
     result = bench_train.run(batch=8, steps=1, rounds=1)
@@ -178,6 +179,7 @@ def test_training_benchmark_sets_every_job_beside_the_plain_loop() -> None:
     assert all(job in bench_train.table(result) for job in train_jobs.JOBS)
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_weights_benchmark_brings_every_byte_to_the_other_process() -> None:
     result = bench_weights.run(250_000, rounds=2, shard_bytes=2**17)
@@ -219,6 +221,7 @@ def test_the_compiled_expert_gives_the_same_numbers() -> None:
     assert rows["expert, rollout"]["difference"] < 1e-4
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_stages_benchmark_plays_chains_and_keeps_what_is_there(tmp_path, monkeypatch) -> None:
     rows = {

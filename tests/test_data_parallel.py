@@ -54,6 +54,7 @@ def losses(output: Path, name: str, key: str) -> list[float]:
     return [json.loads(row)[key] for row in rows]
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_two_processes_pretrain_like_one(tmp_path):
     """Also when the last checkpoint is lost and both go on from the one before."""
@@ -120,6 +121,7 @@ def test_two_processes_with_a_part_of_the_model_each_train_like_one(tmp_path):
     assert (averages[0] - averages[1]).abs().mean() < 1e-6
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_two_processes_with_a_part_of_the_model_each_train_all_of_it_like_one(tmp_path):
     words = ("sft", str(ROOT / "configs/sft/debug.yaml"))
@@ -140,6 +142,7 @@ def test_two_processes_with_a_part_of_the_model_each_train_all_of_it_like_one(tm
         assert gap.mean() < 1e-5, part
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 @pytest.mark.parametrize(("size", "parts"), [(16, 0), (2, 1)])
 def test_two_processes_train_on_a_mixture_like_one(tmp_path, size, parts):

@@ -161,6 +161,7 @@ def test_an_interrupt_at_any_moment_leaves_a_run_that_resumes(
     assert [row["step"] for row in run.metrics()] == [1, 2, 3]
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_ctrl_c_under_ray_leaves_a_checkpoint_and_nothing_else(tmp_path):
     pytest.importorskip("ray")

@@ -59,6 +59,7 @@ def test_a_killed_host_of_servers_is_replaced_with_its_servers(tmp_path):
     assert not processes(SERVER)
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_a_killed_learner_goes_on_from_the_last_checkpoint(tmp_path):
     rows = run_of(tmp_path, "self:12")
@@ -77,6 +78,7 @@ def test_a_killed_rollout_worker_is_replaced_and_its_window_collected_again(tmp_
     assert not processes(SERVER)
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_a_killed_worker_of_an_asynchronous_run_begins_its_stream_anew(tmp_path):
     rows = run_of(tmp_path, "self:6", "rollout.workers=2", "rollout.mode=async")
@@ -85,6 +87,7 @@ def test_a_killed_worker_of_an_asynchronous_run_begins_its_stream_anew(tmp_path)
     assert not processes(SERVER)
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_a_successor_takes_the_reserved_seat(tmp_path):
     words = counting_overrides(tmp_path, "runtime.kind=ray", "rollout.workers=2")
@@ -99,6 +102,7 @@ def test_a_successor_takes_the_reserved_seat(tmp_path):
     assert not processes(SERVER)
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_what_is_lost_too_often_is_named_with_its_limit(tmp_path):
     with pytest.raises(RuntimeError, match=r"rollout worker \d died once more than runtime\.rest"):
@@ -120,6 +124,7 @@ def cluster():
     until(lambda: not processes(SERVER), "env servers outlive their host")
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_a_lost_node_is_replaced_by_those_that_are_left(tmp_path, cluster):
     (tmp_path / "marks").mkdir()

@@ -80,6 +80,7 @@ def test_a_process_without_rows_computes_one_that_counts_nothing():
     assert (counts, batches) == ([3, 2, 2], [3, 3, 3])
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "hangs"])
 def test_a_process_that_is_gone_is_an_error_of_the_others_and_no_hang(number):

@@ -209,6 +209,7 @@ APART = (
 )
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_learner_workers_and_envs_on_nodes_of_their_own(tmp_path):
     ended = _run_on_nodes(tmp_path, *APART)
@@ -227,6 +228,7 @@ def test_learner_workers_and_envs_on_nodes_of_their_own(tmp_path):
         assert row["batch_age"] == 0
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_what_the_nodes_lack_is_said_before_anything_starts(tmp_path):
     ended = _run_on_nodes(tmp_path, *APART, "cluster.learner.cpus=2")

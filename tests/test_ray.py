@@ -89,6 +89,7 @@ def test_workers_apart_get_every_version_of_the_weights(tmp_path):
     assert acting == {processes["worker 0"], processes["worker 1"]}
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_workers_of_two_suites_allocate_by_what_all_of_them_saw(tmp_path):
     suites = {
@@ -129,6 +130,7 @@ def test_mistakes_cross_ray_as_themselves(tmp_path):
     assert not our_servers()
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_rollout_goes_on_while_the_learner_learns(tmp_path, workers):

@@ -24,6 +24,7 @@ def spread(tmp_path: Path, *overrides: str) -> RunConfig:
     return load_config(CONFIG, [f"output={tmp_path}", "name=run", *actors, *overrides])
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_two_learners_of_a_divided_model_train_and_one_goes_on(tmp_path, monkeypatch):
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
@@ -51,6 +52,7 @@ def test_a_learner_that_dies_is_named(tmp_path, monkeypatch):
             runtime.iterate()
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_a_group_of_which_one_dies_begins_again_as_a_whole(tmp_path, monkeypatch):
     from actors.ray_runtime import RayRuntime

@@ -13,6 +13,8 @@ from benchmarks import (
     bench_gradient,
     bench_load,
     bench_policy,
+    bench_rollout,
+    bench_scale,
     bench_stages,
     bench_state,
     bench_synth,
@@ -21,6 +23,7 @@ from benchmarks import (
     train_jobs,
 )
 from benchmarks.bench_rl import COLUMNS, run, table
+from benchmarks.pretended import Costs
 from vlarl.model.backbone import hidden_states
 
 SMALL = (
@@ -254,3 +257,42 @@ def test_state_benchmark_trains_and_evaluates_each_mode_and_keeps_what_is_there(
     again = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")}
     assert again == made
     assert "dit" in bench_state.table(result)
+
+
+def test_rollout_benchmark_measures_every_contender():
+    results = bench_rollout.run(environments=2, chunk_seconds=0.02, decisions=2)
+    assert set(results) == set(bench_rollout.TAILS)
+    for contenders in results.values():
+        assert set(contenders) == {"in step", *bench_rollout.ROLLOUTS}
+        for found in contenders.values():
+            assert 0 <= found["waiting_share"] <= 1
+            assert found["of_bound"] > 0
+    assert "heavy-tailed" in bench_rollout.table(results)
+
+
+def test_simulated_time_goes_by_durations_alone():
+    """Four servers simulate at once; a single policy and collector serve them one by one."""
+    free = bench_scale.simulated(4, 1.0, 5, Costs(), policy_seconds=0.0)
+    assert free.seconds == pytest.approx(5.0)
+    assert free.decisions == 4 * 5
+    assert free.seconds_waiting_simulation == pytest.approx(5.0)
+    alone = bench_scale.simulated(1, 1.0, 5, Costs(server=0.25, answer=0.5), policy_seconds=0.25)
+    assert alone.seconds == pytest.approx(5 * 2.0)
+    assert alone.seconds_policy == pytest.approx(5 * 0.25)
+    # Ten servers at half a second of the policy each: it never waits, after the first chunks.
+    full = bench_scale.simulated(10, 1.0, 8, Costs(), policy_seconds=0.5)
+    assert full.seconds_policy == pytest.approx(10 * 8 * 0.5)
+    assert full.seconds - full.seconds_policy < 2.0
+
+
+def test_scale_benchmark_sets_the_simulation_beside_real_servers():
+    points, costs, policy = bench_scale.throughput((1, 2), 0.05, 2)
+    assert [point.servers for point in points] == [1, 2]
+    assert points[1].rate > points[0].rate
+    assert policy >= bench_scale.POLICY_SECONDS
+    assert costs.answer > 0
+    many = bench_scale.many_learners(2, 2, 2, 3, costs)
+    assert many["environments"] == 8
+    assert many["decisions"] == 2 * 2 * 2 * 3
+    assert many["iteration_seconds"] > many["rollout_seconds"] > 3
+    assert 0 <= many["waiting_for_the_slowest_worker"] < 1

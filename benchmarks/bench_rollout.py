@@ -4,13 +4,14 @@
 
 Real env servers (the counting suite), one environment each, whose chunks take a pretended while:
 always the same one, or a log-normal one whose 99th percentile is ten times its median. The policy
-takes a pretended while too: a call for a sixth of the environments a sixth of the mean duration of
-a chunk, so that deciding for all takes as long as simulating. Contenders:
+takes a pretended while too, so that deciding for all takes as long as simulating a chunk: for each
+server by itself, or in calls for a twelfth of them, which cost the same whatever they hold.
+Contenders:
 
 - `in step`: what a vector environment does; the policy decides for all, then all simulate.
 - `one by one`: rollout as configured by default; a server is decided for as soon as it is ready.
 - `joined`: ready servers share a call (`rollout.batch_environments`, `.batch_deadline_seconds`).
-- `async`: joined, and without the wait at the end of a window (`rollout.mode=async`).
+- `async`, `async, joined`: without the wait at the end of a window (`rollout.mode=async`).
 
 Waiting is the time in which the policy could not decide because nobody was ready. Expected figures
 stand in `benchmarks/README.md`.
@@ -41,13 +42,13 @@ from vlarl.env_protocol import EnvClient
 
 TAILS = {"equal": 1.0, "heavy-tailed": 10.0}
 """99th percentile over median of the durations of chunks."""
-ROLLOUTS = ("one by one", "joined", "async")
-CALLS = 6
-"""Of the policy, for all environments once."""
+ROLLOUTS = ("one by one", "joined", "async", "async, joined")
+CALLS = 12
+"""Of the policy for all environments once, where they are joined."""
 
 
 def run(
-    environments: int = 48, chunk_seconds: float = 1.0, decisions: int = 16
+    environments: int = 48, chunk_seconds: float = 1.0, decisions: int = 12
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Measure every contender with durations of both kinds.
 
@@ -93,8 +94,7 @@ def _rollout(
     clients: Sequence[EnvClient], name: str, chunk_seconds: float, decisions: int
 ) -> dict[str, float]:
     size = max(1, len(clients) // CALLS)
-    # A call for fewer costs as much as a full one, as on a GPU, but for servers one by one.
-    alone = name == "one by one"
+    alone = "joined" not in name
     seconds = chunk_seconds / (len(clients) if alone else CALLS)
     batching = None if alone else Batching(size, seconds / 2)
     collector = RolloutCollector(
@@ -106,7 +106,7 @@ def _rollout(
         batching=batching,
     )
     made = len(clients) * decisions
-    if name != "async":
+    if not name.startswith("async"):
         collector.collect()
         _, stats = collector.collect()
         acting, waiting = stats.seconds_policy, stats.seconds_waiting_simulation
@@ -161,11 +161,11 @@ def _result(
 
 def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
     """The results as text."""
-    lines = [f"{'':14}{'':12}{'waiting':>9}{'decisions/s':>13}{'of bound':>10}"]
+    lines = [f"{'':14}{'':16}{'waiting':>9}{'decisions/s':>13}{'of bound':>10}"]
     for kind, contenders in results.items():
         for name, found in contenders.items():
             lines.append(
-                f"{kind:14}{name:12}{found['waiting_share']:>9.1%}{found['decisions']:>13.1f}"
+                f"{kind:14}{name:16}{found['waiting_share']:>9.1%}{found['decisions']:>13.1f}"
                 f"{found['of_bound']:>10.1%}"
             )
     return "\n".join(lines)

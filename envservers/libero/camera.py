@@ -73,8 +73,8 @@ class Drawing:
         gl.mjr_render(viewport, self._scene, self._canvas)
         image = np.empty((self._size, self._size, 3), np.uint8)
         gl.mjr_readPixels(image, None, viewport, self._canvas)
-        # OpenGL's rows begin at the bottom, so that flipping both axes mirrors the picture: LIBERO's
-        # recorded demonstrations are such, and with them every published policy.
+        # OpenGL's rows begin at the bottom, so that flipping both axes mirrors the picture: so are
+        # the recorded demonstrations shown to every published policy.
         return np.ascontiguousarray(image[::-1, ::-1])
 
     def close(self) -> None:

@@ -11,20 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from envservers.libero import fixtures
 from envservers.libero.goals import Goal
 from envservers.libero.grasps import candidates, nearest_yaw
+from envservers.libero.motions import CLOSED, OPEN, down, still, toward, yaw_of
 from envservers.libero.scene import Scene
 from envservers.libero.view import View
 
 Memory = dict[str, Any]
-"""JSON values: `goal` (index), `move` (name), `steps` (in the move), and what moves leave behind."""
+"""JSON values: `goal` (index), `move` (name), `steps` (in the move), what moves leave behind."""
 
-OPEN, CLOSED = -1.0, 1.0
-_POINTS_DOWN = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
-_METERS = 0.05
-_RADIANS = 0.5
-_GAIN = 2.2
-"""The controller covers about a quarter of what it is told in a step."""
 _NEAR = 0.012
 _CLEARANCE = 0.06
 
@@ -48,7 +44,10 @@ class Expert:
         view, memory = View(scene), self._memory
         for _ in range(4):  # a move that is done hands over to the next within the same step
             move = memory["move"]
-            action = _MOVES[move](view, memory)
+            if move in fixtures.MOVES:
+                action = fixtures.MOVES[move](view, _goal(view, memory), memory)
+            else:
+                action = _MOVES[move](view, memory)
             if memory["move"] == move:
                 break
             memory["steps"] = 0
@@ -59,6 +58,12 @@ class Expert:
 def ordered(view: View) -> list[Goal]:
     """The conditions in the order to achieve them: below before above, closed at last."""
     goals = list(view.problem.goals)
+    # What goes into a drawer needs it open.
+    goals += [
+        Goal("open", goal.place)
+        for goal in view.problem.goals
+        if goal.predicate == "in" and _drawer(view, goal.place)
+    ]
     moved = {goal.subject for goal in goals if goal.place}
 
     def rank(goal: Goal) -> tuple[int, int]:
@@ -71,15 +76,23 @@ def ordered(view: View) -> list[Goal]:
 def _choose(view: View, memory: Memory) -> NDArray[np.float64]:
     """Begin with the first condition that does not hold."""
     goals = ordered(view)
-    memory["goal"] = next((i for i, goal in enumerate(goals) if not view.holds(goal)), -1)
-    if memory["goal"] >= 0:
-        memory["move"] = "above" if goals[memory["goal"]].place else "stay"
+    placed = [goal for goal in goals if goal.place and not view.holds(goal)]
+    due = [
+        goal
+        for goal in goals
+        if not view.holds(goal)
+        # A drawer is opened for what is still to go into it, closed when nothing is.
+        and (goal in view.problem.goals or any(other.place == goal.subject for other in placed))
+    ]
+    memory["goal"] = goals.index(due[0]) if due else -1
+    if due:
+        memory["move"] = "above" if due[0].place else fixtures.first_move(view, due[0])
         memory.pop("grasp", None)
-    return _still(OPEN)
+    return still(OPEN)
 
 
 def _stay(view: View, memory: Memory) -> NDArray[np.float64]:
-    return _still(OPEN)
+    return still(OPEN)
 
 
 def _above(view: View, memory: Memory) -> NDArray[np.float64]:
@@ -92,41 +105,41 @@ def _above(view: View, memory: Memory) -> NDArray[np.float64]:
             view.position(goal.subject)[:2],
         )
         if not choices:
-            return _still(OPEN)
+            return still(OPEN)
         grasp = choices[min(memory["tries"], len(choices) - 1)]
         center = view.position(goal.subject)
         memory["grasp"] = [*(np.array(grasp.position) - center).tolist(), grasp.yaw]
     spot, yaw = _grasp(view, memory)
-    over = spot + [0, 0, _CLEARANCE]
+    over = spot + np.array([0, 0, _CLEARANCE])
     if np.linalg.norm(view.hand[:2] - spot[:2]) > 0.03:
         over[2] = max(over[2], _travel_height(view, goal, spot))
-    if np.linalg.norm(view.hand - over) < _NEAR and abs(_yaw_error(view, yaw)) < 0.06:
+    if np.linalg.norm(view.hand - over) < _NEAR and abs(nearest_yaw(yaw - yaw_of(view))) < 0.06:
         memory["move"] = "descend"
     if memory["steps"] > 150:
         memory["move"], memory["tries"] = "choose", memory["tries"] + 1
-    return _toward(view, over, yaw, OPEN)
+    return toward(view, over, down(view, yaw), OPEN)
 
 
 def _descend(view: View, memory: Memory) -> NDArray[np.float64]:
     spot, yaw = _grasp(view, memory)
     if np.linalg.norm(view.hand - spot) < 0.006 or memory["steps"] > 30:
         memory["move"] = "grip"
-    return _toward(view, spot, yaw, OPEN)
+    return toward(view, spot, down(view, yaw), OPEN)
 
 
 def _grip(view: View, memory: Memory) -> NDArray[np.float64]:
     if memory["steps"] == 0:
         memory["wide"] = view.opening
-    still = memory["steps"] > 4 and abs(memory["wide"] - view.opening) < 0.0008
+    settled = memory["steps"] > 4 and abs(memory["wide"] - view.opening) < 0.0008
     memory["wide"] = view.opening
-    if still or memory["steps"] > 20:
+    if settled or memory["steps"] > 20:
         goal = _goal(view, memory)
         held = view.boxes(goal.subject)
         memory["offset"] = (view.position(goal.subject) - view.hand).tolist()
         memory["below"] = view.hand[2] - held.bottom
-        memory["yaw"] = float(_yaw(view))
+        memory["yaw"] = float(yaw_of(view))
         memory["move"] = "lift"
-    return _still(CLOSED)
+    return still(CLOSED)
 
 
 def _lift(view: View, memory: Memory) -> NDArray[np.float64]:
@@ -141,7 +154,7 @@ def _lift(view: View, memory: Memory) -> NDArray[np.float64]:
         memory["move"], memory["tries"] = "release", memory["tries"] + 1
     elif view.hand[2] > height - 0.02 or memory["steps"] > 60:
         memory["move"] = "carry"
-    return _toward(view, np.array([start[0], start[1], height]), memory["yaw"], CLOSED)
+    return toward(view, np.array([start[0], start[1], height]), down(view, memory["yaw"]), CLOSED)
 
 
 def _carry(view: View, memory: Memory) -> NDArray[np.float64]:
@@ -152,7 +165,7 @@ def _carry(view: View, memory: Memory) -> NDArray[np.float64]:
         memory["move"], memory["tries"] = "release", memory["tries"] + 1
     elif np.linalg.norm(view.hand[:2] - over[:2]) < 0.008 or memory["steps"] > 150:
         memory["move"] = "lower"
-    return _toward(view, over, memory["yaw"], CLOSED)
+    return toward(view, over, down(view, memory["yaw"]), CLOSED)
 
 
 def _lower(view: View, memory: Memory) -> NDArray[np.float64]:
@@ -163,22 +176,22 @@ def _lower(view: View, memory: Memory) -> NDArray[np.float64]:
     memory["last"] = float(view.hand[2])
     if view.hand[2] - target[2] < 0.004 or (memory["steps"] > 6 and falling < 0.0004):
         memory["move"] = "release"
-    return _toward(view, target, memory["yaw"], CLOSED)
+    return toward(view, target, down(view, memory["yaw"]), CLOSED)
 
 
 def _release(view: View, memory: Memory) -> NDArray[np.float64]:
     if memory["steps"] > 7:
         memory["move"] = "retreat"
-    return _still(OPEN)
+    return still(OPEN)
 
 
 def _retreat(view: View, memory: Memory) -> NDArray[np.float64]:
     if memory["steps"] == 0:
         memory["from"] = view.hand.tolist()
-    up = np.array(memory["from"]) + [0, 0, 0.1]
+    up = np.array(memory["from"]) + np.array([0, 0, 0.1])
     if view.hand[2] > up[2] - 0.02 or memory["steps"] > 20:
         memory["move"] = "choose"
-    return _toward(view, up, memory.get("yaw", 0.0), OPEN)
+    return toward(view, up, down(view, memory.get("yaw", 0.0)), OPEN)
 
 
 _MOVES = {
@@ -193,6 +206,13 @@ _MOVES = {
     "release": _release,
     "retreat": _retreat,
 }
+
+
+def _drawer(view: View, region: str) -> bool:
+    if region not in view.problem.regions or region not in view.scene.env.object_sites_dict:
+        return False
+    joint = view.joint(region)
+    return joint is not None and joint.slides
 
 
 def _goal(view: View, memory: Memory) -> Goal:
@@ -211,9 +231,7 @@ def _lost(view: View, memory: Memory, goal: Goal) -> bool:
     return bool(np.linalg.norm(held - np.array(memory["offset"])) > 0.05)
 
 
-def _destination(
-    view: View, memory: Memory, goal: Goal
-) -> tuple[NDArray[np.float64], float]:
+def _destination(view: View, memory: Memory, goal: Goal) -> tuple[NDArray[np.float64], float]:
     """Where the hand lets go, and the height of what the object then stands on."""
     offset, below = np.array(memory["offset"]), memory["below"]
     place = goal.place
@@ -223,10 +241,9 @@ def _destination(
     else:
         center, half = view.site(place)
         support = float(center[2] - half[2])
-        owner = view.problem.regions.get(place, "")
-        if goal.predicate == "in" and view.scene.env.get_object(owner) is not None:
+        if goal.predicate == "in":
             # Over the walls: the fingers stay outside, the object falls in.
-            support = max(support, view.boxes(owner).top - 0.01)
+            support = max(support, view.walls(place) - 0.01)
     spot = center - offset
     spot[2] = support + below + 0.008
     return spot, support
@@ -251,40 +268,3 @@ def _travel_height(view: View, goal: Goal, spot: NDArray[np.float64]) -> float:
     apart = np.linalg.norm(start + share[..., None] * way - middles, axis=-1).min(axis=1)
     tops = seen[..., 2].max(axis=1)[apart < 0.1]
     return float(tops.max(initial=0.0)) + 0.04
-
-
-def _still(gripper: float) -> NDArray[np.float64]:
-    return np.array([0, 0, 0, 0, 0, 0, gripper])
-
-
-def _yaw(view: View) -> float:
-    """At which the hand is now."""
-    across = view.hand_axes[:, 0]
-    return nearest_yaw(float(np.arctan2(across[1], across[0]) - np.pi / 2))
-
-
-def _yaw_error(view: View, yaw: float) -> float:
-    return nearest_yaw(yaw - _yaw(view))
-
-
-def _toward(
-    view: View, target: NDArray[np.float64], yaw: float, gripper: float
-) -> NDArray[np.float64]:
-    """An action that moves the hand there, pointing down, its fingers closing at `yaw`."""
-    turn = np.array([[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1.0]])
-    missing = _rotation_vector(turn @ _POINTS_DOWN @ view.hand_axes.T)
-    ahead = (target - view.hand) * _GAIN / _METERS
-    fastest = np.abs(ahead).max()
-    if fastest > 1:
-        ahead = ahead / fastest
-    return np.array([*ahead, *(missing * 1.5 / _RADIANS), gripper])
-
-
-def _rotation_vector(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Axis times angle of a rotation [3, 3]."""
-    angle = np.arccos(np.clip((np.trace(matrix) - 1) / 2, -1, 1))
-    skew = np.array(
-        [matrix[2, 1] - matrix[1, 2], matrix[0, 2] - matrix[2, 0], matrix[1, 0] - matrix[0, 1]]
-    )
-    norm = np.linalg.norm(skew)
-    return skew / norm * angle if norm > 1e-9 else np.zeros(3)

@@ -37,7 +37,7 @@ class Problem:
     fixtures: dict[str, str]
     """What cannot: name -> kind."""
     regions: dict[str, str]
-    """Region, as goals name it (`<target>_<region>`) -> the object or fixture that it is part of."""
+    """Region, as goals name it (`<target>_<region>`) -> what it is part of."""
 
 
 def parse(text: str) -> Problem:

@@ -54,7 +54,9 @@ class Grasp(NamedTuple):
     cost: float
 
 
-def boxes_of(centers: NDArray[np.float64], axes: NDArray[np.float64], half: NDArray[np.float64]) -> Boxes:
+def boxes_of(
+    centers: NDArray[np.float64], axes: NDArray[np.float64], half: NDArray[np.float64]
+) -> Boxes:
     """Boxes from centers [n, 3], rotations [n, 3, 3] and half sizes [n, 3]."""
     local = _CORNERS[None] * half[:, None]
     return Boxes(centers[:, None] + np.einsum("nij,nkj->nki", axes, local))

@@ -6,6 +6,8 @@ play a task therefore share its scene, and each keeps its own `EpisodeState`.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import io
 import os
 from dataclasses import dataclass, fields
@@ -26,8 +28,7 @@ SUBSTEPS = 25
 SETTLING_STEPS = 10
 """Control steps with the gripper open and no motion, before an episode begins."""
 TEXTURE_LIMIT = 512
-"""Pixels; a scene shows no texture larger than a few hundred of an image's."""
-_STATE_DIM = 8
+"""Pixels, both ways, where rendering is tuned."""
 
 
 @dataclass
@@ -40,7 +41,7 @@ class EpisodeState:
     body_quat: NDArray[np.float64]
     """Of every body in its parent: where this episode's fixtures stand."""
     gripper: NDArray[np.float64]
-    """The command that the gripper's fingers are driven to; it moves a little every physics step."""
+    """The command that the fingers are driven to; it moves a little every physics step."""
     goal_pos: NDArray[np.float64]
     goal_ori: NDArray[np.float64]
     """The controller's setpoint."""
@@ -101,6 +102,7 @@ class Scene:
         self._init_file = Path(get_libero_path("init_states")) / place / f"{name}.pruned_init"
         self._official: NDArray[np.float64] | None = None
         self.env = _environment(file, TEXTURE_LIMIT if tuned_rendering else 0)
+        _give_back_memory()
         self._drawing: Drawing | None = None
 
     @property
@@ -238,6 +240,14 @@ class Scene:
 
             self._official = np.asarray(load_initial_states(self._init_file))
         return self._official
+
+
+def _give_back_memory() -> None:
+    """What compiling a scene leaves in the allocator: about as much as the scene itself."""
+    gc.collect()
+    library = ctypes.CDLL(None)
+    if hasattr(library, "malloc_trim"):  # the GNU C library's
+        library.malloc_trim(0)
 
 
 def _environment(file: Path, texture_limit: int) -> Any:

@@ -1,7 +1,7 @@
 """Smaller copies of the scenes' textures, for pictures that show nothing of the difference.
 
-A scene of LIBERO carries up to 190 MB of textures, walls of 4096 pixels among them, and the renderer
-keeps them several times over. A policy's image has at most a few hundred pixels.
+A scene of LIBERO carries up to 190 MB of textures, walls of 4096 pixels among them, and the
+renderer keeps them several times over. A policy's image has at most a few hundred pixels.
 """
 
 from __future__ import annotations

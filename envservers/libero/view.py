@@ -90,6 +90,13 @@ class View:
         axes = np.array(self.data.site_xmat[site]).reshape(3, 3)
         return np.array(self.data.site_xpos[site]), np.abs(axes @ self.model.site_size[site])
 
+    def walls(self, region: str) -> float:
+        """Height of what surrounds a region: the top of the part that it belongs to."""
+        body = int(self.model.site_bodyid[self.model.site(region).id])
+        while body and not len(self.body_boxes(body).corners):
+            body = int(self.model.body_parentid[body])
+        return self.body_boxes(body).top if body else -np.inf
+
     def joint(self, subject: str) -> Joint | None:
         """The joint that opens or turns a fixture, or the part of it that a region names."""
         names = self.scene.env.object_states_dict[subject]

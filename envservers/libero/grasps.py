@@ -15,7 +15,7 @@ OPENING = 0.078
 """Between the fingers, at most."""
 TIP_BELOW = 0.011
 """Of the hand's site: where the fingers end."""
-PALM_ABOVE = 0.03
+PALM_ABOVE = 0.037
 """Of the hand's site: where the palm begins."""
 _FINGER = 0.014
 """Half the room that a finger takes, both ways."""
@@ -113,6 +113,7 @@ def _rims(item: Boxes, center: NDArray[np.float64]) -> list[Grasp]:
     height = max(item.top - 0.012, item.bottom + TIP_BELOW + 0.002)
     seen = item.between(item.top - 0.022, item.top + 0.01)
     offsets = seen - center
+    solid = item.between(item.top - 0.012, item.top + 0.01) - center
     found: list[Grasp] = []
     for angle in np.linspace(-np.pi, np.pi, 24, endpoint=False):
         outward = np.array([np.cos(angle), np.sin(angle)])
@@ -120,7 +121,7 @@ def _rims(item: Boxes, center: NDArray[np.float64]) -> list[Grasp]:
         out, side = offsets @ outward, offsets @ sideways
         # Boxes that this ray from the center passes.
         passed = (side.min(axis=1) < 0.004) & (side.max(axis=1) > -0.004) & (out.max(axis=1) > 0.02)
-        if not passed.any():
+        if not passed.any() or _reaches(solid, outward, sideways):
             continue
         far = float(out[passed].max())
         near = max(float(out[passed].min()), far - 0.012)
@@ -129,6 +130,15 @@ def _rims(item: Boxes, center: NDArray[np.float64]) -> list[Grasp]:
         cost = 0.3 + 0.15 * abs(yaw)
         found.append(Grasp((float(spot[0]), float(spot[1]), float(height)), yaw, cost))
     return found
+
+
+def _reaches(
+    boxes: NDArray[np.float64], outward: NDArray[np.float64], sideways: NDArray[np.float64]
+) -> bool:
+    """Whether there is something where the inner finger would be: then there is no rim."""
+    out, side = boxes @ outward, boxes @ sideways
+    near = (side.min(axis=1) < 0.004) & (side.max(axis=1) > -0.004)
+    return bool((near & (out.min(axis=1) < 0.01) & (out.max(axis=1) > 0.0)).any())
 
 
 def _blocked(grasp: Grasp, obstacles: Boxes) -> float:

@@ -134,6 +134,9 @@ class Scene:
         np.random.seed(seed % 2**32)  # noqa: NPY002
         try:
             while True:
+                # What goes onto a fixture is placed by where the fixture is in the compiled model.
+                # The placement of the episode before would put it anywhere.
+                self.model.body_pos[:], self.model.body_quat[:] = self.env.as_compiled
                 try:
                     self.env.reset()
                     break
@@ -260,12 +263,15 @@ def _environment(file: Path, texture_limit: int) -> Any:
     problem = TASK_MAPPING[get_problem_info(str(file))["problem_name"]]
 
     def initialize(self: Any, xml_string: str | None = None) -> None:
-        self._xml_processor = lambda xml: shrink(xml, texture_limit)
+        if texture_limit:
+            self._xml_processor = lambda xml: shrink(xml, texture_limit)
         problem._initialize_sim(self, xml_string)
+        model = self.sim.model._model
+        self.as_compiled = model.body_pos.copy(), model.body_quat.copy()
 
     # A class of the same name: LIBERO compares it with the BDDL file's.
     made = type(problem.__name__, (problem,), {"_initialize_sim": initialize})
-    return (made if texture_limit else problem)(
+    return made(
         str(file),
         robots=["Panda"],
         controller_configs=load_controller_config(default_controller="OSC_POSE"),

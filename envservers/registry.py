@@ -59,6 +59,14 @@ SUITES = {
     "counting": SuiteEntry(
         "envservers.counting", "CountingSuite", 30 * _MEBIBYTE, 16 * _KIBIBYTE, 64
     ),
+    "metaworld": SuiteEntry(
+        "envservers.metaworld.suite",
+        "MetaWorldSuite",
+        800 * _MEBIBYTE,
+        48 * _MEBIBYTE,
+        64,
+        environment="metaworld",
+    ),
     "gym": SuiteEntry("envservers.gym_suite", "GymSuite", 60 * _MEBIBYTE, 4 * _MEBIBYTE, 64),
 }
 

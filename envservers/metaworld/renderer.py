@@ -21,24 +21,37 @@ _GEOMS = 1000
 
 
 class Screen:
-    """The process's OpenGL context, made when it is first drawn on."""
+    """An OpenGL context that painters share, made when the first of them comes.
+
+    Args:
+        image_size: width and height of the pictures.
+    """
+
+    _current: Screen | None = None
+    """Whose context the process's one thread draws on."""
 
     def __init__(self, image_size: int) -> None:
         self.image_size = image_size
         self._context: Any = None
         self._painters = 0
 
-    def open(self) -> None:
-        """Count one more that draws here, and be ready."""
+    def enter(self) -> None:
+        """Count one more that draws here."""
         if self._context is None:
             self._context = GLContext(self.image_size, self.image_size)
-        self._context.make_current()
         self._painters += 1
 
-    def close(self) -> None:
+    def use(self) -> None:
+        """Draw on this one from now on."""
+        if Screen._current is not self:
+            self._context.make_current()
+            Screen._current = self
+
+    def leave(self) -> None:
         """Count one less; the last frees the context."""
         self._painters -= 1
         if not self._painters:
+            Screen._current = None
             self._context.free()
             self._context = None
 
@@ -61,8 +74,9 @@ class Painter:
         self._flipped = tuple(name for name in cameras if CAMERAS[name] in _UPSIDE_DOWN)
         model.vis.global_.offwidth, model.vis.global_.offheight = size, size
         if tuned:
-            model.vis.quality.offsamples = 0
-        screen.open()
+            model.vis.quality.offsamples = model.vis.quality.shadowsize = 0
+        screen.enter()
+        screen.use()
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
         self._scene = mujoco.MjvScene(model, _GEOMS)
         self._option, self._view = mujoco.MjvOption(), mujoco.MjvCamera()
@@ -74,6 +88,7 @@ class Painter:
 
     def draw(self, data: Any) -> dict[str, NDArray[np.uint8]]:
         """Camera -> `[size, size, 3]` of the scene as it is now."""
+        self._screen.use()
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         return {name: self._picture(data, name) for name in self._cameras}
 
@@ -91,5 +106,6 @@ class Painter:
 
     def close(self) -> None:
         """Free the drawing context."""
+        self._screen.use()
         self._context.free()
-        self._screen.close()
+        self._screen.leave()

@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from envservers.metaworld.tasks import find_tasks
+from envservers.metaworld.groups import find_tasks
 from envservers.slot_suite import SlotSuite
 from vlarl.types import CameraSpec, Channel, EnvSpec
 
@@ -32,7 +32,8 @@ RENDERERS = ("tuned", "default")
 STATE_DIM = 4
 _REACH = 0.01
 """Meters that the hand is sent at most by one of MetaWorld's steps, along each axis."""
-_STAGES = 12
+_SPARE = 4
+"""Scenes that a process keeps beyond one for each slot, for tasks that nobody plays now."""
 
 
 class MetaWorldSuite(SlotSuite):
@@ -101,8 +102,8 @@ class MetaWorldSuite(SlotSuite):
         from envservers.metaworld.simulator import MetaWorldSimulator, Theater
 
         if self._theater is None:
-            # One for each slot at least: fewer would be rebuilt at every chunk.
-            self._theater = Theater(max(self.num_envs, _STAGES), *self._drawing)
+            # With fewer than slots they would be rebuilt at every chunk.
+            self._theater = Theater(self.num_envs + _SPARE, *self._drawing)
         self._playing += 1
         return MetaWorldSimulator(
             self._theater, self._action_repeat, self.terminate_on_success, self._one_less

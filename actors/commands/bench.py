@@ -61,7 +61,7 @@ COMMAND = Command(
     settings={
         "quick": "short measurements, to see that it runs (false)",
         "model": "presets and checkpoints, such as a,b, of `bench policy` (every preset)",
-        "suites": "installed suites, such as a,b, of `bench suites` and `suite_experts` (metaworld)",
+        "suites": "installed suites, such as a,b, of `bench suites`, `suite_experts` (metaworld)",
     },
     details=f"Benchmarks: {', '.join(names())}. Expected figures are in benchmarks/README.md.",
     example="vlarl bench envs --json",

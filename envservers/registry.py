@@ -77,7 +77,7 @@ SUITES = {
 
 
 def find_suite(name: str) -> SuiteEntry:
-    """The table's entry of `tabletop`, `navigation`, `counting` or `gym:ID`.
+    """The table's entry of one of its names, or of `gym:ID`.
 
     Raises:
         UserError: for any other name.

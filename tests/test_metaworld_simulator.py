@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.skipif(bool(WRONG), reason=f"metaworld is {WRONG}"),
 ]
 REACH, PUSH, DOOR = "reach-v3", "push-v3", "door-lock-v3"
-SMALL = {"image_size": 32, "cameras": ["ego"]}
+SMALL = {"image_size": 64, "cameras": ["ego"], "close_up": True}
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import pytest
 
 from envservers.client import spawn_server
 from envservers.environments import problem
+from vlarl.errors import UserError
 from vlarl.types import EpisodeStart
 
 WRONG = problem("metaworld")
@@ -143,3 +144,9 @@ def test_the_tuned_picture_shows_what_the_default_one_does():
         assert np.corrcoef(tuned.ravel(), default.ravel())[0, 1] > 0.9
         # Upside down or mirrored it would not agree.
         assert np.corrcoef(tuned.ravel(), default[:, ::-1].ravel())[0, 1] < 0.9
+
+
+def test_without_opengl_the_start_is_refused_with_the_remedy(monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "nonsense")
+    with pytest.raises(UserError, match=r"MUJOCO_GL=nonsense.*libegl1"):
+        spawn_server("metaworld", 1, SMALL)

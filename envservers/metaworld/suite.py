@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from envservers.metaworld.groups import find_tasks
 from envservers.slot_suite import SlotSuite
+from vlarl.errors import UserError
 from vlarl.types import CameraSpec, Channel, EnvSpec
 
 if TYPE_CHECKING:
@@ -98,7 +99,18 @@ class MetaWorldSuite(SlotSuite):
 
     def _simulator_of_one(self) -> MetaWorldSimulator:
         # MuJoCo decides when it is imported; a machine with a display may choose otherwise.
-        os.environ.setdefault("MUJOCO_GL", "egl")
+        library = os.environ.setdefault("MUJOCO_GL", "egl")
+        try:
+            import mujoco  # noqa: F401
+        except ModuleNotFoundError:
+            raise
+        except (AttributeError, ImportError, RuntimeError) as error:
+            # What its bindings raise where the library is missing, each in its own way.
+            raise UserError(
+                f"suite 'metaworld': no usable OpenGL with MUJOCO_GL={library} ({error}). Run: "
+                "apt-get install libegl1 libgl1-mesa-dri, with MUJOCO_GL=egl; or: "
+                "apt-get install libosmesa6, with MUJOCO_GL=osmesa"
+            ) from error
         from envservers.metaworld.simulator import MetaWorldSimulator, Theater
 
         if self._theater is None:

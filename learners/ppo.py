@@ -227,14 +227,16 @@ class PPOLearner:
         The rollout's serve where the same weights acted in float32. Below it, its kernels differ
         from the learner's by a good part of the clip range.
         """
-        exact = all(p.dtype == torch.float32 for part in self._parts.values() for p in part)
-        if exact and not others_acted:
+        if not (others_acted or self._below_float32()):
             return
         behavior = work.old_log_prob
         work.old_log_prob = self._scorer.log_probs(work.batch)
         if others_acted:
             cap = self._config.behavior_weight_cap
             work.weight = weigh(work.old_log_prob, behavior, cap, work.measured)
+
+    def _below_float32(self) -> bool:
+        return any(p.dtype != torch.float32 for part in self._parts.values() for p in part)
 
     def _pool(self, work: _Work) -> None:
         """Read what the value needs once: the backbone changes no more in this update."""

@@ -30,8 +30,8 @@ _FAILURES = (
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 )
-_LIVE_STATES = {"01", "0A"}
-"""Of the kernel's table of connections: established, listening."""
+_ENDED_HERE = {"04", "05", "06", "0B"}
+"""States of the kernel's table of connections: this side ended it first, as a refusal does."""
 
 
 class Guard:
@@ -97,20 +97,20 @@ class Guard:
             self._failed = True
 
     def _tell(self, peer: str) -> None:
-        """Count a refusal and, unless there was one just now, log whose it was.
+        """Count a refusal; log it, unless another was logged just now, with all since that line.
 
         A refusal often takes less time than this thread needs to ask who it was: `peer` is empty.
-        Then it was one of those whose connections have ended since the last line.
+        But the kernel knows for a while whose connections were ended.
         """
         self.refused += 1
         if time.monotonic() < self._last_line + _SECONDS_BETWEEN_LINES:
             self._untold += 1
             return
-        ended = _ended_peers(self._ports)
+        ended = _ended_peers(self._ports) | ({peer} if peer else set())
         hosts = {each.rpartition(":")[0] for each in ended - self._ended}
-        where = peer or ", ".join(sorted(hosts)) or "a peer that had hung up"
+        where = ", ".join(sorted(hosts)) or "a peer that had hung up"
         more = f" ({self._untold} more before it)" if self._untold else ""
-        self._ended, self._untold, self._last_line = ended | {peer}, 0, time.monotonic()
+        self._ended, self._untold, self._last_line = ended, 0, time.monotonic()
         print(f"refused {where}: no key, or another one{more}", file=sys.stderr, flush=True)
 
 
@@ -125,11 +125,11 @@ def _peer_of(descriptor: int) -> str:
 
 
 def _ended_peers(ports: set[int]) -> set[str]:
-    """`HOST:PORT` of peers whose connections to `ports` are ended but still known (Linux)."""
+    """`HOST:PORT` of peers whose connections to `ports` were ended from here lately (Linux)."""
     peers = set()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         local, remote, state = line.split()[1:4]
-        if state not in _LIVE_STATES and int(local.partition(":")[2], 16) in ports:
+        if state in _ENDED_HERE and int(local.partition(":")[2], 16) in ports:
             host, _, port = remote.partition(":")
             number = int(host, 16).to_bytes(4, sys.byteorder)
             peers.add(f"{tcp.inet_ntoa(number)}:{int(port, 16)}")

@@ -220,37 +220,25 @@ def iterate(
     Raises:
         SaveError: if the last checkpoint could not be written; others are tried again in turn.
     """
-    loop = _Loop(config, run, runtime)
+    loop = _Loop(config, run, runtime, first)
     done = first
-    saved = first if first else -1
-    saves_failed = 0
     metrics: dict[str, float] = {}
-    saving_seconds = 0.0
     rows = [row for row in run.metrics() if row["step"] <= first]
     running, view = RunningNumbers(rows), LiveView(rows)
     while done < config.ppo.iterations and not interrupt.pressed and time.monotonic() < until:
         with loop.profiled(config.profile and done + 1 == first + _PROFILED):
             metrics = loop.iterate(done + 1)
             done += 1
-            metrics |= {"learner_restarts": restarts, "checkpoints_failed": saves_failed}
+            metrics |= {"learner_restarts": restarts} | loop.saves()
             metrics |= running.of(metrics) | loop.evaluate(done)
-            metrics["saving_seconds"] = saving_seconds
             run.log(done, **metrics)
             view.add(metrics)
             if progress is not None:
                 shown = ("success_rate_smooth", "approximate_kl")
                 progress.show(view)
                 progress.advance(1, **{name: metrics[name] for name in shown if name in metrics})
-            saving_seconds = 0.0
-            if done % config.checkpoint_every == 0:
-                try:
-                    saving_seconds = loop.save(done)
-                    saved = done
-                except SaveError as error:
-                    saves_failed += 1
-                    logger.warning("%s. The run goes on; the last good one stays.", error)
-    if saved != done:
-        loop.save_last(done)
+            loop.save(done)
+    loop.save_last(done)
     return {
         "run": str(run.path),
         "checkpoint": str(run.checkpoint_path(done)),
@@ -261,11 +249,17 @@ def iterate(
 
 
 class _Loop:
-    """What the loop does again and again, and how long each of it takes."""
+    """What the loop does again and again, and how long each of it takes.
 
-    def __init__(self, config: RunConfig, run: RunFolder, runtime: Runtime) -> None:
+    `first` iterations are already done; if there are any, the last of them has a checkpoint.
+    """
+
+    def __init__(self, config: RunConfig, run: RunFolder, runtime: Runtime, first: int) -> None:
         self._config, self._run, self._runtime = config, run, runtime
         self._timeline = Timeline("controller")
+        self._saved = first or None
+        self._saves_failed = 0
+        self._saving_seconds = 0.0
 
     @contextmanager
     def profiled(self, wanted: bool) -> Iterator[None]:
@@ -309,23 +303,39 @@ class _Loop:
             "evaluation_seconds": time.perf_counter() - started,
         }
 
-    def save(self, step: int) -> float:
-        """Write a checkpoint; the seconds that it took."""
-        started = time.perf_counter()
-        with self._run.checkpoint(step) as folder:
-            self._runtime.save(folder)
-        self._timeline.add("controller", "save", started)
-        return time.perf_counter() - started
+    def saves(self) -> dict[str, float]:
+        """Checkpoints that could not be written so far, and seconds of the last iteration's."""
+        return {"checkpoints_failed": self._saves_failed, "saving_seconds": self._saving_seconds}
+
+    def save(self, step: int) -> None:
+        """Write a checkpoint, if it is due after this iteration; if it fails, the run goes on."""
+        self._saving_seconds = 0.0
+        if step % self._config.checkpoint_every:
+            return
+        try:
+            self._write(step)
+        except SaveError as error:
+            self._saves_failed += 1
+            logger.warning("%s. The run goes on; the last good one stays.", error)
 
     def save_last(self, step: int) -> None:
-        """As `save`; without it, what was learned since the one before is lost."""
+        """Write a checkpoint, unless there is one; without it, what was learned since is lost."""
+        if self._saved == step:
+            return
         try:
-            self.save(step)
+            self._write(step)
         except SaveError as error:
             raise SaveError(
                 f"{error}. The last good checkpoint is {self._run.checkpoint_path() or 'none'}. "
                 f"Make room, then continue from there: name={self._run.path.name} resume=auto"
             ) from error
+
+    def _write(self, step: int) -> None:
+        started = time.perf_counter()
+        with self._run.checkpoint(step) as folder:
+            self._runtime.save(folder)
+        self._timeline.add("controller", "save", started)
+        self._saved, self._saving_seconds = step, time.perf_counter() - started
 
 
 def _refuse_divergence(metrics: dict[str, float], step: int, run: RunFolder) -> None:

@@ -30,6 +30,7 @@ from actors.stream import RolloutStream
 from actors.suite_episodes import SuiteEpisodes
 from actors.task_allocation import TaskAllocation
 from actors.weights import Bytes, WeightsUpdate, apply_weights
+from envservers.task_groups import expand
 from vlarl.config.process_schema import EnvConfig
 from vlarl.config.schema import RunConfig
 from vlarl.env_protocol import EnvClient
@@ -136,7 +137,7 @@ class RolloutWorker:
     def allocate(
         self, episodes: Mapping[str, int], successes: Mapping[str, int]
     ) -> dict[str, float]:
-        """Allocate for the next window by all workers' episodes; see `RolloutCollector`."""
+        """Allocate for the next window by all workers' episodes; see `Allocator`."""
         return self._collector.allocate(episodes, successes)
 
     def evaluate(self, request: EvaluationRequest, progress: Progress | None = None) -> EvalResult:
@@ -176,7 +177,8 @@ class RolloutWorker:
             of_suite = enumerate(zip(clients, self._collector.suites, strict=True))
             own = {number: client for number, (client, name) in of_suite if name == suite}
             spec = next(iter(own.values())).spec
-            tasks = request.tasks or tasks_played(self._groups[suite], spec)
+            asked = expand(spec.suite, request.tasks)
+            tasks = asked or tasks_played(self._groups[suite], spec)
             found.append(Arena(policy, own, tasks, suite))
         return found
 
@@ -269,7 +271,7 @@ def trains_backbone(config: RunConfig) -> bool:
 def _check_tasks(config: EnvConfig, spec: EnvSpec, suite: str) -> None:
     """Servers that were started elsewhere have the tasks they were given there."""
     key = f"env.suites.{suite}.tasks" if suite else "env.tasks"
-    for task in config.tasks:
+    for task in expand(spec.suite, config.tasks):
         if task not in spec.tasks:
             raise ConfigError(
                 f"{key} = {list(config.tasks)}: {task!r} is no task of the environments; "

@@ -37,6 +37,8 @@ class SuiteEntry:
     this one."""
     start_seconds: float = 60.0
     """Until a server of it is ready, at most."""
+    groups: str = ""
+    """The module whose `GROUPS` (`envservers.task_groups`) names several tasks at once."""
 
 
 _MEBIBYTE = 1024 * 1024
@@ -49,6 +51,8 @@ _USUAL_IMAGE_SIZE = 64
 # distances, geoms, shades, two cameras' colors); counting: 34. On top of it come the image ring
 # (4 slots of 2 x 3 bytes) and the copy that its reader takes (6). Gymnasium environments are too
 # different to be measured: each is granted 4 MiB, and its images what the counting suite's need.
+# MetaWorld: 200 MiB of libraries and 70 MiB for each task's scene, of which there are at most four
+# more than slots.
 SUITES = {
     "tabletop": SuiteEntry(
         "envservers.tabletop.suite", "TabletopSuite", 60 * _MEBIBYTE, 64 * _KIBIBYTE, 160
@@ -58,6 +62,15 @@ SUITES = {
     ),
     "counting": SuiteEntry(
         "envservers.counting", "CountingSuite", 30 * _MEBIBYTE, 16 * _KIBIBYTE, 64
+    ),
+    "metaworld": SuiteEntry(
+        "envservers.metaworld.suite",
+        "MetaWorldSuite",
+        480 * _MEBIBYTE,
+        72 * _MEBIBYTE,
+        64,
+        environment="metaworld",
+        groups="envservers.metaworld.groups",
     ),
     "gym": SuiteEntry("envservers.gym_suite", "GymSuite", 60 * _MEBIBYTE, 4 * _MEBIBYTE, 64),
     "libero": SuiteEntry(
@@ -73,7 +86,7 @@ SUITES = {
 
 
 def find_suite(name: str) -> SuiteEntry:
-    """The table's entry of `tabletop`, `navigation`, `counting` or `gym:ID`.
+    """The table's entry of one of its names, or of `gym:ID`.
 
     Raises:
         UserError: for any other name.

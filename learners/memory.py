@@ -144,6 +144,14 @@ class _Step:
     optimizer: Any
     handed: TensorDict
 
+    def prime(self, trained: Iterable[nn.Parameter]) -> None:
+        """Have the optimizer begin to remember, by a step with gradients of zero."""
+        for parameter in trained:
+            parameter.grad = torch.zeros_like(parameter)
+        self.optimizer.step()
+        for parameter in trained:
+            parameter.grad = None
+
     def masters(self) -> list[Tensor]:
         return self.optimizer.masters if isinstance(self.optimizer, MasteredOptimizer) else []
 
@@ -198,11 +206,7 @@ def footprint(
             step = _supervised_step(built, inputs, JOBS[job], counting)
         trained = [parameter for parameter in built.parameters() if parameter.requires_grad]
         with counting():
-            for parameter in trained:
-                parameter.grad = torch.zeros_like(parameter)
-            step.optimizer.step()
-            for parameter in trained:
-                parameter.grad = None
+            step.prime(trained)
             storages.restart(trained)
             step.run()
     return Footprint(

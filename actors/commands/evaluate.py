@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 from actors.commands.command import Command, Invocation
+from vlarl.errors import UserError
 
 ALIASES = {
     "suite": "env.suite",
@@ -37,8 +39,13 @@ def run(invocation: Invocation) -> dict[str, Any]:
     name, *rest = invocation.arguments
     checkpoint = checkpoint_of(name)
     source = rest[0] if rest else _run_of(name)
-    overrides = ["stage=eval", *invocation.overrides_with(ALIASES)]
+    settings = {key: text for key, text in invocation.settings.items() if key != "protocol"}
+    given = dataclasses.replace(invocation, settings=settings).overrides_with(ALIASES)
+    overrides = ["stage=eval", *given]
     config = load_config(source, overrides, only=SETTINGS)
+    if "protocol" in invocation.settings:
+        overrides += _of_protocol(invocation, config.env.suite)
+        config = load_config(source, overrides, only=SETTINGS)
     from actors.evaluate_checkpoint import evaluate_checkpoint
 
     summary = evaluate_checkpoint(checkpoint, config)
@@ -46,6 +53,24 @@ def run(invocation: Invocation) -> dict[str, Any]:
     if source is not None:
         print(f"Episodes and sampling as in {source}.")
     return summary | {"config": None if source is None else str(source)}
+
+
+def _of_protocol(invocation: Invocation, suite: str) -> list[str]:
+    """Tasks and episodes of the suite's protocol, as settings.
+
+    Raises:
+        UserError: for an unknown one, or if they are given besides.
+    """
+    from envservers.task_groups import expand, find_protocol
+
+    name = invocation.settings["protocol"]
+    for key in ("tasks", "episodes", "env.tasks", "evaluation.episodes"):
+        if key in invocation.settings:
+            raise UserError(f"eval: protocol={name} says which {key}; leave one of the two out.")
+    protocol = find_protocol(suite, name)
+    tasks = expand(suite, protocol.tasks)
+    episodes = protocol.episodes * len(tasks)
+    return [f"env.tasks=[{','.join(tasks)}]", f"evaluation.episodes={episodes}"]
 
 
 def _run_of(name: str) -> Path | None:
@@ -66,7 +91,9 @@ COMMAND = Command(
         "and sampling are those of CONFIG (a YAML file or a run), without it those of the run\n"
         "that the checkpoint lies in, else the defaults.\n\n"
         "  suite            which suite (tabletop)\n"
-        "  tasks            task names, such as a,b (all of the suite)\n"
+        "  tasks            names of tasks, or of groups of them, such as a,b (all of the suite)\n"
+        "  protocol         tasks and episodes of a suite's published tables, such as MT50 of\n"
+        "                   metaworld, instead of tasks and episodes\n"
         "  episodes         in all, spread evenly over the tasks (256)\n"
         "  seed             first seed of the held-out initial states (1000000)\n"
         "  embodiment       name or YAML file of the robot that the prompt names, where it is not\n"

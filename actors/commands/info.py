@@ -126,14 +126,12 @@ def _only(invocation: Invocation, topic: str, allowed: set[str]) -> None:
 
 
 def _suites(name: str, _invocation: Invocation) -> dict[str, Any]:
-    from envservers.registry import SUITES, make_suite
+    from envservers.registry import SUITES, describe_suite
 
     names = [name] if name else [suite for suite in SUITES if suite != "gym"]
     found: dict[str, Any] = {}
     for suite_name in names:
-        suite = make_suite(suite_name, 1)
-        spec = suite.spec
-        suite.close()
+        spec = describe_suite(suite_name)
         found[suite_name] = {
             "tasks": list(spec.tasks),
             "cameras": {c.name: [c.height, c.width] for c in spec.cameras},

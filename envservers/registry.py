@@ -72,7 +72,6 @@ SUITES = {
         environment="metaworld",
         groups="envservers.metaworld.groups",
     ),
-    "gym": SuiteEntry("envservers.gym_suite", "GymSuite", 60 * _MEBIBYTE, 4 * _MEBIBYTE, 64),
     "libero": SuiteEntry(
         "envservers.libero.suite",
         "LiberoSuite",
@@ -81,7 +80,9 @@ SUITES = {
         160,
         environment="libero",
         start_seconds=180.0,
+        groups="envservers.libero.groups",
     ),
+    "gym": SuiteEntry("envservers.gym_suite", "GymSuite", 60 * _MEBIBYTE, 4 * _MEBIBYTE, 64),
 }
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from actors.episodes import HELD_OUT as TRAINING_ENDS
+from actors.episodes import held_out_starts
 from envservers.libero import tasks
 from envservers.libero.goals import Goal, parse
 from envservers.libero.grasps import boxes_of, candidates, closing
@@ -75,6 +76,14 @@ def test_official_states_begin_where_training_seeds_end():
     assert tasks.HELD_OUT == TRAINING_ENDS
 
 
+def test_the_published_protocol_plays_each_official_state_of_each_task_once():
+    names = tasks.chosen("goal", None)
+    starts = held_out_starts(names, len(names) * tasks.TRIALS, TRAINING_ENDS)
+    played = [(start.task, tasks.official_state(start.seed, len(names))) for start in starts]
+    assert sorted(played) == sorted((name, state) for name in names for state in range(50))
+    assert tasks.official_state(TRAINING_ENDS - 1, len(names)) is None
+
+
 def test_a_variant_has_a_folder_of_its_own():
     task = tasks.chosen("object", None, "temp_x0.2")[0]
     assert tasks.folder(task, "temp_x0.2") == "libero_object_temp_x0.2"
@@ -125,9 +134,7 @@ def test_a_bowl_wider_than_the_hand_is_held_at_its_rim_away_from_what_stands_bes
     angles = np.linspace(0, 2 * np.pi, 16, endpoint=False)
     around = np.stack([np.cos(angles), np.sin(angles), np.zeros(16)], axis=1)
     walls = around * 0.06 + np.array([0, 0, 0.03])
-    turned = np.stack(
-        [[[c, -s, 0], [s, c, 0], [0, 0, 1]] for c, s in around[:, :2]]
-    )
+    turned = np.stack([[[c, -s, 0], [s, c, 0], [0, 0, 1]] for c, s in around[:, :2]])
     bowl = boxes_of(walls, turned, np.tile([0.003, 0.014, 0.03], (16, 1)))
     beside = _block([0.0, 0.13, 0.1], [0.2, 0.04, 0.1])
     best = candidates(bowl, beside, np.zeros(2))[0]

@@ -54,6 +54,8 @@ class _Work:
     """[M]"""
     old_log_prob: Tensor
     """[M]"""
+    old_value: Tensor
+    """[M]"""
     pooled: TensorDict | None
     """Contexts of one token, the mean one: all that the value needs. None while the backbone is
     being changed."""
@@ -151,8 +153,10 @@ class PPOLearner:
         work = self._prepare(batch, max_staleness)
         batch = work.batch
         training_policy = self.version >= config.value_warmup_iterations
-        if training_policy and (self._below_float32() or max_staleness is not None):
-            work.old_log_prob = self._rescored(batch)
+        if max_staleness is not None:
+            work.old_log_prob, work.old_value = self._rescored(batch)
+        elif training_policy and self._below_float32():
+            work.old_log_prob, _ = self._rescored(batch)
         if training_policy and max_staleness is not None:
             made, cap = batch["chunk", "log_prob"], config.behavior_weight_cap
             work.weight = weigh(work.old_log_prob, made, cap, work.measured)
@@ -225,7 +229,8 @@ class PPOLearner:
         measured.add("advantage_std", advantage.std(correction=0))
         if config.normalize_advantages:
             advantage = normalized(advantage)
-        return _Work(batch, advantage, target, batch["chunk", "log_prob"], None, measured)
+        old = batch["chunk", "log_prob"], batch["value"]
+        return _Work(batch, advantage, target, *old, None, measured)
 
     def _finish(self, work: _Work, epochs_run: float) -> dict[str, float]:
         """Count the update and report it."""
@@ -287,7 +292,7 @@ class PPOLearner:
         seen = context if work.pooled is None else work.pooled[rows]
         loss = clipped_value_loss(
             self._model.value(seen),
-            work.batch["value"][rows].to(self._device),
+            work.old_value[rows].to(self._device),
             work.target[rows].to(self._device),
             self._config.value_clip,
         )
@@ -371,17 +376,18 @@ class PPOLearner:
         return any(p.dtype != torch.float32 for part in self._parts.values() for p in part)
 
     @torch.no_grad()
-    def _rescored(self, batch: TensorDict) -> Tensor:
-        """[M] old log-probabilities by the learner's kernels.
+    def _rescored(self, batch: TensorDict) -> tuple[Tensor, Tensor]:
+        """[M] log-probabilities and [M] values, now, by the learner's kernels.
 
-        Below float32 the rollout's differ by a good part of the clip range.
+        Below float32 the rollout's log-probabilities differ by a good part of the clip range.
         """
 
         def scored(rows: Tensor) -> Tensor:
-            chunk = on(self._device, batch["chunk"][rows])
-            return self._score(self._context(batch, rows), chunk)
+            context, chunk = self._context(batch, rows), on(self._device, batch["chunk"][rows])
+            return torch.stack([self._score(context, chunk), self._model.value(context)], dim=1)
 
-        return self._peers.gathered(len(batch), scored, self._config.micro_batch).cpu()
+        log_prob, value = self._peers.gathered(len(batch), scored, self._config.micro_batch).T.cpu()
+        return log_prob, value
 
     def state_dict(self) -> dict[str, Any]:
         """What resuming needs beside the model's weights; `vlarl.training_state` writes it."""

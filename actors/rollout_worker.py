@@ -136,7 +136,7 @@ class RolloutWorker:
     def allocate(
         self, episodes: Mapping[str, int], successes: Mapping[str, int]
     ) -> dict[str, float]:
-        """Allocate for the next window by all workers' episodes; see `RolloutCollector`."""
+        """Allocate for the next window by all workers' episodes; see `Allocator`."""
         return self._collector.allocate(episodes, successes)
 
     def evaluate(self, request: EvaluationRequest, progress: Progress | None = None) -> EvalResult:

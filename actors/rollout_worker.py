@@ -107,6 +107,7 @@ class RolloutWorker:
             suites=access.suites,
             alone=config.rollout.workers == 1,
             move=self._move if config.env.allocation.suites else None,
+            in_turn=in_turn,
         )
         rollout = config.rollout
         self._version = version or (lambda: self._published)

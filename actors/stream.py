@@ -89,8 +89,6 @@ class RolloutStream:
         validate(batch)
         seconds = self._seconds + now - self._since
         self._seconds, self._since = 0.0, now
-        # Rollout reads the allocation meanwhile, of one environment at a time: whether it meets the
-        # old one or the new one is the same to it.
         waited = now - started
         return batch, self._collector.stats(taken, tally, seconds).of_stream(dropped, waited)
 
@@ -132,6 +130,7 @@ class RolloutStream:
         while not self._stopping.is_set():
             self._collector.turn(self._version, _PATIENCE_SECONDS)
             self._hand_over()
+            self._collector.move_due()
 
     def _hand_over(self) -> None:
         segments, tally = self._collector.take_segments()

@@ -23,6 +23,7 @@ class InprocessClient:
         self.spec = suite.spec
         self.num_envs = suite.num_envs
         self._answers: deque[TimeStep | EnvServerError] = deque()
+        self._stats: dict[str, float] | None = None
 
     def submit_reset(self, env_ids: NDArray[np.int64], starts: Sequence[EpisodeStart]) -> None:
         """See `EnvClient`."""
@@ -61,6 +62,15 @@ class InprocessClient:
     def stats(self) -> dict[str, float]:
         """See `EnvClient`."""
         return self._service.stats()
+
+    def submit_stats(self) -> None:
+        """See `EnvClient`."""
+        self._stats = self._stats or self.stats()
+
+    def told_stats(self) -> dict[str, float] | None:
+        """See `EnvClient`."""
+        told, self._stats = self._stats, None
+        return told
 
     def snapshot(self) -> bytes:
         """See `Suite`."""

@@ -43,6 +43,26 @@ def test_two_learners_of_a_divided_model_train_and_one_goes_on(tmp_path, monkeyp
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("shard", ["full", pytest.param("none", marks=pytest.mark.soak)])
+def test_two_learners_take_what_a_rollout_that_goes_on_hands_over(tmp_path, monkeypatch, shard):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    words = ["runtime.kind=ray", "env.mode=spawn", "runtime.learners=2", f"runtime.shard={shard}"]
+    words += [f"output={tmp_path}", "ppo.iterations=3", "evaluation.every=2"]
+    result = train(load_config(CONFIG.with_name("debug_async.yaml"), words))
+    rows = RunFolder(tmp_path / "debug_async").metrics()
+    assert result["steps"] == len(rows) == 3
+    for row in rows:
+        assert row["decisions"] >= 16
+        assert 0 <= row["batch_age_mean"] <= row["batch_age"]
+        assert row["worker_restarts"] == row["learner_restarts"] == 0
+        assert row["server_memory_bytes"] > 0
+        # The learners' own density, of what was decided with weights that were gathered.
+        assert row.get("ratio_start", 0.0) < 1e-3
+        assert 0 < row.get("behavior_weight_mean", 1.0) < 2
+    assert "eval_success_rate" in rows[1]
+
+
+@pytest.mark.slow
 def test_a_learner_that_dies_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     with open_runtime(spread(tmp_path)) as runtime:

@@ -168,6 +168,8 @@ def _train(
             if interrupt.pressed:
                 return trained
             proof.judge(AFTER)
+            if interrupt.pressed:
+                return trained | {"interrupted": True}
         except ProcessDied as error:
             if interrupt.pressed:
                 raise RuntimeError(f"stopped, while {error}") from error

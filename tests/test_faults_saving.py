@@ -103,6 +103,40 @@ def test_metrics_wait_for_room_and_lose_nothing(tmp_path):
     assert [row["loss"] for row in run.metrics()] == [1.0, 2.0, 3.0]
 
 
+def test_a_full_disk_costs_prometheus_a_row_and_the_run_nothing(tmp_path, caplog):
+    words = [f"output={tmp_path}", "logging.prometheus=true"]
+    run = RunFolder.create(load_config(CONFIG, words))
+    run.log(1, loss=1.0)
+    shown = (run.path / "metrics.prom").read_text()
+    many = {f"loss/{number}": 0.5 for number in range(1000)}
+    with full_disk():
+        run.log(2, **many)
+    assert (run.path / "metrics.prom").read_text() == shown
+    assert sorted(run.path.glob("metrics.prom*")) == [run.path / "metrics.prom"]
+    assert "PrometheusSink: [Errno 27]" in caplog.text
+    run.log(3, loss=3.0)
+    run.close()
+    assert [row["step"] for row in run.metrics()] == [1, 2, 3]
+    assert 'vlarl_loss{run="debug"} 3' in (run.path / "metrics.prom").read_text()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_full_disk_costs_tensorboard_rows_and_the_run_nothing(tmp_path, caplog):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    words = [f"output={tmp_path}", "logging.tensorboard=true"]
+    run = RunFolder.create(load_config(CONFIG, words))
+    run.log(1, loss=1.0)
+    with full_disk(300):
+        run.log(2, **{f"loss/{number}": 0.5 for number in range(100)})
+    assert "TensorBoardSink: [Errno 27]" in caplog.text
+    run.log(3, loss=3.0)
+    run.close()
+    assert [row["step"] for row in run.metrics()] == [1, 2, 3]
+    shown = EventAccumulator(str(run.path / "tensorboard")).Reload().Scalars("loss")
+    assert [(event.step, event.value) for event in shown] == [(1, 1.0), (3, 3.0)]
+
+
 def test_some_checkpoints_stay_for_good(tmp_path):
     run = RunFolder(tmp_path, keep_checkpoints=1, keep_checkpoints_every=20)
     for step in (10, 20, 30, 40, 50):

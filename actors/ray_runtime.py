@@ -88,7 +88,8 @@ class RayRuntime:
         assert self._learners is not None
         assert self._hosts is not None
         if self._workers is None:
-            metrics: dict[str, float] = fetch(self._learners.first.iterate.remote())
+            iterating = self._learners.first.iterate.remote()
+            metrics: dict[str, float] = fetch(self._hosts.attended(iterating))
             return {**metrics, "host_restarts": self._hosts.restarted()}
         batches, stats = self._workers.collect()
         learned = self._learners.all("update", *batches)
@@ -123,9 +124,9 @@ class RayRuntime:
     def evaluate(self, request: EvaluationRequest, progress: Progress | None = None) -> EvalResult:
         """See `Runtime`; by one worker, whose slots are the fixed ones."""
         assert self._learners is not None
+        assert self._hosts is not None
         if self._workers is None:
-            assert self._hosts is not None
-            host = self._hosts.links[0].hosts[0]
+            host = self._hosts.present(self._hosts.links[0].hosts[0])
             playing = self._played(self._learners.first, host, request, progress)
             result: EvalResult = fetch(playing)
         else:
@@ -143,11 +144,15 @@ class RayRuntime:
         self, actor: Any, host: Any, request: EvaluationRequest, progress: Progress | None
     ) -> Any:
         """A reference to the evaluation, once it is over."""
+        assert self._hosts is not None
         # An actor that plays answers nobody; its host does.
-        fetch(host.note_played.remote(0))
+        host.note_played.remote(0)
         playing = actor.evaluate.remote(request)
-        while progress is not None and not ray.wait([playing], timeout=_POLL_SECONDS)[0]:
-            progress(fetch(host.played.remote()), request.episodes)
+        while not ray.wait([playing], timeout=_POLL_SECONDS)[0]:
+            self._hosts.look_after()
+            done = None if progress is None else self._hosts.played(host)
+            if progress is not None and done is not None:
+                progress(done, request.episodes)
         return playing
 
     def save(self, folder: Path) -> None:

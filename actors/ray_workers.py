@@ -21,6 +21,7 @@ from actors.env_link import EnvLink, fetch
 from actors.evaluation import EvalResult, EvaluationRequest
 from actors.placement import (
     GRANT_SECONDS,
+    PLACE_SECONDS,
     Placement,
     living_nodes,
     node_of_this_process,
@@ -40,8 +41,6 @@ from vlarl.types import EnvSpec
 logger = logging.getLogger(__name__)
 
 _Allocated = tuple[dict[str, float], dict[str, Any]]
-PLACE_SECONDS = 180.0
-"""A process that runs nowhere by then has room nowhere."""
 
 
 class RolloutActor:
@@ -210,8 +209,8 @@ class Workers:
         return fetch(self._done(post, call, call(post.actor)))
 
     def first_host(self) -> Any:
-        """The host of the first worker's servers."""
-        return self._posts[0].link.hosts[0]
+        """The host of the first worker's servers, as it is now."""
+        return self._hosts.present(self._posts[0].link.hosts[0])
 
     def losses(self) -> dict[str, float]:
         """What was lost since this was asked last."""
@@ -227,7 +226,8 @@ class Workers:
         while True:
             try:
                 # The last of several is the small one; a task's answers come or fail together.
-                fetch(answer[-1] if isinstance(answer, list) else answer)
+                last = answer[-1] if isinstance(answer, list) else answer
+                fetch(self._hosts.attended(last))
             except ProcessDied as error:
                 self._replace(post, error)
                 answer = call(post.actor)
@@ -271,7 +271,7 @@ class Workers:
         """
         seat = self._placement.plan.workers[post.number]
         moving = max(GRANT_SECONDS, self._config.cluster.wait_seconds)
-        seconds = PLACE_SECONDS if self._placement.stands(seat) else moving
+        seconds = PLACE_SECONDS if self._placement.node_of(seat) else moving
         actor = self._placement.remote(RolloutActor, seat).remote()
         yield actor, lambda: self._hosts.links[post.number], seconds
         crowd = [other.node for other in self._posts]

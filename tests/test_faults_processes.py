@@ -9,6 +9,7 @@ import pytest
 from counting_run import CONFIG, counting_overrides, processes, until
 
 from actors.controller import train
+from actors.ray_hosts import Hosts
 from actors.runtime import open_runtime
 from vlarl.config.load import load_config
 from vlarl.runs import RunFolder
@@ -114,7 +115,10 @@ def test_what_is_lost_too_often_is_named_with_its_limit(tmp_path):
 def cluster():
     from ray.cluster_utils import Cluster
 
-    made = Cluster(True, head_node_args={"num_cpus": 4, "object_store_memory": 10**8})
+    # Deaths are noticed as they are, only sooner.
+    sooner = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
+    head = {"num_cpus": 4, "object_store_memory": 10**8, "_system_config": sooner}
+    made = Cluster(True, head_node_args=head)
     yield made
     made.shutdown()
     # A lost node's machine is gone as a whole; here, what ran beside its raylet is still there.
@@ -135,3 +139,63 @@ def test_a_lost_node_is_replaced_by_those_that_are_left(tmp_path, cluster):
     rows = run_of(tmp_path, "node:6", *spread)
     # The learner may have lived there too: then the run went back to its last checkpoint.
     assert total(rows, "worker_restarts") + max(row["learner_restarts"] for row in rows) == 1
+
+
+APART = ["cluster.envs.nodes=1", "cluster.envs.cpus=1"]
+"""Two env servers on a node without anything else, which they leave when it dies."""
+
+
+def check_moved(rows):
+    assert total(rows, "host_restarts") == 1
+    assert total(rows, "restarts") == 2
+    assert total(rows, "dropped_episodes") == 4
+    assert total(rows, "learner_restarts") == 0
+
+
+@pytest.mark.slow
+def test_env_servers_of_a_lost_node_of_their_own_go_on_beside_others(tmp_path, cluster):
+    cluster.add_node(num_cpus=1, object_store_memory=10**8)
+    cluster.wait_for_nodes()
+    # The learner acts on the head, where room is left.
+    spread = [f"cluster.address={cluster.address}", "cluster.learner.cpus=2", *APART]
+    check_moved(run_of(tmp_path, "envnode:6", *spread))
+
+
+@pytest.mark.soak
+@pytest.mark.slow
+def test_env_servers_of_a_lost_node_go_on_in_their_seat_on_a_spare_one(
+    tmp_path, cluster, monkeypatch
+):
+    for _ in range(2):
+        cluster.add_node(num_cpus=1, object_store_memory=10**8)
+    cluster.wait_for_nodes()
+    # Nobody but Ray finds the place.
+    monkeypatch.setattr(Hosts, "_inherited", None)
+    spread = [f"cluster.address={cluster.address}", "cluster.learner.cpus=2", *APART]
+    check_moved(run_of(tmp_path, "envnode:6", *spread))
+
+
+@pytest.mark.soak
+@pytest.mark.slow
+def test_workers_that_share_lost_env_servers_find_them_again(tmp_path, cluster):
+    cluster.add_node(num_cpus=1, object_store_memory=10**8)
+    cluster.wait_for_nodes()
+    spread = [f"cluster.address={cluster.address}", "cluster.learner.cpus=0.5", *APART]
+    spread += ["rollout.workers=2", "cluster.rollout.nodes=1", "cluster.rollout.cpus=1"]
+    rows = run_of(tmp_path, "envnode:6", *spread)
+    check_moved(rows)
+    assert total(rows, "worker_restarts") == 0
+
+
+@pytest.mark.soak
+@pytest.mark.slow
+def test_a_lost_node_of_env_servers_that_nobody_has_room_for_ends_the_run_by_name(
+    tmp_path, cluster, monkeypatch
+):
+    cluster.add_node(num_cpus=1, object_store_memory=10**8)
+    cluster.wait_for_nodes()
+    monkeypatch.setattr("actors.ray_hosts.PLACE_SECONDS", 5.0)
+    full = [f"cluster.address={cluster.address}", "cluster.learner.cpus=4", *APART]
+    said = r"env host 0 was lost with its node, and no node .* it needs 1 CPUs\. .*resume=auto"
+    with pytest.raises(RuntimeError, match=said):
+        run_of(tmp_path, "envnode:6", *full)

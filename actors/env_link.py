@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from envservers.keys import Key
 from vlarl.config.process_schema import EnvConfig
 from vlarl.errors import EnvServerError, ProcessDied
 
+_TELL_SECONDS = 0.05
+"""What a worker makes in this time may be lost without being counted."""
 HOST_SECONDS = 180.0
 """A host that does not answer by then has no node any more, and none has room for another."""
 
@@ -51,6 +54,24 @@ class EnvLink:
             self.hosts[0].note_played.remote(done)
 
         return note
+
+    def tell_at_stake(self, worker: int, asked: Callable[[], int]) -> threading.Event:
+        """Tells the first host now and then, from a thread, what `asked` says of a worker.
+
+        Returns:
+            What ends it.
+        """
+        stopping = threading.Event()
+
+        def tell() -> None:
+            told = 0
+            while not stopping.wait(_TELL_SECONDS):
+                if (now := asked()) != told:
+                    self.hosts[0].note_at_stake.remote(worker, now)
+                    told = now
+
+        threading.Thread(target=tell, name="at stake", daemon=True).start()
+        return stopping
 
 
 class RemoteHosts:

@@ -53,6 +53,7 @@ class EnvServerActor:
         self._config, self._key = config, key
         self._opened: EnvHost | None = None
         self._played = 0
+        self._at_stake: dict[int, int] = {}
 
     def start(self) -> int:
         """Start the servers, see `EnvHost`; returns the process id."""
@@ -84,6 +85,14 @@ class EnvServerActor:
     def played(self) -> int:
         """What was noted last."""
         return self._played
+
+    def note_at_stake(self, worker: int, decisions: int) -> None:
+        """What would be lost with a worker, who tells it."""
+        self._at_stake[worker] = decisions
+
+    def at_stake(self, worker: int) -> int:
+        """What was noted last; nothing from then on, as it is lost."""
+        return self._at_stake.pop(worker, 0)
 
     def node(self) -> str:
         """Where this process runs."""
@@ -240,14 +249,20 @@ class Hosts:
 
     def played(self, host: Any) -> int | None:
         """How far an evaluation on a host's servers is; None if it does not say at once."""
-        answer = self.present(host).played.remote()
+        return self._said(self.present(host).played.remote())
+
+    def at_stake(self, worker: int, host: Any) -> int | None:
+        """Decisions lost with a worker, as its host was told; None if that is lost too."""
+        return self._said(self.present(host).at_stake.remote(worker))
+
+    def _said(self, answer: Any) -> int | None:
         if not ray.wait([answer], timeout=_LOOK_SECONDS)[0]:
             return None
         try:
-            done: int = fetch(answer)
+            said: int = fetch(answer)
         except ProcessDied:
             return None
-        return done
+        return said
 
     def restarted(self) -> int:
         """How many hosts are other processes than they were when this was asked last."""

@@ -23,6 +23,7 @@ from actors.ray_hosts import Hosts
 from actors.ray_learners import LearnerActor, Learners
 from actors.ray_workers import Workers
 from actors.rollout_stats import merge_metrics
+from envservers.socket_folder import sweep_socket_folders
 from vlarl.config.schema import RunConfig
 from vlarl.timeline import Span, Timeline
 
@@ -101,7 +102,8 @@ class RayRuntime:
         merged = merge_metrics([each.metrics() for each in stats])
         metrics = {**merged, **self._workers.allocate(stats), **learned, **merge_use(use)}
         lost = self._workers.losses()
-        lost["dropped_episodes"] += metrics["dropped_episodes"]
+        for name in ("dropped_episodes", "dropped_decisions"):
+            lost[name] += metrics[name]
         return {**metrics, "host_restarts": self._hosts.restarted(), **lost}
 
     def record(self) -> None:
@@ -177,6 +179,8 @@ class RayRuntime:
         # What comes after this run, or goes on with it, need not wait until Ray finds out.
         self._placement.remove()
         ray.shutdown()
+        # Hosts that did not close in time were ended together with their servers.
+        sweep_socket_folders()
 
     def _publish(self, learners: Learners) -> None:
         """Give every worker the present weights, which are put once."""

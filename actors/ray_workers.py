@@ -8,6 +8,7 @@ collected again by that worker alone. The learner only ever gets whole windows.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -49,6 +50,7 @@ class RolloutActor:
     def __init__(self) -> None:
         self._opened: RolloutWorker | None = None
         self._link: EnvLink | None = None
+        self._telling: threading.Event | None = None
 
     def start(
         self, config: RunConfig, link: EnvLink, number: int, checkpoint: Path | None
@@ -59,6 +61,7 @@ class RolloutActor:
         self._opened, self._link = RolloutWorker(config, model, access, number), link
         if checkpoint is not None:
             self._opened.load_state_dict(read_state(checkpoint)["workers"][number])
+        self._telling = link.tell_at_stake(number, self._opened.at_stake)
         return access.specs
 
     def node(self) -> str:
@@ -121,6 +124,8 @@ class RolloutActor:
 
     def close(self) -> None:
         """See `RolloutWorker`."""
+        if self._telling is not None:
+            self._telling.set()
         if self._opened is not None:
             self._opened.close()
 
@@ -161,7 +166,7 @@ class Workers:
             for number, (seat, link) in enumerate(zip(seats, hosts.links, strict=True))
         ]
         self._replaced = 0
-        self._dropped = 0
+        self._dropped = {"dropped_episodes": 0.0, "dropped_decisions": 0.0}
 
     def start(self, checkpoint: Path | None) -> dict[str, EnvSpec]:
         """Load the model, connect; returns what is simulated, by suite."""
@@ -214,8 +219,8 @@ class Workers:
 
     def losses(self) -> dict[str, float]:
         """What was lost since this was asked last."""
-        lost = {"worker_restarts": float(self._replaced), "dropped_episodes": float(self._dropped)}
-        self._replaced = self._dropped = 0
+        lost = {"worker_restarts": float(self._replaced), **self._dropped}
+        self._replaced, self._dropped = 0, dict.fromkeys(self._dropped, 0.0)
         return lost
 
     def closing(self) -> list[Any]:
@@ -248,7 +253,12 @@ class Workers:
         post.restarts += 1
         self._replaced += 1
         # Of the environments of a worker, each had one episode running.
-        self._dropped += len(post.position["counters"])
+        streams = len(post.position["counters"])
+        self._dropped["dropped_episodes"] += streams
+        made = self._hosts.at_stake(post.number, post.link.hosts[0])
+        # Where nobody is left who knows, up to a whole window was.
+        whole = streams * self._config.decisions_per_stream
+        self._dropped["dropped_decisions"] += whole if made is None else made
         logger.warning("%s is replaced (%d of %d): %s", name, post.restarts, limit, error)
         # If a learner is gone too, that is what there is to say.
         weights = self._weights()

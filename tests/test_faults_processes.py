@@ -30,7 +30,7 @@ def _marked(monkeypatch):
     monkeypatch.setenv("VLARL_TEST_FAULTS", str(os.getpid()))
 
 
-def run_of(tmp_path, plan, *overrides):
+def run_of(tmp_path, plan, *overrides, decisions=16):
     """Rows of the metrics of a run that met with `plan`."""
     words = counting_overrides(tmp_path, "runtime.kind=ray", *overrides, plan=plan)
     config = load_config(CONFIG, [*words, f"ppo.iterations={ITERATIONS}"])
@@ -41,7 +41,7 @@ def run_of(tmp_path, plan, *overrides):
     assert run.checkpoint_path() is not None
     rows = run.metrics()
     assert [row["step"] for row in rows] == list(range(1, ITERATIONS + 1))
-    assert all(row["decisions"] == 16 for row in rows)
+    assert all(row["decisions"] == decisions for row in rows)
     return rows
 
 
@@ -71,9 +71,14 @@ def test_a_killed_learner_goes_on_from_the_last_checkpoint(tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_rollout_worker_is_replaced_and_its_window_collected_again(tmp_path):
-    rows = run_of(tmp_path, "self:6", "rollout.workers=2")
+    # Some seconds of rollout, of which the last twentieth of one is not told.
+    longer = ["ppo.decisions_per_stream=40", "env.max_steps=400"]
+    rows = run_of(tmp_path, "self:70", "rollout.workers=2", *longer, decisions=160)
     assert total(rows, "worker_restarts") == 1
     assert total(rows, "dropped_episodes") == 2
+    # The 30th step of two environments in the second window.
+    assert [row["dropped_decisions"] > 0 for row in rows] == [False, True]
+    assert total(rows, "dropped_decisions") <= 2 * 29
     assert total(rows, "learner_restarts") == 0
     assert all(row["batch_age"] == 0 for row in rows)
     assert not processes(SERVER)
@@ -101,6 +106,21 @@ def test_a_successor_takes_the_reserved_seat(tmp_path):
         # What is reserved counts as taken, whoever uses it.
         assert ray.available_resources().get("CPU", 0.0) == free
     assert not processes(SERVER)
+
+
+@pytest.mark.soak
+@pytest.mark.slow
+def test_a_host_that_ray_kills_leaves_nothing_in_the_temporary_folder(tmp_path):
+    """Ray ends the servers together with it, by SIGKILL."""
+    words = counting_overrides(tmp_path, "runtime.kind=ray")
+    with open_runtime(load_config(CONFIG, words)) as runtime:
+        host = runtime._hosts.links[0].hosts[0]
+        addresses = ray.get(host.addresses.remote())
+        folders = [Path(address.removeprefix("ipc://")).parent for address in addresses]
+        assert all(folder.is_dir() for folder in folders)
+        ray.kill(host)
+        until(lambda: not processes(SERVER), "servers outlive their host")
+    assert not any(folder.exists() for folder in folders)
 
 
 @pytest.mark.soak

@@ -355,10 +355,13 @@ def test_who_is_killed_together_with_its_server_leaves_a_folder_to_the_next_one(
         sweep_socket_folders()
         assert folder.exists(), "its server lives"
         os.kill(int(pid), signal.SIGKILL)
-        wait_for(lambda: not is_running(pid))
-        assert folder.exists()
-        spawn_server("counting", 1).close()
-        assert not folder.exists()
+
+        def swept_by_the_next_one():
+            spawn_server("counting", 1).close()
+            return not folder.exists()
+
+        # Threads of a process that was killed may keep its files for a moment.
+        wait_for(swept_by_the_next_one, 60.0)
         assert living.stats()["num_envs"] == 1
 
 

@@ -68,8 +68,9 @@ class Member:
 
 @pytest.fixture
 def members():
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield [ray.remote(Member).remote() for _ in range(2)]
+    small = {"num_cpus": 2, "object_store_memory": 10**8}
+    ray.init(address="local", **small, include_dashboard=False, log_to_driver=False)
+    yield lambda: [ray.remote(Member).remote() for _ in range(2)]
     ray.shutdown()
 
 
@@ -81,17 +82,18 @@ def test_what_a_member_reports_before_anybodys_death_is_seen_is_the_groups_death
     lost = RuntimeError("[../gloo/transport/tcp/pair.cc:547] Connection closed by peer")
     calls = [lost, None], [None, lost]
     for rank, errors in enumerate(calls):
-        answers = [m.answer.remote(e) for m, e in zip(members, errors, strict=True)]
-        with pytest.raises(ProcessDied, match=rf"learner {rank} of 2 failed.*closed by peer"):
+        both = members()
+        answers = [m.answer.remote(e) for m, e in zip(both, errors, strict=True)]
+        with pytest.raises(ProcessDied, match=rf"(?s)learner {rank} of 2 failed.*closed by peer"):
             fetch_all(answers)
-        for member in members:
+        for member in both:
             ray.kill(member)
-        members[:] = [ray.remote(Member).remote() for _ in range(2)]
     # A mistake of the user's, and a failure of one that learns alone, are what they are.
+    both = members()
     with pytest.raises(ConfigError, match="no such thing"):
-        fetch_all([m.answer.remote(ConfigError("no such thing")) for m in members])
+        fetch_all([m.answer.remote(ConfigError("no such thing")) for m in both])
     with pytest.raises(RuntimeError, match="closed by peer") as found:
-        fetch_all([members[0].answer.remote(lost)])
+        fetch_all([both[0].answer.remote(lost)])
     assert not isinstance(found.value, ProcessDied)
 
 

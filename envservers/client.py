@@ -133,6 +133,15 @@ class ServerClient:
         """See `EnvClient`; answered after the requests before it."""
         return self._call("stats")
 
+    def expert_actions(self, env_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """See `SuiteService`; answered after the requests before it."""
+        actions = self._call("expert_actions", env_ids=_ids(env_ids))
+        shape = (len(env_ids), len(self.spec.channels))
+        if not isinstance(actions, np.ndarray) or actions.shape != shape:
+            self._dead = EnvServerDied(self._obituary("sent what is no action of an expert"))
+            raise self._dead
+        return actions.astype(np.float32)
+
     def snapshot(self) -> bytes:
         """See `Suite`; taken after the requests before it."""
         blob: bytes = self._call("snapshot").tobytes()
@@ -314,7 +323,7 @@ def spawn_server(
     python: str | None = None,
     threads: int = 1,
     lease_seconds: float = 60.0,
-    start_seconds: float = 60.0,
+    start_seconds: float | None = None,
 ) -> ServerClient:
     """Start a server as a child process and connect to it; arguments as `ServerProcess`."""
     process = ServerProcess(

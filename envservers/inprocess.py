@@ -62,6 +62,10 @@ class InprocessClient:
         """See `EnvClient`."""
         return self._service.stats()
 
+    def expert_actions(self, env_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """See `SuiteService`."""
+        return self._service.expert_actions(_ids(env_ids))
+
     def snapshot(self) -> bytes:
         """See `Suite`."""
         return self._service.suite.snapshot()

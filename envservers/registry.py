@@ -17,6 +17,7 @@ from envservers.options import check_options, suggestion
 from vlarl.config.process_schema import EnvConfig
 from vlarl.env_protocol import Suite
 from vlarl.errors import UserError
+from vlarl.types import EnvSpec
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class SuiteEntry:
     """For each environment, without its images."""
     pixel_bytes: int
     """For each of the `image_size ** 2` pixels of an environment, all cameras together."""
+    environment: str = ""
+    """The virtual environment that the suite's processes run in (`envservers.environments`); empty:
+    this one."""
+    start_seconds: float = 60.0
+    """Until a server of it is ready, at most."""
 
 
 _MEBIBYTE = 1024 * 1024
@@ -86,6 +92,28 @@ def make_suite(name: str, num_envs: int, /, **options: Any) -> Suite:
         UserError: for an unknown suite, option or task, an option of another type than expected,
             or more environments than memory.
     """
+    check_memory(name, max(num_envs, 1), options=options)
+    suite = _build(name, num_envs, options)
+    if hasattr(suite, "load"):
+        try:
+            suite.load()
+        except ModuleNotFoundError as error:
+            raise UserError(_lacks(name, error)) from error
+    return suite
+
+
+def describe_suite(name: str, /, **options: Any) -> EnvSpec:
+    """What a suite with these options simulates, whether or not its simulator is installed here.
+
+    Raises:
+        UserError: for an unknown suite, option or task, or an option of another type than expected.
+    """
+    suite = _build(name, 1, options)
+    suite.close()
+    return suite.spec
+
+
+def _build(name: str, num_envs: int, options: dict[str, Any]) -> Suite:
     entry = find_suite(name)
     if num_envs < 1:
         raise UserError(f"a suite needs at least 1 environment, got {num_envs}")
@@ -93,7 +121,6 @@ def make_suite(name: str, num_envs: int, /, **options: Any) -> Suite:
     if "threads" not in inspect.signature(suite_class).parameters:
         options.pop("threads", None)
     check_options(name, suite_class, options)
-    check_memory(name, num_envs, options=options)
     if name.startswith("gym:"):
         options["env_id"] = name.removeprefix("gym:")
     try:
@@ -174,8 +201,13 @@ def _load(entry: SuiteEntry, name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is not None and error.name.startswith("envservers"):
             raise
-        raise UserError(
-            f"suite {name!r} needs the package {error.name!r}: "
-            "pip install -r envservers/requirements.txt"
-        ) from error
+        raise UserError(_lacks(name, error)) from error
     return getattr(module, entry.class_name)
+
+
+def _lacks(name: str, error: ModuleNotFoundError) -> str:
+    environment = find_suite(name).environment
+    remedy = "pip install -r envservers/requirements.txt"
+    if environment:
+        remedy = f"vlarl suite install {environment}, and env.mode=spawn, which runs it there"
+    return f"suite {name!r} needs the package {error.name!r}: {remedy}"

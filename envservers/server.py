@@ -6,8 +6,8 @@ It prints `ready ADDRESS` and answers requests over ZeroMQ in the order in which
 are those of `vlarl/wire.py`. A request is `{id, call, ...}`; an answer `{id, result}` or
 `{id, error}` with the traceback as text, or `{id, broken_contract}` with what the suite answered
 that it may not, such as NaN. Calls: `hello`, `attach`, `detach`, `reset`, `step`,
-`stats`, `snapshot`, `restore`, `close`. Beyond this machine it listens with a key alone
-(`--key-file`); whoever lacks it is turned away (`guard.py`).
+`expert_actions`, `stats`, `snapshot`, `restore`, `close`. Beyond this machine it listens with a key
+alone (`--key-file`); whoever lacks it is turned away (`guard.py`).
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ class EnvServer:
             "detach": self._detach,
             "reset": self._reset,
             "step": self._step,
+            "expert_actions": lambda _client, request: service.expert_actions(request["env_ids"]),
             "stats": lambda _client, _request: service.stats(),
             "snapshot": lambda _client, _request: np.frombuffer(service.suite.snapshot(), np.uint8),
             "restore": lambda _client, request: service.suite.restore(request["blob"].tobytes()),

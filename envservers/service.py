@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from envservers.answers import check_answer
 from vlarl.env_protocol import Suite
+from vlarl.errors import EnvContractError
 from vlarl.types import EpisodeStart, TimeStep
 
 HEAVY_MODULES = ("torch", "ray", "transformers", "omegaconf")
@@ -70,6 +71,26 @@ class SuiteService:
         self._episodes_ended += int(answer.done.sum())
         self._env_steps += int(answer.executed.sum())
         return answer
+
+    def expert_actions(self, env_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """[n, c] what the suite's scripted expert would do now in these environments.
+
+        Raises:
+            ValueError: if the suite has none, or for an environment without a running episode.
+        """
+        self._check_ids(env_ids)
+        expert = getattr(self.suite, "expert_actions", None)
+        if expert is None:
+            raise ValueError(f"suite {self.spec.suite!r} has no scripted expert")
+        actions: NDArray[np.float32] = expert(env_ids)
+        if (
+            actions.shape != (len(env_ids), len(self.spec.channels))
+            or not np.isfinite(actions).all()
+        ):
+            raise EnvContractError(
+                f"the expert of suite {self.spec.suite!r} answered {actions.tolist()}"
+            )
+        return actions
 
     def stats(self) -> dict[str, float]:
         """Counters since the start; times in seconds, memory in bytes (proportional share)."""

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from envservers import registry
+from envservers import environments, registry
 from envservers.socket_folder import make_socket_folder
 from vlarl.errors import EnvServerDied, UserError
 
@@ -37,13 +37,15 @@ class ServerProcess:
         options: keyword arguments of the suite; must be JSON.
         bind: address; None picks a private socket of this machine.
         key_file: what its clients must have; needed where `bind` reaches beyond this machine.
-        python: interpreter of an environment with the suite's own pins; None means this one.
+        python: interpreter of an environment with the suite's own pins; None means that of the
+            suite's environment, or this one where it needs none.
         threads: simulation threads, for suites that take the option.
         lease_seconds: the server ends itself when its host was silent for this long.
-        start_seconds: how long it may take to become ready.
+        start_seconds: how long it may take to become ready; None: as long as the suite needs.
 
     Raises:
-        UserError: for a mistake in suite, options, tasks, memory or address.
+        UserError: for a mistake in suite, options, tasks, memory or address, or if the suite's
+            environment is not installed.
         EnvServerDied: if it ended or was not ready in time.
     """
 
@@ -58,9 +60,14 @@ class ServerProcess:
         python: str | None = None,
         threads: int = 1,
         lease_seconds: float = 60.0,
-        start_seconds: float = 60.0,
+        start_seconds: float | None = None,
     ) -> None:
         registry.check_memory(suite, num_envs, options=options)
+        entry = registry.find_suite(suite)
+        start_seconds = entry.start_seconds if start_seconds is None else start_seconds
+        isolated = python is None and entry.environment
+        if isolated:
+            python = environments.python_of(entry.environment)
         self._folder: Path | None = None
         self._lock: int | None = None
         if bind is None:
@@ -82,7 +89,7 @@ class ServerProcess:
             *("--lease-seconds", str(lease_seconds)),
             *("--parent-pid", str(os.getpid())),
         ]
-        self._own_interpreter = python is None
+        self._own_interpreter, self._isolated = python is None, bool(isolated)
         # The parent-death signal fires when the *thread* that forked ends, so the thread that
         # forks must live as long as the server: it also renews the lease.
         self._thread = threading.Thread(target=self._hold, name="env-server-host", daemon=True)
@@ -141,7 +148,10 @@ class ServerProcess:
 
     def _hold(self) -> None:
         environment = {**os.environ, **ONE_THREAD}
-        if self._own_interpreter:
+        if self._isolated:
+            # What the caller's interpreter finds there need not fit this one.
+            environment["PYTHONPATH"] = environments.light_path()
+        elif self._own_interpreter:
             root = str(Path(__file__).resolve().parents[1])
             inherited = environment.get("PYTHONPATH")
             environment["PYTHONPATH"] = os.pathsep.join([root, *([inherited] if inherited else [])])

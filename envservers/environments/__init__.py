@@ -1,0 +1,135 @@
+"""Virtual environments of suites that need other pins than this project's: where, and whether.
+
+One folder for each under the user's cache (`VLARL_SUITES`, else `$XDG_CACHE_HOME/vlarl/suites`,
+else `~/.cache/vlarl/suites`). `<name>.txt` beside this file pins what belongs into it; a record
+written last says what was installed, so that a half-made environment is never used. Making and
+removing them is the command line's business (`vlarl suite`). No simulator is imported here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from vlarl.errors import UserError
+
+_HERE = Path(__file__).resolve().parent
+_ROOT = _HERE.parents[1]
+_LIGHT = ("vlarl", "envservers")
+"""The packages that an env server needs; neither torch nor Ray nor what comes with them."""
+_RECORD = "installed.json"
+
+
+@dataclass(frozen=True)
+class Installed:
+    """The record of an environment that is complete."""
+
+    name: str
+    requirements: str
+    """SHA-256 of the requirements that it was made from."""
+    python: str
+    """Version of its interpreter."""
+    packages: tuple[str, ...]
+    """`name==version` of everything in it."""
+    date: str
+
+
+def names() -> list[str]:
+    """Environments that there can be."""
+    return sorted(file.stem for file in _HERE.glob("*.txt"))
+
+
+def requirements_file(name: str) -> Path:
+    """What is installed into the environment."""
+    return _HERE / f"{name}.txt"
+
+
+def requirements_digest(name: str) -> str:
+    """SHA-256 of it."""
+    return hashlib.sha256(requirements_file(name).read_bytes()).hexdigest()
+
+
+def home() -> Path:
+    """Folder of all environments; it need not exist."""
+    own = os.environ.get("VLARL_SUITES")
+    if own:
+        return Path(own).absolute()
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser().absolute() / "vlarl" / "suites"
+
+
+def folder(name: str) -> Path:
+    """Of one environment."""
+    return home() / name
+
+
+def interpreter(name: str) -> Path:
+    """Its Python."""
+    return folder(name) / "bin" / "python"
+
+
+def record(name: str) -> Installed | None:
+    """What was installed; None if nothing was, or not to the end."""
+    file = folder(name) / _RECORD
+    if not file.is_file() or not interpreter(name).exists():
+        return None
+    values = json.loads(file.read_text())
+    return Installed(**{**values, "packages": tuple(values["packages"])})
+
+
+def write_record(installed: Installed) -> None:
+    """Declare an environment complete."""
+    file = folder(installed.name) / _RECORD
+    file.write_text(json.dumps(asdict(installed), indent=1) + "\n")
+
+
+def problem(name: str) -> str:
+    """Why the environment cannot be used, with the remedy; empty if it can."""
+    found = record(name)
+    remedy = f"run: vlarl suite install {name}"
+    if found is None:
+        begun = folder(name).exists()
+        return f"{'only half' if begun else 'not'} installed; {remedy}"
+    if found.requirements != requirements_digest(name):
+        return f"installed on {found.date} with other versions than this vlarl needs; {remedy}"
+    return ""
+
+
+def python_of(name: str) -> str:
+    """Interpreter of an environment that is ready.
+
+    Raises:
+        UserError: if it is not, with the remedy.
+    """
+    wrong = problem(name)
+    if wrong:
+        raise UserError(f"suite environment {name!r} ({folder(name)}) is {wrong}")
+    return str(interpreter(name))
+
+
+def light_path() -> str:
+    """A folder that holds this very project's light packages and nothing else, for `PYTHONPATH`.
+
+    Links, so that both ends of a connection run the same code; the folder that holds the project
+    itself may hold all that is installed beside it, such as another NumPy.
+    """
+    place = home() / ".light" / hashlib.sha256(str(_ROOT).encode()).hexdigest()[:12]
+    place.mkdir(parents=True, exist_ok=True)
+    for package in _LIGHT:
+        link, target = place / package, _ROOT / package
+        if not (link.is_symlink() and link.readlink() == target):
+            # Another process may be doing the same: replacing is atomic.
+            draft = place / f".{package}.{os.getpid()}"
+            draft.unlink(missing_ok=True)
+            draft.symlink_to(target)
+            draft.replace(link)
+    return str(place)
+
+
+def is_inside(name: str) -> bool:
+    """Whether this very process runs in the environment."""
+    return Path(sys.prefix).resolve() == folder(name).resolve()

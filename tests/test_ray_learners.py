@@ -57,19 +57,20 @@ def test_a_learner_that_dies_is_named(tmp_path, monkeypatch):
             runtime.iterate()
 
 
-class Member:
-    """One of a group, in an actor: fails as it is told, or waits for the others without end."""
-
-    def answer(self, error: Exception | None) -> None:
-        if error is not None:
-            raise error
-        time.sleep(3600)
-
-
 @pytest.fixture
 def members():
     small = {"num_cpus": 2, "object_store_memory": 10**8}
     ray.init(address="local", **small, include_dashboard=False, log_to_driver=False)
+
+    # In here, so that Ray sends the class itself: its processes cannot import this file.
+    class Member:
+        """One of a group: fails as it is told, or waits for the others without end."""
+
+        def answer(self, error: Exception | None) -> None:
+            if error is not None:
+                raise error
+            time.sleep(3600)
+
     yield lambda: [ray.remote(Member).remote() for _ in range(2)]
     ray.shutdown()
 

@@ -133,6 +133,11 @@ class RolloutCollector:
         """Of one iteration: `T` of every stream."""
         return self._horizon * sum(len(lane.streams) for lane in self._lanes)
 
+    @property
+    def window_decisions(self) -> int:
+        """That the lanes have of the windows at hand; may be asked from another thread."""
+        return sum(len(lane.window) * len(lane.streams) for lane in self._lanes)
+
     def collect(self, version: int = 0) -> tuple[TensorDict, RolloutStats]:
         """One window: `T` decisions of every stream.
 

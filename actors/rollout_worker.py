@@ -80,6 +80,7 @@ class RolloutWorker:
         self._model = model
         self._access = access
         self._published = 0
+        self._collecting = False
         self.weights_lock = FairLock()
         for client in access.clients:
             model.contract.check(client.spec)
@@ -137,7 +138,17 @@ class RolloutWorker:
         if self._stream is not None:
             return self._stream.take()
         with _threads(self._config.rollout.threads):
-            return self._collector.collect(self._version())
+            try:
+                self._collecting = True
+                return self._collector.collect(self._version())
+            finally:
+                self._collecting = False
+
+    def at_stake(self) -> int:
+        """Decisions that nobody has yet, lost if this process dies; asked from another thread."""
+        if self._stream is not None:
+            return self._collector.window_decisions + self._stream.waiting_decisions()
+        return self._collector.window_decisions if self._collecting else 0
 
     def allocate(
         self, episodes: Mapping[str, int], successes: Mapping[str, int]

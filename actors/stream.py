@@ -97,6 +97,11 @@ class RolloutStream:
         waited = now - started
         return batch, self._collector.stats(taken, tally, seconds).of_stream(dropped, waited)
 
+    def waiting_decisions(self) -> int:
+        """That are in the queue; may be asked from another thread."""
+        with self._changed:
+            return sum(len(segment.rows) for segment in self._queue)
+
     def pause(self) -> None:
         """Stop where every environment has answered; what was begun goes on with the next `take`.
 

@@ -28,6 +28,7 @@ from actors.experts import make_demonstrated, make_tabletop, robot_of
 from actors.hand_demonstrations import hand_contract, open_hands
 from actors.learner_group import divide
 from actors.mixture_data import MixtureData, check_conversations, open_mixture
+from actors.saving import Saving
 from actors.stage_run import process_group, resume, run_folder, saver, train_stage
 from envservers.registry import config_options, find_suite, make_suite
 from learners.binding import BindingTrainer
@@ -100,9 +101,10 @@ def _supervise(config: RunConfig) -> dict[str, Any]:
         dataset = None if data is None else _chunks(config, data, model.contract)
         batches = None if mixture is None else mixture.batches(config, model.contract)
         scenes = _grounding(config, interrupt)
+        saved = -1 if checkpoint is None else first
         sees_now = checkpoint is None and config.supervised.localization.steps > 0
         if config.resume == "auto":
-            run.forget_after(-1 if checkpoint is None else first)
+            run.forget_after(saved)
         if sees_now and dataset is not None:
             _learn_to_see(model, config, scenes, dataset.sentences, run, interrupt)
         skipped = _skips(data, mixture)
@@ -127,11 +129,11 @@ def _supervise(config: RunConfig) -> dict[str, Any]:
             if eigengrasps:
                 shutil.copy(fit_file(eigengrasps), folder / FIT)
 
-        save = saver(run, model, trainer, keep_fit)
+        saving = Saving(run, saver(run, model, trainer, keep_fit), saved)
         if sees_now:
-            save(0)
+            saving.attempt(0)
         with evaluation_during(config, model) as judge:
-            found = train_stage(config, run, trainer, interrupt, save, judge)
+            found = train_stage(config, run, trainer, interrupt, saving, judge)
     return found | {"skipped_episodes": sum(len(each) for each in skipped)}
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors.commands.command import Command, Invocation, hint
 from actors.commands.memory import SETTINGS, memory
+from actors.commands.table import print_table
 from vlarl.errors import UserError
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _projections(name: str, invocation: Invocation) -> tuple[dict[str, Any], lis
         )
     heads = tuple(rows[0])
     cells = ((f"{v:,}" if isinstance(v, int) else v for v in row.values()) for row in rows)
-    _print_table([heads, *(tuple(row) for row in cells)])
+    print_table([heads, *(tuple(row) for row in cells)])
     print(f"\nwith {chosen}:")
     return groups, rows
 
@@ -167,12 +168,12 @@ def _embodiments(name: str, _invocation: Invocation) -> dict[str, Any]:
     names = [name] if name else embodiment_names()
     found = [load_embodiment(reference) for reference in names]
     heads = ("NAME", "ROBOT", "ARMS", "HZ", "HORIZON", "CHANNELS", "CAMERAS")
-    _print_table([heads, *(_embodiment_row(embodiment) for embodiment in found)])
+    print_table([heads, *(_embodiment_row(embodiment) for embodiment in found)])
     prompts = {e.name: prompt(e, "{instruction}", e.horizon) for e in found}
     if name:
         (embodiment,) = found
         print()
-        _print_table(
+        print_table(
             [
                 (channel.name, channel.kind, f"{channel.low:g} to {channel.high:g} {channel.unit}")
                 for channel in embodiment.channels
@@ -223,16 +224,8 @@ def _metrics(_name: str, _invocation: Invocation) -> dict[str, Any]:
         name.replace("*", meaning.label.upper()): {"unit": meaning.unit, "text": meaning.text}
         for name, meaning in METRICS.items()
     }
-    _print_table([(name, row["unit"], row["text"]) for name, row in found.items()])
+    print_table([(name, row["unit"], row["text"]) for name, row in found.items()])
     return {"metrics": found}
-
-
-def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
-    """Columns as wide as their widest entry, two spaces apart."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (f"{text:<{width}}" for text, width in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip())
 
 
 def _print_rows(rows: list[tuple[str, str]]) -> None:

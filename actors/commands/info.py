@@ -127,14 +127,14 @@ def _only(invocation: Invocation, topic: str, allowed: set[str]) -> None:
 
 
 def _suites(name: str, _invocation: Invocation) -> dict[str, Any]:
-    from envservers.registry import SUITES, make_suite
+    from envservers import environments
+    from envservers.registry import SUITES, describe_suite, find_suite
 
     names = [name] if name else [suite for suite in SUITES if suite != "gym"]
     found: dict[str, Any] = {}
     for suite_name in names:
-        suite = make_suite(suite_name, 1)
-        spec = suite.spec
-        suite.close()
+        spec = describe_suite(suite_name)
+        environment = find_suite(suite_name).environment
         found[suite_name] = {
             "tasks": list(spec.tasks),
             "cameras": {c.name: [c.height, c.width] for c in spec.cameras},
@@ -142,11 +142,15 @@ def _suites(name: str, _invocation: Invocation) -> dict[str, Any]:
             "embodiment": spec.embodiment,
             "control_hz": spec.control_hz,
             "max_steps": spec.max_steps,
+            "environment": environment,
         }
         print(f"{suite_name}: {spec.embodiment}, {spec.control_hz:g} Hz, {spec.max_steps} steps")
         print(f"  cameras  {', '.join(f'{c.name} {c.width}x{c.height}' for c in spec.cameras)}")
         print(f"  channels {', '.join(channel.name for channel in spec.channels)}")
         print(f"  tasks    {', '.join(spec.tasks)}")
+        if environment:
+            lacks = environments.problem(environment)
+            print(f"  runs in  environment {environment}, {lacks or 'installed'}")
     if not name:
         print("gym:ID: any registered Gymnasium environment with images")
     return {"suites": found}

@@ -38,7 +38,7 @@ def check_run(config: RunConfig) -> None:
         UserError: as `check_suites`; CheckpointError: for a checkpoint that is not there.
     """
     # On other nodes, it is their hosts of env servers that look (`env_host.py`).
-    here = config.cluster.is_local
+    here = config.cluster.private
     check_suites(config.env, _given_contract(config.model), here)
 
 

@@ -35,8 +35,6 @@ class SuiteEntry:
     environment: str = ""
     """The virtual environment that the suite's processes run in (`envservers.environments`); empty:
     this one."""
-    start_seconds: float = 60.0
-    """Until a server of it is ready, at most."""
     graphics: str = ""
     """`opengl` or `vulkan`, if it cannot be without; looked for before a process is started."""
     experts: bool = False
@@ -44,6 +42,8 @@ class SuiteEntry:
     check: str = ""
     """Function of the module that is called with the suite where its simulator is installed, before
     the first instance is made: raises UserError for what is missing, such as a folder of scenes."""
+    start_seconds: float = 60.0
+    """Until a server of it is ready, at most."""
 
 
 _MEBIBYTE = 1024 * 1024

@@ -81,7 +81,7 @@ def test_commands_refuse_what_cannot_run(isolated, started, capsys, monkeypatch,
 
 
 def test_training_refuses_what_cannot_run(isolated, started, capsys):
-    words = ["rl", "configs/rl/debug.yaml", "env.suite=counting", "env.tasks=[]", "env.options={}"]
+    words = ["rl", "configs/rl/debug.yaml", "env.suite=counting", "env.mode=spawn", "env.tasks=[]"]
     assert cli.run([*words, f"output={isolated}", "name=never"]) == 2
     assert f"run: vlarl suite install {OWN}" in capsys.readouterr().err
     assert not (isolated / "never").exists()
@@ -139,7 +139,7 @@ def test_without_opengl_the_packages_are_named(monkeypatch, isolated):
     monkeypatch.setitem(registry.SUITES, "counting", drawn)
     monkeypatch.setattr(opengl, "probe", lambda kind: Graphics(False, f"lib{kind} is missing"))
     monkeypatch.delenv("MUJOCO_GL", raising=False)
-    with pytest.raises(UserError, match=r"apt install libegl1 .* apt install libosmesa6"):
+    with pytest.raises(UserError, match=r"apt install libegl1 .*apt install libosmesa6"):
         EnvHost(EnvConfig("counting"))
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
     with pytest.raises(UserError, match="as MUJOCO_GL=osmesa asks") as caught:

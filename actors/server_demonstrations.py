@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ Demonstrator = ServerClient | InprocessClient
 """A client whose suite has experts."""
 SLOTS = 2
 """Environments of a server: they take turns, so that more would only take memory."""
+PATIENCE_SECONDS = 300.0
+"""For an answer: the first episode of a task may compile its scene, on a machine that is busy."""
 PERSISTENCE = 0.9
 """Of the noise, from one control step to the next."""
 _ELSEWHERE = {"waypoint_noise": 0.0, "clumsy_steps": 0, "slowest_pace": 1.0}
@@ -50,7 +53,8 @@ def open_servers(
     check_usable(suite)
     check_memory(suite, slots, servers, options)
     with ThreadPoolExecutor(servers) as pool:
-        futures = [pool.submit(spawn_server, suite, slots, options) for _ in range(servers)]
+        start = partial(spawn_server, suite, slots, options, PATIENCE_SECONDS)
+        futures = [pool.submit(start) for _ in range(servers)]
     clients = [future.result() for future in futures if future.exception() is None]
     try:
         for future in futures:

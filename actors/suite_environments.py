@@ -31,6 +31,8 @@ __all__ = ["InstallFailed", "check_name", "install", "remove", "starts", "states
 
 _LIGHT_PATH_FILE = "vlarl-light.pth"
 """In the environment's site-packages: lets its Python import the light packages by hand."""
+_PLAY_SECONDS = 300.0
+"""For an answer in the try: a new environment's first import compiles all of its files."""
 _LOOK = (
     "import importlib.metadata as m, json, platform, sysconfig; print(json.dumps({"
     "'python': platform.python_version(), 'site': sysconfig.get_path('purelib'), 'packages': "
@@ -227,7 +229,7 @@ def _look(interpreter: Path) -> _Look:
 
 
 def _play(suite: str) -> None:
-    client = spawn_server(suite, 1)
+    client = spawn_server(suite, 1, deadline=_PLAY_SECONDS)
     try:
         spec = client.spec
         client.reset(np.arange(1), [EpisodeStart(spec.tasks[0], 0)])

@@ -40,7 +40,7 @@ def client(request):
     environment = registry.find_suite(request.param).environment
     if environment and (lacks := environments.problem(environment)):
         pytest.skip(f"{request.param}: {lacks}")
-    found = spawn_server(request.param, 2, options_of(request.param))
+    found = spawn_server(request.param, 2, options_of(request.param), deadline=300.0)
     yield found
     found.close()
 
@@ -205,7 +205,7 @@ def test_experts_answer_within_the_bounds_of_the_channels_or_not_at_all(client):
 
 def test_closing_leaves_no_process(client):
     suite = client.spec.suite
-    another = spawn_server(suite, 1, options_of(suite))
+    another = spawn_server(suite, 1, options_of(suite), deadline=300.0)
     os.kill(another.pid, 0)
     another.close()
     with pytest.raises(ProcessLookupError):

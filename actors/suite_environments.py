@@ -125,8 +125,8 @@ def starts(name: str) -> dict[str, float]:
         Suite -> seconds that took.
 
     Raises:
-        InstallFailed: with what the server said. The environment is removed if the suite crashed;
-            if it only lacks something of this machine, such as OpenGL, it stays.
+        InstallFailed: with what the server said. The environment stays: what is missing may be this
+            machine's, such as OpenGL, or time on a busy one.
     """
     taken = {}
     for suite, entry in registry.SUITES.items():
@@ -135,14 +135,10 @@ def starts(name: str) -> dict[str, float]:
         begun = time.monotonic()
         try:
             _play(suite)
-        except UserError as error:
+        except (UserError, EnvServerError) as error:
             raise InstallFailed(
-                f"{name} is installed, but {suite} does not start: {error}"
-            ) from error
-        except EnvServerError as error:
-            remove(name)
-            raise InstallFailed(
-                f"{suite} does not run in its new environment, which was removed again:\n{error}"
+                f"{name} is installed, but {suite} does not run here: {error}\n"
+                f"It stays; vlarl suite install {name} force=true makes it anew"
             ) from error
         taken[suite] = time.monotonic() - begun
     return taken

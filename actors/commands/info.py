@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from actors.commands.command import Command, Invocation, hint
 from actors.commands.memory import SETTINGS, memory
 from actors.commands.table import print_table
+from envservers import environments
 from vlarl.errors import UserError
 
 if TYPE_CHECKING:
@@ -127,14 +128,12 @@ def _only(invocation: Invocation, topic: str, allowed: set[str]) -> None:
 
 
 def _suites(name: str, _invocation: Invocation) -> dict[str, Any]:
-    from envservers import environments
-    from envservers.registry import SUITES, describe_suite, find_suite
+    from envservers.registry import SUITES, describe_suite
 
     names = [name] if name else [suite for suite in SUITES if suite != "gym"]
     found: dict[str, Any] = {}
     for suite_name in names:
         spec = describe_suite(suite_name)
-        environment = find_suite(suite_name).environment
         found[suite_name] = {
             "tasks": list(spec.tasks),
             "cameras": {c.name: [c.height, c.width] for c in spec.cameras},
@@ -142,18 +141,25 @@ def _suites(name: str, _invocation: Invocation) -> dict[str, Any]:
             "embodiment": spec.embodiment,
             "control_hz": spec.control_hz,
             "max_steps": spec.max_steps,
-            "environment": environment,
+            "environment": _environment(suite_name),
         }
         print(f"{suite_name}: {spec.embodiment}, {spec.control_hz:g} Hz, {spec.max_steps} steps")
         print(f"  cameras  {', '.join(f'{c.name} {c.width}x{c.height}' for c in spec.cameras)}")
         print(f"  channels {', '.join(channel.name for channel in spec.channels)}")
         print(f"  tasks    {', '.join(spec.tasks)}")
-        if environment:
+        if environment := _environment(suite_name):
             lacks = environments.problem(environment)
             print(f"  runs in  environment {environment}, {lacks or 'installed'}")
     if not name:
         print("gym:ID: any registered Gymnasium environment with images")
     return {"suites": found}
+
+
+def _environment(suite: str) -> str:
+    """The virtual environment that a suite runs in; empty: this one."""
+    from envservers.registry import find_suite
+
+    return find_suite(suite).environment
 
 
 def _rewards(_name: str, _invocation: Invocation) -> dict[str, Any]:

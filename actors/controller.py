@@ -60,6 +60,7 @@ from actors.proof import AFTER, BEFORE, Proof
 from actors.running_numbers import RunningNumbers
 from actors.runtime import Runtime, open_runtime
 from actors.saving import Saving
+from actors.suite_checks import check_run
 from vlarl.config.schema import RunConfig
 from vlarl.errors import ProcessDied
 from vlarl.live_view import LiveView
@@ -128,6 +129,7 @@ def train(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]
     started = time.monotonic()
     RunFolder.refuse_taken(config)
     check_given(config.model)
+    check_run(config)
     config = replace(config, name=config.name or default_name(config))
     limit = config.runtime.restarts
     for restarts in range(limit + 1):

@@ -23,6 +23,8 @@ class ServerSettings:
 
     observation: str = "openpi"
     """A preset of `ObservationKeys`, or a mapping in YAML."""
+    actions: str = "simulator"
+    """Units of its actions, of `ActionUnits`."""
     deadline_seconds: float = 120.0
     """For each answer."""
 
@@ -59,7 +61,7 @@ def evaluate_server(address: str, config: RunConfig, settings: ServerSettings) -
         access = EnvAccess(env, host)
         spec = access.clients[0].spec
         keys = keys.of_cameras([camera.name for camera in spec.cameras], "ws.observation")
-        policy = RemotePolicy(client, spec, keys, config.sampling.execute_steps)
+        policy = RemotePolicy(client, spec, keys, config.sampling.execute_steps, settings.actions)
         request = EvaluationRequest(episodes, config.evaluation.seed, env.tasks)
         with Progress("evaluate", episodes, "episodes") as progress:
             result = evaluate(

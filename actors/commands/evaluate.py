@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actors.commands.command import Command, Invocation, hint
+from actors.commands.command import Command, Invocation, hint, one_of
 from vlarl.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ SETTINGS = (
 """What an evaluation takes over from the config of a run."""
 
 
-WS = ("ws.observation", "ws.deadline_seconds")
+WS = ("ws.observation", "ws.actions", "ws.deadline_seconds")
 """What an evaluation of a policy server takes."""
 
 
@@ -87,14 +87,13 @@ def _of_server(invocation: Invocation) -> dict[str, Any]:
     overrides = ["stage=eval", *Invocation((), settings).overrides_with(ALIASES)]
     config = load_config(rest[0] if rest else None, overrides, only=SETTINGS)
     from actors.evaluate_server import ServerSettings, evaluate_server
+    from actors.harness.action_units import UNITS
 
     usual = ServerSettings()
     deadline = told.get("ws.deadline_seconds", f"{usual.deadline_seconds:g}")
-    summary = evaluate_server(
-        address,
-        config,
-        ServerSettings(told.get("ws.observation", usual.observation), _seconds(deadline)),
-    )
+    units = one_of(told, "ws.actions", usual.actions, UNITS)
+    keys = told.get("ws.observation", usual.observation)
+    summary = evaluate_server(address, config, ServerSettings(keys, units, _seconds(deadline)))
     print(plain_table({address: summary}))
     return summary | {"server": address, "config": rest[0] if rest else None}
 
@@ -138,6 +137,8 @@ COMMAND = Command(
         "  ws.observation   what a policy server calls what it is shown: libero, or a mapping as\n"
         "                   '{KEY: ego, KEY: cam_right_wrist, KEY: state, KEY: instruction}'\n"
         "                   (openpi)\n"
+        "  ws.actions       units of its actions: simulator, or normalized: -1 to 1 between the\n"
+        "                   bounds of each channel (simulator)\n"
         "  ws.deadline_seconds  for each of its answers (120)\n"
         "  dotted keys of the config schema, such as sampling.eval_temperature=1.0"
     ),

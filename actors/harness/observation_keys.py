@@ -95,13 +95,13 @@ class ObservationKeys:
             f"{', '.join(cameras)}."
         )
 
-    def covering(self, contract: Contract, place: int, name: str = "observation") -> None:
-        """Refuse a mapping that lacks what a policy must be shown.
+    def covering(self, contract: Contract, name: str = "observation") -> None:
+        """Refuse a mapping that lacks what a policy of one embodiment must be shown.
 
         Raises:
             UserError: naming it.
         """
-        needed = [camera.name for camera in contract.cameras_of(place)]
+        needed = [camera.name for camera in contract.cameras]
         needed += [STATE] if contract.shows_state else []
         for source in needed:
             if source not in self.sources.values():

@@ -29,6 +29,22 @@ Session = Callable[[ServerConnection], None]
 """Speaks on one connection until its end."""
 
 
+def check_host(host: str, port: int, insecure: bool) -> None:
+    """Refuse an address beyond loopback that was not asked for in so many words.
+
+    Raises:
+        UserError: saying what it would mean.
+    """
+    if not stays_on_machine(f"tcp://{host}:{port}") and not insecure:
+        raise UserError(
+            f"host = {host!r}: other machines could reach it, and the protocol has neither "
+            "keys nor encryption: whoever connects can use the policy, and whoever listens in "
+            "reads what it is shown. "
+            f"Listen at 127.0.0.1 and forward the port (ssh -L {port}:localhost:{port}), or "
+            "say insecure=true."
+        )
+
+
 class PolicyServer:
     """Listens from the moment it is made, answers while `serve` runs.
 
@@ -49,14 +65,7 @@ class PolicyServer:
     def __init__(
         self, session: Session, host: str = "127.0.0.1", port: int = 8000, insecure: bool = False
     ) -> None:
-        if not stays_on_machine(f"tcp://{host}:{port}") and not insecure:
-            raise UserError(
-                f"host = {host!r}: other machines could reach it, and the protocol has neither "
-                "keys nor encryption: whoever connects can use the policy, and whoever listens in "
-                "reads what it is shown. "
-                f"Listen at 127.0.0.1 and forward the port (ssh -L {port}:localhost:{port}), or "
-                "say insecure=true."
-            )
+        check_host(host, port, insecure)
         self._session = session
         self._free = threading.BoundedSemaphore(MAX_CONNECTIONS)
         self._open: set[ServerConnection] = set()

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from actors.harness.action_units import ActionUnits
 from actors.harness.observation_keys import ObservationKeys
 from actors.harness.openpi_client import OpenpiClient
 from vlarl.contract import Contract
@@ -30,9 +31,10 @@ class RemotePolicy:
 
     Args:
         client: of the server.
-        spec: what the environments simulate; the policy answers in its channels' units.
+        spec: what the environments simulate.
         keys: what the server calls what it is shown.
         execute_steps: of each chunk, at most; one that is shorter is executed whole.
+        units: of the actions that it answers, see `ActionUnits`.
 
     Raises:
         CheckpointError: if the server says that its checkpoint does not fit the environments.
@@ -41,11 +43,17 @@ class RemotePolicy:
     past_frames = None
 
     def __init__(
-        self, client: OpenpiClient, spec: EnvSpec, keys: ObservationKeys, execute_steps: int
+        self,
+        client: OpenpiClient,
+        spec: EnvSpec,
+        keys: ObservationKeys,
+        execute_steps: int,
+        units: str = "simulator",
     ) -> None:
         self._client = client
         self._channels = len(spec.channels)
         self._keys = keys
+        self._units = ActionUnits(units, spec.channels)
         self._execute_steps = execute_steps
         self.noise_shape = (0, 0)
         """`H, K` of what the server takes; empty: it takes none."""
@@ -95,7 +103,7 @@ class RemotePolicy:
         chunk = actions[: self._execute_steps].astype(np.float32)
         if not np.isfinite(chunk).all():
             raise self._wrong("actions with NaN or infinity")
-        return chunk
+        return self._units.received(chunk)
 
     def _wrong(self, what: str) -> PolicyServerError:
         return PolicyServerError(

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from actors.acting import policy_of
+from actors.harness.action_units import ActionUnits
 from actors.harness.observation_keys import ObservationKeys
 from actors.player import decision_noise
 from vlarl.config.schema import RunConfig
@@ -32,6 +33,7 @@ class ServedPolicy:
         model: of the checkpoint.
         config: its sampling section and what it says of device and threads count.
         keys: what the messages call what they show.
+        units: of the actions that it answers, see `ActionUnits`.
         embodiment: the one that is driven, of several; empty: the checkpoint's first.
 
     Attributes:
@@ -45,7 +47,12 @@ class ServedPolicy:
     """
 
     def __init__(
-        self, model: QwenVLA, config: RunConfig, keys: ObservationKeys, embodiment: str = ""
+        self,
+        model: QwenVLA,
+        config: RunConfig,
+        keys: ObservationKeys,
+        units: str = "simulator",
+        embodiment: str = "",
     ) -> None:
         place = model.contract.place_of(embodiment) if embodiment else 0
         self.contract = _alone(model.contract, place)
@@ -54,7 +61,8 @@ class ServedPolicy:
                 "the checkpoint was trained on text alone and sees no cameras. Train it on images "
                 "first: vlarl cpt CONFIG.yaml model.init.weights=CHECKPOINT."
             )
-        keys.covering(model.contract, place)
+        keys.covering(self.contract)
+        self._units = ActionUnits(units, self.contract.embodiment.channels)
         check_execute_steps(config, self.contract.horizon, config.model.checkpoint or "(none)")
         self.execute_steps = config.sampling.execute_steps
         sampling = dataclasses.replace(config.sampling, execute_steps=self.contract.horizon)
@@ -68,7 +76,11 @@ class ServedPolicy:
 
     @staticmethod
     def load(
-        checkpoint: str, config: RunConfig, keys: ObservationKeys, embodiment: str = ""
+        checkpoint: str,
+        config: RunConfig,
+        keys: ObservationKeys,
+        units: str = "simulator",
+        embodiment: str = "",
     ) -> ServedPolicy:
         """Of a checkpoint folder; see the class.
 
@@ -79,7 +91,7 @@ class ServedPolicy:
         config = dataclasses.replace(config, model=settings)
         model = given_model(settings, device=resolved(config.runtime.device))
         assert model is not None
-        return ServedPolicy(model, config, keys, embodiment)
+        return ServedPolicy(model, config, keys, units, embodiment)
 
     def read(self, message: Mapping[str, Any]) -> Observations:
         """The observation of a message.
@@ -109,7 +121,7 @@ class ServedPolicy:
             raise WireError(f"noise must be finite float32 of shape {list(self.noise_shape)}")
         start = torch.from_numpy(noise)[None]
         decided = self._thread.submit(self._policy.act, observations, None, False, noise=start)
-        return decided.result().actions[0]
+        return self._units.sent(decided.result().actions[0])
 
     def close(self) -> None:
         """Wait for the decision under way, and make no more."""

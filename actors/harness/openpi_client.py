@@ -96,7 +96,8 @@ class OpenpiClient:
             return connection, unpack(data)
         except (TimeoutError, ConnectionClosed, WireError) as error:
             connection.close()
-            why = str(error) or f"nothing within {self._deadline:g} seconds"
+            late = isinstance(error, TimeoutError)
+            why = f"nothing within {self._deadline:g} seconds" if late else str(error)
             raise UserError(
                 f"{self.address} does not speak openpi's protocol, which begins with metadata; "
                 f"it sent: {why}. {remedy}"
@@ -124,9 +125,12 @@ class OpenpiClient:
 
     def _refuse_final(self, error: ConnectionClosed) -> None:
         """Raise what another connection would not mend."""
-        for side, who in ((error.sent, "answered more"), (error.rcvd, "was shown more")):
-            if side is not None and side.code == CloseCode.MESSAGE_TOO_BIG:
-                raise PolicyServerError(
-                    f"the policy server {self.address} {who} than a message may hold ({error}). "
-                    "Lower env.image_size, or its limit"
-                ) from error
+        # Each side repeats the other's reason: whoever gave it first has the limit.
+        ours = error.sent if error.rcvd is None or not error.rcvd_then_sent else None
+        first = ours or error.rcvd
+        if first is not None and first.code == CloseCode.MESSAGE_TOO_BIG:
+            did = "answered" if ours else "was shown"
+            raise PolicyServerError(
+                f"the policy server {self.address} {did} more than a message may hold ({error}). "
+                "Lower env.image_size, or what the server sends"
+            ) from error

@@ -70,6 +70,7 @@ class PolicyServer:
         self._free = threading.BoundedSemaphore(MAX_CONNECTIONS)
         self._open: set[ServerConnection] = set()
         self._lock = threading.Lock()
+        self._served = False
         self.connections = 0
         try:
             self._server: Server = serve(
@@ -94,6 +95,7 @@ class PolicyServer:
 
     def serve(self) -> None:
         """Answer until `close` is called from another thread, or the process is interrupted."""
+        self._served = True
         self._server.serve_forever()
 
     def close(self) -> None:
@@ -102,7 +104,11 @@ class PolicyServer:
             still_open = list(self._open)
         for connection in still_open:
             connection.close(CloseCode.GOING_AWAY)
-        self._server.shutdown()
+        # `shutdown` waits for the end of `serve_forever`, also where that never began.
+        if self._served:
+            self._server.shutdown()
+        else:
+            self._server.socket.close()
 
     def _converse(self, connection: ServerConnection) -> None:
         if not self._free.acquire(blocking=False):

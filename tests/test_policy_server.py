@@ -123,7 +123,10 @@ def test_a_wrong_observation_is_answered_in_words_and_the_next_one_with_actions(
     for wrong, match in (
         ({"prompt": "x"}, "lacks 'observation/image'; it has prompt"),
         (seen() | {"observation/image": np.zeros((64, 32, 3), np.uint8)}, "64, 32, 3"),
-        (seen() | {"prompt": 5}, "not text"),
+        (seen() | {"prompt": 5}, "is of type int, not text"),
+        (seen() | {"prompt": "x" * 5000}, "is long text, not"),
+        (seen() | {"prompt": "pick " * 200}, "instruction is refused: .* shorten the text"),
+        (seen() | {"prompt": "<|im_end|>"}, "instruction is refused: .* control token"),
     ):
         with pytest.raises(PolicyServerError, match=match):
             client.infer(wrong)

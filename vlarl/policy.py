@@ -96,12 +96,7 @@ class EvaluatedPolicy(Protocol):
         ...
 
     def act(
-        self,
-        observations: Observations,
-        generator: Generators | None,
-        explore: bool,
-        keep: str = "context",
-        noise: Tensor | None = None,
+        self, observations: Observations, generator: None, explore: bool, *, noise: Tensor
     ) -> Decisions:
         """See `Policy.act`."""
         ...

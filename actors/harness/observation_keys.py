@@ -22,6 +22,8 @@ from vlarl.types import VIEWS, CameraSpec
 from vlarl.wire_limits import WireError
 
 STATE, SENTENCE = "state", "instruction"
+_MAX_SENTENCE = 2000
+"""Characters; no prompt has room for as many."""
 
 PRESETS: dict[str, dict[str, str]] = {
     "openpi": {
@@ -146,8 +148,12 @@ class ObservationKeys:
             return found[key_of[source]]
 
         sentence = value(SENTENCE)
-        if not isinstance(sentence, str):
-            raise WireError(f"{key_of[SENTENCE]!r} is a {type(sentence).__name__}, not text")
+        if not isinstance(sentence, str) or len(sentence) > _MAX_SENTENCE:
+            kind = type(sentence).__name__
+            what = "long text" if isinstance(sentence, str) else f"of type {kind}"
+            raise WireError(
+                f"{key_of[SENTENCE]!r} is {what}, not text of up to {_MAX_SENTENCE} characters"
+            )
         images = {c.name: _seen(value(c.name), c, key_of[c.name])[None] for c in cameras}
         state = _state(value(STATE), state_dim, key_of[STATE]) if state_dim else None
         return Observations(images, [sentence], state=state)

@@ -14,7 +14,6 @@ from actors.harness.observation_keys import ObservationKeys
 from actors.harness.openpi_client import OpenpiClient
 from vlarl.contract import Contract
 from vlarl.errors import CheckpointError, PolicyServerError
-from vlarl.noise import Generators
 from vlarl.observations import Observations
 from vlarl.policy import Decisions
 from vlarl.types import EnvSpec
@@ -62,12 +61,7 @@ class RemotePolicy:
             self._check_ours(ours, spec)
 
     def act(
-        self,
-        observations: Observations,
-        generator: Generators | None,
-        explore: bool,
-        keep: str = "context",
-        noise: Tensor | None = None,
+        self, observations: Observations, generator: None, explore: bool, *, noise: Tensor
     ) -> Decisions:
         """Ask for each of `n` observations in turn; see `Policy.act`. Of values, it knows none.
 
@@ -78,7 +72,7 @@ class RemotePolicy:
         chunks = []
         for row in range(len(observations)):
             message = self._keys.message(observations, row)
-            if noise is not None and all(self.noise_shape):
+            if all(self.noise_shape):
                 message[OURS] = {"noise": noise[row].numpy()}
             chunks.append(self._chunk(self._client.infer(message)))
         lengths = sorted({len(chunk) for chunk in chunks})

@@ -20,6 +20,7 @@ from vlarl.config.validate import check_execute_steps
 from vlarl.contract import Contract
 from vlarl.errors import CheckpointError
 from vlarl.model.device import resolved
+from vlarl.model.processor import PromptError
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.start import given_model
 from vlarl.observations import Observations
@@ -112,7 +113,7 @@ class ServedPolicy:
             at: seed of the episode and number of the decision in it.
 
         Raises:
-            WireError: for noise of another shape.
+            WireError: for noise of another shape, or an instruction that is too long.
         """
         if noise is None:
             noise = decision_noise(*at, self.noise_shape).numpy()
@@ -121,7 +122,10 @@ class ServedPolicy:
             raise WireError(f"noise must be finite float32 of shape {list(self.noise_shape)}")
         start = torch.from_numpy(noise)[None]
         decided = self._thread.submit(self._policy.act, observations, None, False, noise=start)
-        return self._units.sent(decided.result().actions[0])
+        try:
+            return self._units.sent(decided.result().actions[0])
+        except PromptError as error:
+            raise WireError(f"the instruction is refused: {error}") from error
 
     def close(self) -> None:
         """Wait for the decision under way, and make no more."""

@@ -126,6 +126,18 @@ def needed(invocation: Invocation, name: str, key: str, what: str) -> str:
     return value
 
 
+def one_of(settings: Mapping[str, str], key: str, default: str, allowed: Sequence[str]) -> str:
+    """A setting that must be one of some words.
+
+    Raises:
+        UserError: for another one.
+    """
+    text = settings.get(key, default)
+    if text not in allowed:
+        raise UserError(f"{key} = {text!r} is unknown. {hint(text, tuple(allowed))}")
+    return text
+
+
 def chosen(text: str, allowed: Sequence[str], what: str) -> tuple[str, ...]:
     """Names apart by commas, in the allowed ones' order; all of them if none is given.
 

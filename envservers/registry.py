@@ -80,6 +80,15 @@ SUITES = {
         groups="envservers.metaworld.groups",
     ),
     "gym": SuiteEntry("envservers.gym_suite", "GymSuite", 60 * _MEBIBYTE, 4 * _MEBIBYTE, 64),
+    "libero": SuiteEntry(
+        "envservers.libero.suite",
+        "LiberoSuite",
+        2000 * _MEBIBYTE,
+        1 * _MEBIBYTE,
+        160,
+        environment="libero",
+        start_seconds=180.0,
+    ),
 }
 
 

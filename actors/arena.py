@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from envservers.task_groups import expand
 from vlarl.config.process_schema import EnvConfig
 from vlarl.env_protocol import EnvClient
-from vlarl.policy import Policy
+from vlarl.policy import EvaluatedPolicy
 from vlarl.types import EnvSpec
 
 
@@ -41,7 +41,7 @@ def can_be_swapped(config: EnvConfig, tasks: Iterable[str]) -> bool:
 class Arena:
     """Who plays what where, in an evaluation."""
 
-    policy: Policy
+    policy: EvaluatedPolicy
     clients: dict[int, EnvClient]
     """Number among all clients of the run -> client."""
     tasks: tuple[str, ...]

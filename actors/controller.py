@@ -59,8 +59,10 @@ from actors.evaluation import EvaluationRequest, write_videos
 from actors.proof import AFTER, BEFORE, Proof
 from actors.running_numbers import RunningNumbers
 from actors.runtime import Runtime, open_runtime
+from actors.saving import Saving
+from actors.suite_checks import check_run
 from vlarl.config.schema import RunConfig
-from vlarl.errors import ProcessDied, SaveError
+from vlarl.errors import ProcessDied
 from vlarl.live_view import LiveView
 from vlarl.model.start import check_given
 from vlarl.progress import Progress
@@ -127,6 +129,7 @@ def train(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]
     started = time.monotonic()
     RunFolder.refuse_taken(config)
     check_given(config.model)
+    check_run(config)
     config = replace(config, name=config.name or default_name(config))
     limit = config.runtime.restarts
     for restarts in range(limit + 1):
@@ -168,6 +171,8 @@ def _train(
             if interrupt.pressed:
                 return trained
             proof.judge(AFTER)
+            if interrupt.pressed:
+                return trained | {"interrupted": True}
         except ProcessDied as error:
             if interrupt.pressed:
                 raise RuntimeError(f"stopped, while {error}") from error
@@ -220,8 +225,9 @@ def iterate(
     Raises:
         SaveError: if the last checkpoint could not be written; others are tried again in turn.
     """
-    loop = _Loop(config, run, runtime, first)
+    loop = _Loop(config, run, runtime)
     done = first
+    saving = Saving(run, loop.save, saved=first or -1)
     metrics: dict[str, float] = {}
     rows = [row for row in run.metrics() if row["step"] <= first]
     running, view = RunningNumbers(rows), LiveView(rows)
@@ -229,7 +235,7 @@ def iterate(
         with loop.profiled(config.profile and done + 1 == first + _PROFILED):
             metrics = loop.iterate(done + 1)
             done += 1
-            metrics |= {"learner_restarts": restarts} | loop.saves()
+            metrics |= {"learner_restarts": restarts} | saving.metrics()
             metrics |= running.of(metrics) | loop.evaluate(done)
             run.log(done, **metrics)
             view.add(metrics)
@@ -237,8 +243,9 @@ def iterate(
                 shown = ("success_rate_smooth", "approximate_kl")
                 progress.show(view)
                 progress.advance(1, **{name: metrics[name] for name in shown if name in metrics})
-            loop.save(done)
-    loop.save_last(done)
+            if done % config.checkpoint_every == 0:
+                saving.attempt(done)
+    saving.finish(done)
     return {
         "run": str(run.path),
         "checkpoint": str(run.checkpoint_path(done)),
@@ -249,17 +256,11 @@ def iterate(
 
 
 class _Loop:
-    """What the loop does again and again, and how long each of it takes.
+    """What the loop does again and again, and how long each of it takes."""
 
-    `first` iterations are already done; if there are any, the last of them has a checkpoint.
-    """
-
-    def __init__(self, config: RunConfig, run: RunFolder, runtime: Runtime, first: int) -> None:
+    def __init__(self, config: RunConfig, run: RunFolder, runtime: Runtime) -> None:
         self._config, self._run, self._runtime = config, run, runtime
         self._timeline = Timeline("controller")
-        self._saved = first or None
-        self._saves_failed = 0
-        self._saving_seconds = 0.0
 
     @contextmanager
     def profiled(self, wanted: bool) -> Iterator[None]:
@@ -303,39 +304,12 @@ class _Loop:
             "evaluation_seconds": time.perf_counter() - started,
         }
 
-    def saves(self) -> dict[str, float]:
-        """Checkpoints that could not be written so far, and seconds of the last iteration's."""
-        return {"checkpoints_failed": self._saves_failed, "saving_seconds": self._saving_seconds}
-
     def save(self, step: int) -> None:
-        """Write a checkpoint, if it is due after this iteration; if it fails, the run goes on."""
-        self._saving_seconds = 0.0
-        if step % self._config.checkpoint_every:
-            return
-        try:
-            self._write(step)
-        except SaveError as error:
-            self._saves_failed += 1
-            logger.warning("%s. The run goes on; the last good one stays.", error)
-
-    def save_last(self, step: int) -> None:
-        """Write a checkpoint, unless there is one; without it, what was learned since is lost."""
-        if self._saved == step:
-            return
-        try:
-            self._write(step)
-        except SaveError as error:
-            raise SaveError(
-                f"{error}. The last good checkpoint is {self._run.checkpoint_path() or 'none'}. "
-                f"Make room, then continue from there: name={self._run.path.name} resume=auto"
-            ) from error
-
-    def _write(self, step: int) -> None:
+        """Write a checkpoint."""
         started = time.perf_counter()
         with self._run.checkpoint(step) as folder:
             self._runtime.save(folder)
         self._timeline.add("controller", "save", started)
-        self._saved, self._saving_seconds = step, time.perf_counter() - started
 
 
 def _refuse_divergence(metrics: dict[str, float], step: int, run: RunFolder) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,21 @@ from actors.env_host import EnvAccess, EnvHost
 from actors.evaluation import EvaluationRequest
 from actors.rollout_worker import RolloutWorker
 from actors.run_model import load_model
+from actors.suite_checks import check_run
 from vlarl.config.schema import RunConfig
 from vlarl.progress import Progress
+
+
+def reported(progress: Progress) -> Callable[[int, int], None]:
+    """What an evaluation tells of its episodes (done, in all), shown by `progress`."""
+    shown = 0
+
+    def advance(done: int, _total: int) -> None:
+        nonlocal shown
+        progress.advance(done - shown)
+        shown = done
+
+    return advance
 
 
 def evaluate_checkpoint(
@@ -35,6 +49,7 @@ def evaluate_checkpoint(
     torch.set_num_threads(config.runtime.threads)
     model = dataclasses.replace(config.model, checkpoint=str(checkpoint))
     config = dataclasses.replace(config, model=model)
+    check_run(config)
     host = None if config.env.mode == "inprocess" else EnvHost(config.env)
     try:
         access = EnvAccess(config.env, host)
@@ -42,15 +57,8 @@ def evaluate_checkpoint(
         request = EvaluationRequest(
             config.evaluation.episodes, config.evaluation.seed, config.env.tasks, swap=swap
         )
-        shown = 0
         with Progress("evaluate", request.episodes, "episodes") as progress:
-
-            def advance(done: int, _total: int) -> None:
-                nonlocal shown
-                progress.advance(done - shown)
-                shown = done
-
-            summary = worker.evaluate(request, advance).summary
+            summary = worker.evaluate(request, reported(progress)).summary
         worker.close()
     finally:
         if host is not None:

@@ -22,7 +22,7 @@ from envservers.task_groups import reported_groups
 from vlarl.env_protocol import EnvClient
 from vlarl.evaluation.results import Outcome, SwapOutcome, summarize, summarize_swap
 from vlarl.evaluation.video import write_gif
-from vlarl.policy import Policy
+from vlarl.policy import EvaluatedPolicy
 
 __all__ = ["EvalResult", "EvaluationRequest", "evaluate", "held_out_starts", "write_videos"]
 
@@ -61,7 +61,7 @@ class EvalResult:
 
 
 def evaluate(
-    policy: Policy,
+    policy: EvaluatedPolicy,
     clients: Sequence[EnvClient],
     request: EvaluationRequest,
     *,

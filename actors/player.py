@@ -23,7 +23,7 @@ from vlarl.env_protocol import EnvClient
 from vlarl.errors import EnvServerError
 from vlarl.history import FrameMemory
 from vlarl.observations import Observations
-from vlarl.policy import Policy
+from vlarl.policy import EvaluatedPolicy
 from vlarl.types import EpisodeStart, TimeStep
 
 Progress = Callable[[int, int], None]
@@ -46,7 +46,7 @@ class EpisodeRecord:
 
 
 def play(
-    policy: Policy,
+    policy: EvaluatedPolicy,
     clients: Sequence[EnvClient],
     starts: Sequence[EpisodeStart],
     *,
@@ -156,7 +156,7 @@ class _Player:
         self,
         index: int,
         client: EnvClient,
-        policy: Policy,
+        policy: EvaluatedPolicy,
         queues: list[list[int]],
         starts: Sequence[EpisodeStart],
         spare: EpisodeStart,
@@ -234,7 +234,7 @@ class _Player:
         noise = torch.zeros(len(self._playing), *policy.noise_shape)
         playing = [(slot, episode) for slot, episode in enumerate(self._playing) if episode]
         for slot, episode in playing:
-            noise[slot] = _noise(
+            noise[slot] = decision_noise(
                 self._starts[episode.index].seed, episode.decisions, policy.noise_shape
             )
         history = None if self._memory is None else self._memory.frames()
@@ -319,7 +319,7 @@ class _Player:
         self.phase = Phase.RESETTING
 
 
-def _noise(episode_seed: int, decision: int, shape: tuple[int, int]) -> torch.Tensor:
+def decision_noise(episode_seed: int, decision: int, shape: tuple[int, int]) -> torch.Tensor:
     """[H, K] initial noise of one decision of one episode."""
     mixed = np.random.SeedSequence([episode_seed, decision]).generate_state(1, np.uint64)[0]
     generator = torch.Generator().manual_seed(int(mixed >> np.uint64(1)))

@@ -66,6 +66,7 @@ class RolloutCollector:
         suites: name of each client's suite, where the run has several.
         alone: see `Allocator`.
         move: likewise.
+        in_turn: likewise.
         clock: by which all this goes; None: the wall's.
     """
 
@@ -88,6 +89,7 @@ class RolloutCollector:
         suites: Sequence[str] = (),
         alone: bool = True,
         move: Move | None = None,
+        in_turn: bool = True,
         clock: Clock | None = None,
     ) -> None:
         self._clock = clock or WallClock()
@@ -107,7 +109,7 @@ class RolloutCollector:
         self._restart_client = restart
         self._max_restarts = max_restarts
         self._bootstrap_time_limit = bootstrap_time_limit
-        self._allocator = Allocator(source, self._lanes, move, alone)
+        self._allocator = Allocator(source, self._lanes, move, alone, in_turn)
         every = [named(lane.suite, task) for lane in self._lanes for task in lane.client.spec.tasks]
         self._tasks = tuple(dict.fromkeys(every))
         self._batching = batching or Batching()
@@ -131,6 +133,11 @@ class RolloutCollector:
         """Of one iteration: `T` of every stream."""
         return self._horizon * sum(len(lane.streams) for lane in self._lanes)
 
+    @property
+    def window_decisions(self) -> int:
+        """That the lanes have of the windows at hand; may be asked from another thread."""
+        return sum(len(lane.window) * len(lane.streams) for lane in self._lanes)
+
     def collect(self, version: int = 0) -> tuple[TensorDict, RolloutStats]:
         """One window: `T` decisions of every stream.
 
@@ -150,7 +157,7 @@ class RolloutCollector:
             self._follow(lane)
         while unfinished := [lane for lane in self._lanes if len(lane.window) < self._horizon]:
             self._turn(unfinished, lambda: version)
-        segments = [segment_of(lane) for lane in self._lanes]
+        segments = [segment_of(*numbered) for numbered in enumerate(self._lanes)]
         batch = joined([segment.rows for segment in segments])
         validate(batch)
         self._timeline.add("worker", "window", started)
@@ -185,12 +192,21 @@ class RolloutCollector:
 
     def take_segments(self) -> tuple[list[Segment], Tally]:
         """Full windows, whose lanes begin their next, and what was counted since the last call."""
-        full = [lane for lane in self._lanes if len(lane.window) == self._horizon]
-        segments = [segment_of(lane) for lane in full]
-        for lane in full:
-            lane.begin_window()
+        segments = []
+        for number, lane in enumerate(self._lanes):
+            if len(lane.window) == self._horizon:
+                segments.append(segment_of(number, lane))
+                lane.begin_window()
         tally, self._tally = self._tally, Tally()
         return segments, tally
+
+    def move_due(self) -> None:
+        """Between two turns: servers that are to simulate another suite do, once they can."""
+        for number in self._allocator.move_due():
+            lane = self._lanes[number]
+            self._timeline.close(self._server(lane))
+            self._guarded(lane, lane.start)
+            self._follow(lane)
 
     def stats(self, segments: Sequence[Segment], tally: Tally, seconds: float) -> RolloutStats:
         """What segments showed and cost; what comes next is allocated by it."""
@@ -209,11 +225,11 @@ class RolloutCollector:
         # No lane waits for anything now.
         for lane in self._lanes:
             self._timeline.close(self._server(lane))
-        return {**self._source.state_dict(), "lanes": lanes}
+        return {**self._allocator.state_dict(), "lanes": lanes}
 
     def position(self) -> dict[str, Any]:
         """A `state_dict` without the environments: whoever loads it begins new episodes."""
-        return {**self._source.state_dict(), "lanes": [lane.position() for lane in self._lanes]}
+        return {**self._allocator.state_dict(), "lanes": [lane.position() for lane in self._lanes]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of `state_dict`, before the first window.

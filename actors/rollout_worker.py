@@ -80,6 +80,7 @@ class RolloutWorker:
         self._model = model
         self._access = access
         self._published = 0
+        self._collecting = False
         self.weights_lock = FairLock()
         for client in access.clients:
             model.contract.check(client.spec)
@@ -108,6 +109,7 @@ class RolloutWorker:
             suites=access.suites,
             alone=config.rollout.workers == 1,
             move=self._move if config.env.allocation.suites else None,
+            in_turn=in_turn,
         )
         rollout = config.rollout
         self._version = version or (lambda: self._published)
@@ -115,7 +117,11 @@ class RolloutWorker:
             None
             if in_turn
             else RolloutStream(
-                self._collector, self._version, rollout.max_staleness, rollout.threads
+                self._collector,
+                self._version,
+                rollout.max_staleness,
+                rollout.threads,
+                self._counters,
             )
         )
 
@@ -132,7 +138,17 @@ class RolloutWorker:
         if self._stream is not None:
             return self._stream.take()
         with _threads(self._config.rollout.threads):
-            return self._collector.collect(self._version())
+            try:
+                self._collecting = True
+                return self._collector.collect(self._version())
+            finally:
+                self._collecting = False
+
+    def at_stake(self) -> int:
+        """Decisions that nobody has yet, lost if this process dies; asked from another thread."""
+        if self._stream is not None:
+            return self._collector.window_decisions + self._stream.waiting_decisions()
+        return self._collector.window_decisions if self._collecting else 0
 
     def allocate(
         self, episodes: Mapping[str, int], successes: Mapping[str, int]
@@ -143,6 +159,8 @@ class RolloutWorker:
     def evaluate(self, request: EvaluationRequest, progress: Progress | None = None) -> EvalResult:
         """Deterministic evaluation on the training environments, between two decisions."""
         self.pause()
+        if self._stream is not None:
+            self._counters.ask(self._collector.unoccupied())
         with _threads(self._config.rollout.threads):
             result = self._collector.lend(
                 lambda clients: evaluate_arenas(
@@ -154,17 +172,17 @@ class RolloutWorker:
                 )
             )
         # What servers did for it is no part of the next window's.
-        self.servers_use()
+        self._counters.skip(self._collector.unoccupied())
         return result
 
     def servers_use(self) -> dict[str, float]:
         """What the env servers did and use, see `ServerCounters`; between two windows.
 
-        Nothing where rollout goes on all the time: its thread alone may speak to servers.
+        Where rollout goes on all the time, its thread alone may speak to servers: what it was told.
         """
-        if self._stream is not None:
-            return {}
-        return self._counters.ask(self._collector.unoccupied())
+        if self._stream is None:
+            self._counters.ask(self._collector.unoccupied())
+        return self._counters.told()
 
     def use(self) -> dict[str, float]:
         """`servers_use`, and that of this process, if it is the worker's own."""

@@ -35,6 +35,13 @@ class SuiteEntry:
     environment: str = ""
     """The virtual environment that the suite's processes run in (`envservers.environments`); empty:
     this one."""
+    graphics: str = ""
+    """`opengl` or `vulkan`, if it cannot be without; looked for before a process is started."""
+    experts: bool = False
+    """Whether its servers have scripted experts (`expert_actions`) for each of its tasks."""
+    check: str = ""
+    """Function of the module that is called with the suite where its simulator is installed, before
+    the first instance is made: raises UserError for what is missing, such as a folder of scenes."""
     start_seconds: float = 60.0
     """Until a server of it is ready, at most."""
     groups: str = ""
@@ -117,6 +124,9 @@ def make_suite(name: str, num_envs: int, /, **options: Any) -> Suite:
     """
     check_memory(name, max(num_envs, 1), options=options)
     suite = _build(name, num_envs, options)
+    entry = find_suite(name)
+    if entry.check:
+        getattr(importlib.import_module(entry.module), entry.check)(suite)
     if hasattr(suite, "load"):
         try:
             suite.load()

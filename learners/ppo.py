@@ -53,6 +53,8 @@ class _Work:
     """[M]"""
     old_log_prob: Tensor
     """[M]"""
+    old_value: Tensor
+    """[M]"""
     pooled: TensorDict | None
     """Contexts of one token, the mean one: all that the value needs. None while the backbone is
     being changed."""
@@ -151,8 +153,8 @@ class PPOLearner:
         self._model.train()
         work = self._prepare(batch, max_staleness)
         training_policy = self.version >= config.value_warmup_iterations
-        if training_policy:
-            self._rescore(work, others_acted=max_staleness is not None)
+        if training_policy or max_staleness is not None:
+            self._rescore(work, max_staleness is not None, training_policy)
         if not self._trains_backbone:
             self._pool(work)
         per_epoch = self._minibatches_in(len(work.batch))
@@ -219,10 +221,11 @@ class PPOLearner:
         measured.add("advantage_std", advantage.std(correction=0))
         if config.normalize_advantages:
             advantage = normalized(advantage)
-        return _Work(batch, advantage, target, batch["chunk", "log_prob"], None, measured)
+        old = batch["chunk", "log_prob"], batch["value"]
+        return _Work(batch, advantage, target, *old, None, measured)
 
-    def _rescore(self, work: _Work, others_acted: bool) -> None:
-        """Find the log-probabilities to stay near and, if other weights acted, the weights.
+    def _rescore(self, work: _Work, others_acted: bool, training_policy: bool) -> None:
+        """Find what to stay near; if other weights acted, also values and weights of decisions.
 
         The rollout's serve where the same weights acted in float32. Below it, its kernels differ
         from the learner's by a good part of the clip range.
@@ -230,10 +233,12 @@ class PPOLearner:
         if not (others_acted or self._below_float32()):
             return
         behavior = work.old_log_prob
-        work.old_log_prob = self._scorer.log_probs(work.batch)
+        work.old_log_prob, value = self._scorer.scored(work.batch)
         if others_acted:
-            cap = self._config.behavior_weight_cap
-            work.weight = weigh(work.old_log_prob, behavior, cap, work.measured)
+            work.old_value = value
+            if training_policy:
+                cap = self._config.behavior_weight_cap
+                work.weight = weigh(work.old_log_prob, behavior, cap, work.measured)
 
     def _below_float32(self) -> bool:
         return any(p.dtype != torch.float32 for part in self._parts.values() for p in part)
@@ -297,7 +302,7 @@ class PPOLearner:
         seen = context if work.pooled is None else work.pooled[rows]
         loss = clipped_value_loss(
             self._model.value(seen),
-            work.batch["value"][rows].to(self._device),
+            work.old_value[rows].to(self._device),
             work.target[rows].to(self._device),
             self._config.value_clip,
         )

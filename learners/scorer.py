@@ -56,14 +56,15 @@ class Scorer:
         )
 
     @torch.no_grad()
-    def log_probs(self, batch: TensorDict) -> Tensor:
-        """[M] of a whole batch, on the CPU."""
+    def scored(self, batch: TensorDict) -> tuple[Tensor, Tensor]:
+        """[M] log-probabilities and [M] values of a whole batch, on the CPU."""
 
-        def scored(rows: Tensor) -> Tensor:
-            chunk = on(self._device, batch["chunk"][rows])
-            return self.log_prob(self.context(batch, rows), chunk)
+        def rows_scored(rows: Tensor) -> Tensor:
+            context, chunk = self.context(batch, rows), on(self._device, batch["chunk"][rows])
+            return torch.stack([self.log_prob(context, chunk), self._model.value(context)], dim=1)
 
-        return self._peers.gathered(len(batch), scored, self._micro_batch).cpu()
+        log_prob, value = self._peers.gathered(len(batch), rows_scored, self._micro_batch).T.cpu()
+        return log_prob, value
 
     @torch.no_grad()
     def pooled(self, batch: TensorDict) -> TensorDict:

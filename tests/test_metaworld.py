@@ -2,7 +2,6 @@
 
 import pytest
 
-from actors.commands.command import Invocation
 from actors.commands.evaluate import _of_protocol
 from envservers.metaworld.groups import DIFFICULTY, SPLITS
 from envservers.metaworld.suite import EMBODIMENTS
@@ -104,11 +103,11 @@ def test_one_group_alone_has_the_interval_of_its_rate():
 
 def test_a_protocol_says_tasks_and_episodes():
     assert find_protocol("metaworld", "MT50").episodes == 10
-    tasks, episodes = _of_protocol(Invocation(("x",), {"protocol": "MT50"}), "metaworld")
+    tasks, episodes = _of_protocol({"protocol": "MT50"}, "metaworld")
     assert tasks == f"env.tasks=[{','.join(TASKS)}]"
     assert episodes == "evaluation.episodes=500"
     with pytest.raises(UserError, match="leave one of the two out"):
-        _of_protocol(Invocation(("x",), {"protocol": "MT50", "episodes": "3"}), "metaworld")
+        _of_protocol({"protocol": "MT50", "episodes": "3"}, "metaworld")
     with pytest.raises(UserError, match="Did you mean 'MT50'"):
         find_protocol("metaworld", "MT5")
     with pytest.raises(UserError, match="'tabletop' has none"):

@@ -39,3 +39,7 @@ class EnvContractError(EnvServerError, UserError):
     The server lives and may be restarted as after any error. Once that was tried often enough, it
     is the environment that its user has to look at: the message alone says all there is to say.
     """
+
+
+class PolicyServerError(RuntimeError):
+    """Another's policy server failed: it is gone, silent, or answered what is no action."""

@@ -82,6 +82,26 @@ class Decisions:
     """Of the processor, if they are to be kept."""
 
 
+class EvaluatedPolicy(Protocol):
+    """What an evaluation asks of a policy, ours or another's; `Policy` is one."""
+
+    @property
+    def noise_shape(self) -> tuple[int, int]:
+        """`H, K` of the noise that `act` is given."""
+        ...
+
+    @property
+    def past_frames(self) -> PastFrames | None:
+        """Which past frames observations must come with; None: none."""
+        ...
+
+    def act(
+        self, observations: Observations, generator: None, explore: bool, *, noise: Tensor
+    ) -> Decisions:
+        """See `Policy.act`."""
+        ...
+
+
 class Policy:
     """Acts with whatever weights `model` holds at the time."""
 

@@ -31,7 +31,7 @@ VERSION = 2
 """Raised whenever a message of an older version would be misread."""
 
 _ARRAY = 1
-_DTYPES = {
+DTYPES = {
     dtype.str: dtype
     for dtype in map(
         np.dtype,
@@ -53,7 +53,7 @@ def encode(message: dict[str, Any]) -> list[bytes | memoryview]:
     def replace(value: object) -> object:
         if isinstance(value, np.ndarray):
             dtype = value.dtype.newbyteorder("<")
-            if dtype.str not in _DTYPES:
+            if dtype.str not in DTYPES:
                 raise WireError(f"an array of dtype {value.dtype} cannot cross the wire")
             array = np.ascontiguousarray(value, dtype)
             buffers.append(array.tobytes() if array.size == 0 else array.data.cast("B"))
@@ -124,7 +124,7 @@ def _reference(data: bytes) -> tuple[int, np.dtype[Any], tuple[int, ...]]:
         index, name, shape = msgpack.unpackb(data)
     except (msgpack.UnpackException, ValueError, TypeError) as error:
         raise WireError(f"a damaged array reference: {error}") from error
-    if not isinstance(name, str) or name not in _DTYPES:
+    if not isinstance(name, str) or name not in DTYPES:
         raise WireError(f"an array of dtype {name!r:.40} is refused")
     sizes_valid = (
         isinstance(shape, list)
@@ -133,7 +133,7 @@ def _reference(data: bytes) -> tuple[int, np.dtype[Any], tuple[int, ...]]:
     )
     if type(index) is not int or not sizes_valid:
         raise WireError(f"a damaged array reference: buffer {index!r:.40}, shape {shape!r:.80}")
-    return index, _DTYPES[name], tuple(shape)
+    return index, DTYPES[name], tuple(shape)
 
 
 def spec_to_body(spec: EnvSpec) -> dict[str, Any]:

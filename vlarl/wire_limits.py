@@ -83,8 +83,12 @@ def check_sizes(frames: Sequence[bytes | memoryview]) -> None:
         raise WireError(f"a message of {total} bytes; the limit is {MAX_MESSAGE_BYTES}")
 
 
-def check_header(data: bytes | memoryview) -> None:
-    """Refuse a header that nests too deep or declares more than its bytes can hold.
+def check_header(data: bytes | memoryview, what: str = "the header frame") -> None:
+    """Refuse msgpack that nests too deep or declares more than its bytes can hold.
+
+    Args:
+        data: one value.
+        what: it is called in messages.
 
     Raises:
         WireError: saying which.
@@ -99,7 +103,7 @@ def check_header(data: bytes | memoryview) -> None:
         expected -= 1
         owed -= 1
         if position >= size:
-            raise WireError("the header frame is cut short")
+            raise WireError(f"{what} is cut short")
         first = data[position]
         whole = _WHOLE[first]
         if whole:
@@ -107,7 +111,7 @@ def check_header(data: bytes | memoryview) -> None:
             continue
         found = _SIZES[first]
         if found is None:
-            raise WireError("the header frame is not msgpack: byte 0xc1")
+            raise WireError(f"{what} is not msgpack: byte 0xc1")
         skipped, inside, length_bytes, unit_bytes, unit_values = found
         length = int.from_bytes(data[position + 1 : position + 1 + length_bytes], "big")
         position += 1 + length_bytes + skipped + length * unit_bytes
@@ -115,13 +119,13 @@ def check_header(data: bytes | memoryview) -> None:
         owed += inside
         # Every value takes a byte at least.
         if position + owed > size:
-            raise WireError("the header frame is cut short, or declares more than it holds")
+            raise WireError(f"{what} is cut short, or declares more than it holds")
         if inside:
             if len(above) >= MAX_DEPTH:
-                raise WireError(f"a header nests deeper than {MAX_DEPTH} maps and lists")
+                raise WireError(f"{what} nests deeper than {MAX_DEPTH} maps and lists")
             above.append(expected)
             expected = inside
     if position > size:
-        raise WireError("the header frame is cut short")
+        raise WireError(f"{what} is cut short")
     if position < size:
-        raise WireError(f"the header frame has {size - position} bytes too many: not msgpack")
+        raise WireError(f"{what} has {size - position} bytes too many: not msgpack")

@@ -35,6 +35,10 @@ _TEXT, _IMAGE, _VIDEO = 0, 1, 2
 _REMEMBERED_PROMPTS = 4096
 
 
+class PromptError(ValueError):
+    """A text that the model cannot be told."""
+
+
 @dataclass(frozen=True)
 class _Row:
     """Tensors of one text with its image placeholders, [L] each and [3, L] positions."""
@@ -294,14 +298,14 @@ class Processor:
         for token in CONTROL_TOKENS:
             # Otherwise a sentence from outside could close its turn or fake an image.
             if token in text or (answer is not None and token in answer):
-                raise ValueError(f"the text contains the control token {token!r}")
+                raise PromptError(f"the text contains the control token {token!r}")
         ids = self.tokenizer.encode(self.chat(text, with_history), add_special_tokens=False)
         supervised: list[int] = []
         if answer is not None:
             supervised = self.tokenizer.encode(f"{answer}<|im_end|>", add_special_tokens=False)
         length, total = self.contract.prompt_tokens, len(ids) + len(supervised)
         if total > length:
-            raise ValueError(
+            raise PromptError(
                 f"{total} tokens exceed the contract's prompt_tokens = {length}; shorten the text "
                 f"by {total - length}: {text!r}"
             )

@@ -84,6 +84,8 @@ def candidates(
         rims: whether the object may be held at its rim.
     """
     found = _around(item) + (_rims(item, center) if rims else [])
+    if rims and not found:
+        found = _rims(item, center, flat=True)
     judged = [grasp._replace(cost=grasp.cost + _blocked(grasp, obstacles)) for grasp in found]
     return sorted(judged, key=lambda grasp: grasp.cost)
 
@@ -109,7 +111,8 @@ def _around(item: Boxes) -> list[Grasp]:
     return found
 
 
-def _rims(item: Boxes, center: NDArray[np.float64]) -> list[Grasp]:
+def _rims(item: Boxes, center: NDArray[np.float64], flat: bool = False) -> list[Grasp]:
+    """Grasps at the rim of what is hollow, or of what is `flat`, as a plate is."""
     height = max(item.top - 0.012, item.bottom + TIP_BELOW + 0.002)
     seen = item.between(item.top - 0.022, item.top + 0.01)
     offsets = seen - center
@@ -121,7 +124,7 @@ def _rims(item: Boxes, center: NDArray[np.float64]) -> list[Grasp]:
         out, side = offsets @ outward, offsets @ sideways
         # Boxes that this ray from the center passes.
         passed = (side.min(axis=1) < 0.004) & (side.max(axis=1) > -0.004) & (out.max(axis=1) > 0.02)
-        if not passed.any() or _reaches(solid, outward, sideways):
+        if not passed.any() or (not flat and _reaches(solid, outward, sideways)):
             continue
         far = float(out[passed].max())
         near = max(float(out[passed].min()), far - 0.012)

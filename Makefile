@@ -4,6 +4,7 @@
 #   make demo ARGS=seed=1
 #   make test            set up, then the tests        make test ARGS='-k config'
 #   make soak            the tests that `make test` leaves out: more deaths, nodes and processes
+#   make suites          install the suites that CI runs (vlarl suite), then their tests
 #   make lint types      ruff; mypy
 #   PYTHON=/path/to/python make ...   another interpreter for the virtual environment
 
@@ -14,8 +15,10 @@ BIN := $(VENV)/bin
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 INSTALLED := $(VENV)/.installed
 ARGS ?=
+# Suites of others that have pins here and whose tests take minutes, not hours.
+SUITES ?= $(filter metaworld libero,$(patsubst envservers/environments/%.txt,%,$(wildcard envservers/environments/*.txt)))
 
-.PHONY: demo test soak lint format types setup clean
+.PHONY: demo test soak suites lint format types setup clean
 
 demo: $(INSTALLED)
 	$(BIN)/vlarl demo $(ARGS)
@@ -25,6 +28,13 @@ test: $(INSTALLED)
 
 soak: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak --durations 0 $(ARGS)
+
+# One process: environments of suites are big, and drawing takes all of a core.
+suites: $(INSTALLED)
+ifneq ($(SUITES),)
+	$(BIN)/vlarl suite install $(SUITES)
+endif
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m suites -n 1 --durations 10 -rs $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from envservers.task_groups import expand
 from vlarl.config.process_schema import EnvConfig
 from vlarl.env_protocol import EnvClient
 from vlarl.policy import EvaluatedPolicy
@@ -23,8 +24,11 @@ def named(suite: str, task: str) -> str:
 
 
 def tasks_played(config: EnvConfig, spec: EnvSpec) -> tuple[str, ...]:
-    """The suite's own names of the tasks that `config`, of that suite alone, asks for."""
-    return tuple(config.tasks) or spec.tasks
+    """The suite's own names of the tasks that `config`, of that suite alone, asks for.
+
+    `config` may name groups of them.
+    """
+    return expand(spec.suite, config.tasks) or spec.tasks
 
 
 def can_be_swapped(config: EnvConfig, tasks: Iterable[str]) -> bool:

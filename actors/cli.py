@@ -133,7 +133,7 @@ def _execute(name: str, invocation: Invocation, as_json: bool) -> int:
     speaks = os.environ.get("RANK", "0") == "0"
     if as_json and speaks:
         print(json.dumps(result))
-    if result.get("defects"):
+    if result.get("defects") or result.get("failed"):
         return FAILURE
     if not result.get("interrupted"):
         return OK

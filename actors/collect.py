@@ -8,15 +8,19 @@ begins clumsily, only the recovery.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actors.episodes import HELD_OUT
-from actors.experts import Expert, expert_of, make_demonstrated
+from actors.experts import Expert, expert_of, is_served, suite_options
+from actors.recording import EpisodeQuota, Recording
+from actors.server_demonstrations import SLOTS, check_settings, open_servers, served_episodes
+from envservers.registry import make_suite
 from envservers.tabletop import expert as tabletop
 from envservers.tabletop.pick_place import ExpertNoise
 from envservers.tabletop.scene import FINGER_HALF, OBJECTS
@@ -26,11 +30,10 @@ from vlarl.data.episode import Episode
 from vlarl.data.grounding import GroundingSet
 from vlarl.data.lerobot_writer import LeRobotWriter
 from vlarl.env_protocol import Suite
-from vlarl.errors import UserError
-from vlarl.types import EpisodeStart, TimeStep
+from vlarl.types import EnvSpec, EpisodeStart, TimeStep
 
-MAX_ATTEMPTS = 20
-"""Attempts for each wanted episode after which collecting gives up."""
+_AT_ONCE = 32
+"""Episodes in one process, unless something else is wished for."""
 _CLUMSY = ExpertNoise(waypoint_std=0.02, action_std=0.3)
 """Of the expert along whose episodes grounding scenes are taken."""
 HAND_POINTS = ("gripper", "spot below the gripper", "left finger", "right finger")
@@ -55,84 +58,17 @@ class CollectResult:
         return self.successes / self.attempts
 
 
-@dataclass
-class _Recording:
-    """One running episode."""
-
-    start: EpisodeStart
-    instruction: str
-    images: dict[str, list[NDArray[np.uint8]]] = field(default_factory=dict)
-    states: list[NDArray[np.float32]] = field(default_factory=list)
-    actions: list[NDArray[np.float32]] = field(default_factory=list)
-
-    def add(self, before: TimeStep, row: int, action: NDArray[np.float32]) -> None:
-        for name, images in before.images.items():
-            self.images.setdefault(name, []).append(images[row])
-        self.states.append(before.state[row])
-        self.actions.append(action)
-
-    def finish(self, success: bool) -> Episode:
-        extra: dict[str, Any] = {
-            "scene_task": self.start.task,
-            "scene_seed": self.start.seed,
-            "success": success,
-        }
-        return Episode(
-            images={name: np.stack(images) for name, images in self.images.items()},
-            state=np.stack(self.states),
-            action=np.stack(self.actions),
-            instruction=self.instruction,
-            extra=extra,
-        )
-
-
-class EpisodeQuota:
-    """Hands out episode starts until every task has its share of kept episodes.
-
-    No more episodes of a task run than are still wanted of it: otherwise the quick ones would win.
-    """
-
-    def __init__(self, tasks: Sequence[str], episodes: int, seed: int) -> None:
-        """`episodes` in all, spread evenly over `tasks`."""
-        share, rest = divmod(episodes, len(tasks))
-        self._open = {task: share + (index < rest) for index, task in enumerate(tasks)}
-        self._seed, self.attempts = seed, 0
-        self._limit = MAX_ATTEMPTS * episodes
-
-    def next(self) -> EpisodeStart | None:
-        """The next episode of the task that lacks most, or None if enough are running.
-
-        Raises:
-            UserError: if far more episodes were begun than are wanted: the expert fails.
-        """
-        task = max(self._open, key=lambda name: self._open[name])
-        if self._open[task] == 0:
-            return None
-        if self.attempts >= self._limit:
-            raise UserError(
-                f"{self.attempts} episodes were tried and {self._open} are still missing: the "
-                "expert fails too often; lower collect.waypoint_noise and collect.action_noise"
-            )
-        self._open[task] -= 1
-        random = np.random.default_rng([self._seed, self.attempts])
-        self.attempts += 1
-        return EpisodeStart(task, int(random.integers(HELD_OUT)))
-
-    def give_back(self, task: str) -> None:
-        """An episode of `task` was not kept: one more is wanted."""
-        self._open[task] += 1
-
-
 def collect(
     suite_name: str,
     out: str | Path,
     config: CollectConfig,
     tasks: Sequence[str] = (),
-    num_envs: int = 32,
+    num_envs: int | None = None,
     image_size: int = 64,
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
     options: Mapping[str, Any] | None = None,
+    servers: int = 2,
 ) -> CollectResult:
     """Run the expert and write its episodes to `out` as a LeRobot v3.0 dataset.
 
@@ -141,32 +77,55 @@ def collect(
         out: folder that does not exist yet.
         config: how many episodes, how noisy.
         tasks: task names; empty means all.
-        num_envs: episodes that run at once.
+        num_envs: episodes that run at once; None: as many as are quick (32, or 2 in each server).
         image_size: of all cameras, in pixels.
-        threads: of physics and renderer.
+        threads: of physics and renderer, where these are in this process.
         progress: called with episodes kept and wanted.
         options: further ones of the suite, as in `EnvConfig.options`.
+        servers: processes, where the suite runs in an environment of its own.
 
     Raises:
         UserError: for a suite without expert, an unknown task, more environments than memory, a
-            folder that exists, or an expert that fails.
+            suite that is not installed, a folder that exists, or an expert that fails.
     """
-    slots = min(num_envs, config.episodes)
-    suite = make_demonstrated(
-        suite_name, slots, tasks, image_size, config.max_steps, threads, options
-    )
-    expert = expert_of(suite, config)
-    quota = EpisodeQuota(suite.spec.tasks, config.episodes, config.seed)
+    given = suite_options(tasks, image_size, config.max_steps, options)
+    make = _served if is_served(suite_name) else _in_process
+    size = _Size(num_envs, threads, servers)
+    with make(suite_name, given, config, size) as (spec, play):
+        return _write(out, config, spec, play, progress)
+
+
+class _Size(NamedTuple):
+    """How much of a suite runs at once."""
+
+    num_envs: int | None
+    threads: int
+    servers: int
+
+
+Play = Callable[[EpisodeQuota], Iterator[tuple[Episode, bool]]]
+"""Plays the quota's episodes; each as it ends, with its success."""
+
+
+def _write(
+    out: str | Path,
+    config: CollectConfig,
+    spec: EnvSpec,
+    play: Play,
+    progress: Callable[[int, int], None] | None,
+) -> CollectResult:
+    """Episodes that are worth keeping, into a dataset."""
+    quota = EpisodeQuota(spec.tasks, config.episodes, config.seed)
     kept = frames = successes = 0
     with LeRobotWriter(
         out,
-        fps=suite.spec.control_hz,
-        cameras=suite.spec.cameras,
-        action_names=[channel.name for channel in suite.spec.channels],
-        state_dim=suite.spec.state_dim,
-        robot_type=suite.spec.embodiment,
+        fps=spec.control_hz,
+        cameras=spec.cameras,
+        action_names=[channel.name for channel in spec.channels],
+        state_dim=spec.state_dim,
+        robot_type=spec.embodiment,
     ) as writer:
-        for episode, success in _expert_episodes(suite, expert, quota):
+        for episode, success in play(quota):
             successes += success
             if not (success or config.keep_failures):
                 quota.give_back(str(episode.extra["scene_task"]))
@@ -175,25 +134,50 @@ def collect(
             kept, frames = kept + 1, frames + len(episode)
             if progress is not None:
                 progress(kept, config.episodes)
-    suite.close()
     return CollectResult(kept, frames, quota.attempts, successes)
+
+
+@contextmanager
+def _in_process(
+    suite_name: str, options: dict[str, Any], config: CollectConfig, size: _Size
+) -> Iterator[tuple[EnvSpec, Play]]:
+    """A suite of this process, and its expert."""
+    slots = min(size.num_envs or _AT_ONCE, config.episodes)
+    suite = make_suite(suite_name, slots, **{"threads": size.threads, **options})
+    try:
+        expert = expert_of(suite, config)
+        yield suite.spec, lambda quota: _expert_episodes(suite, expert, quota)
+    finally:
+        suite.close()
+
+
+@contextmanager
+def _served(
+    suite_name: str, options: dict[str, Any], config: CollectConfig, size: _Size
+) -> Iterator[tuple[EnvSpec, Play]]:
+    """Servers of a suite with an environment of its own, which have its experts."""
+    check_settings(suite_name, config)
+    servers = min(size.servers, config.episodes)
+    wanted = min(size.num_envs or SLOTS * servers, config.episodes)
+    with open_servers(suite_name, servers, max(1, wanted // servers), options) as clients:
+        yield clients[0].spec, lambda quota: served_episodes(clients, quota, config)
 
 
 def _expert_episodes(
     suite: Suite, expert: Expert, quota: EpisodeQuota
 ) -> Iterator[tuple[Episode, bool]]:
     """Episodes as they end, with their success; refills slots until the quota gives none."""
-    running: dict[int, _Recording] = {}
+    running: dict[int, Recording] = {}
     now: dict[int, tuple[TimeStep, int]] = {}
     while True:
         free = [slot for slot in range(suite.num_envs) if slot not in running]
-        starts = [start for _ in free if (start := quota.next()) is not None]
+        starts = quota.starts(len(free))
         if starts:
             slots = np.array(free[: len(starts)])
             first = suite.reset(slots, starts)
             expert.reset(slots, starts)
             for row, (slot, start) in enumerate(zip(slots.tolist(), starts, strict=True)):
-                running[slot] = _Recording(start, first.instruction[row])
+                running[slot] = Recording(start, first.instruction[row])
                 now[slot] = first, row
         if not running:
             return

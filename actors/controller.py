@@ -59,8 +59,10 @@ from actors.evaluation import EvaluationRequest, write_videos
 from actors.proof import AFTER, BEFORE, Proof
 from actors.running_numbers import RunningNumbers
 from actors.runtime import Runtime, open_runtime
+from actors.saving import Saving
+from actors.suite_checks import check_run
 from vlarl.config.schema import RunConfig
-from vlarl.errors import ProcessDied, SaveError
+from vlarl.errors import ProcessDied
 from vlarl.live_view import LiveView
 from vlarl.model.start import check_given
 from vlarl.progress import Progress
@@ -127,6 +129,7 @@ def train(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]
     started = time.monotonic()
     RunFolder.refuse_taken(config)
     check_given(config.model)
+    check_run(config)
     config = replace(config, name=config.name or default_name(config))
     limit = config.runtime.restarts
     for restarts in range(limit + 1):
@@ -168,6 +171,8 @@ def _train(
             if interrupt.pressed:
                 return trained
             proof.judge(AFTER)
+            if interrupt.pressed:
+                return trained | {"interrupted": True}
         except ProcessDied as error:
             if interrupt.pressed:
                 raise RuntimeError(f"stopped, while {error}") from error
@@ -222,35 +227,25 @@ def iterate(
     """
     loop = _Loop(config, run, runtime)
     done = first
-    saved = first if first else -1
-    saves_failed = 0
+    saving = Saving(run, loop.save, saved=first or -1)
     metrics: dict[str, float] = {}
-    saving_seconds = 0.0
     rows = [row for row in run.metrics() if row["step"] <= first]
     running, view = RunningNumbers(rows), LiveView(rows)
     while done < config.ppo.iterations and not interrupt.pressed and time.monotonic() < until:
         with loop.profiled(config.profile and done + 1 == first + _PROFILED):
             metrics = loop.iterate(done + 1)
             done += 1
-            metrics |= {"learner_restarts": restarts, "checkpoints_failed": saves_failed}
+            metrics |= {"learner_restarts": restarts} | saving.metrics()
             metrics |= running.of(metrics) | loop.evaluate(done)
-            metrics["saving_seconds"] = saving_seconds
             run.log(done, **metrics)
             view.add(metrics)
             if progress is not None:
                 shown = ("success_rate_smooth", "approximate_kl")
                 progress.show(view)
                 progress.advance(1, **{name: metrics[name] for name in shown if name in metrics})
-            saving_seconds = 0.0
             if done % config.checkpoint_every == 0:
-                try:
-                    saving_seconds = loop.save(done)
-                    saved = done
-                except SaveError as error:
-                    saves_failed += 1
-                    logger.warning("%s. The run goes on; the last good one stays.", error)
-    if saved != done:
-        loop.save_last(done)
+                saving.attempt(done)
+    saving.finish(done)
     return {
         "run": str(run.path),
         "checkpoint": str(run.checkpoint_path(done)),
@@ -309,23 +304,12 @@ class _Loop:
             "evaluation_seconds": time.perf_counter() - started,
         }
 
-    def save(self, step: int) -> float:
-        """Write a checkpoint; the seconds that it took."""
+    def save(self, step: int) -> None:
+        """Write a checkpoint."""
         started = time.perf_counter()
         with self._run.checkpoint(step) as folder:
             self._runtime.save(folder)
         self._timeline.add("controller", "save", started)
-        return time.perf_counter() - started
-
-    def save_last(self, step: int) -> None:
-        """As `save`; without it, what was learned since the one before is lost."""
-        try:
-            self.save(step)
-        except SaveError as error:
-            raise SaveError(
-                f"{error}. The last good checkpoint is {self._run.checkpoint_path() or 'none'}. "
-                f"Make room, then continue from there: name={self._run.path.name} resume=auto"
-            ) from error
 
 
 def _refuse_divergence(metrics: dict[str, float], step: int, run: RunFolder) -> None:

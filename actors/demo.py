@@ -34,7 +34,8 @@ def demo(config: RunConfig, minutes: float = MINUTES) -> dict[str, Any]:
 
     Raises:
         UserError: for a config or checkpoint that does not fit.
-        KeyboardInterrupt: if Ctrl-C or SIGTERM ended the training; its checkpoint is left.
+        KeyboardInterrupt: if Ctrl-C or SIGTERM ended the training or came during the evaluation
+            after it; its checkpoint is left.
     """
     started = time.monotonic()
     RunFolder.refuse_taken(config)
@@ -51,6 +52,8 @@ def demo(config: RunConfig, minutes: float = MINUTES) -> dict[str, Any]:
         if interrupt.pressed:
             raise KeyboardInterrupt
         proof.judge(AFTER)
+        if interrupt.pressed:
+            raise KeyboardInterrupt
     seconds = time.monotonic() - started
     result = proof.conclude(seconds)
     return result | {

@@ -20,6 +20,7 @@ from envservers.inprocess import InprocessClient
 from envservers.keys import Key, key_in_memory, read_key
 from envservers.registry import check_memory, config_options, make_suite, memory_needed
 from envservers.spawn import ServerProcess
+from envservers.usable import check_usable
 from vlarl.addresses import present_address
 from vlarl.config.process_schema import EnvConfig
 from vlarl.env_protocol import EnvClient
@@ -45,7 +46,8 @@ class EnvHost:
         key: what those must have.
 
     Raises:
-        UserError: for a mistake in suite, options, tasks or key, or more environments than memory.
+        UserError: for a mistake in suite, options, tasks or key, a suite that is not installed or
+            cannot draw here, or more environments than memory.
         EnvServerDied: if a server did not start.
     """
 
@@ -65,6 +67,8 @@ class EnvHost:
         self.suites = [name for name, _ in servers]
         """Of each server, by name; empty for the only one."""
         if config.mode == "spawn":
+            for group in config.groups.values():
+                check_usable(group.suite)
             _check_memory(config)
             # More at a time would make each of them late.
             with ThreadPoolExecutor(min(len(self._groups), 2 * _cores())) as pool:

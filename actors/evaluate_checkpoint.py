@@ -13,6 +13,7 @@ from actors.env_host import EnvAccess, EnvHost
 from actors.evaluation import EvaluationRequest
 from actors.rollout_worker import RolloutWorker
 from actors.run_model import load_model
+from actors.suite_checks import check_run
 from vlarl.config.schema import RunConfig
 from vlarl.progress import Progress
 
@@ -48,6 +49,7 @@ def evaluate_checkpoint(
     torch.set_num_threads(config.runtime.threads)
     model = dataclasses.replace(config.model, checkpoint=str(checkpoint))
     config = dataclasses.replace(config, model=model)
+    check_run(config)
     host = None if config.env.mode == "inprocess" else EnvHost(config.env)
     try:
         access = EnvAccess(config.env, host)

@@ -18,6 +18,7 @@ from actors.arena import Arena, named
 from actors.episodes import held_out_starts, swapped_starts
 from actors.player import EpisodeRecord, Progress, play_together
 from actors.rollout import Restart
+from envservers.task_groups import reported_groups
 from vlarl.env_protocol import EnvClient
 from vlarl.evaluation.results import Outcome, SwapOutcome, summarize, summarize_swap
 from vlarl.evaluation.video import write_gif
@@ -128,11 +129,14 @@ def evaluate_arenas(
             for (arena, record), scene in zip(played, scenes, strict=True)
         ]
         return EvalResult(summarize_swap(swapped, request.seed), films)
+    # Groups are of one suite: over several of them a mean would say nothing.
+    groups = reported_groups(arenas[0].spec.suite, arenas[0].tasks) if len(arenas) == 1 else {}
     outcomes = [
         Outcome(named(arena.suite, r.start.task), r.start.seed, r.success, r.steps)
         for arena, r in played
     ]
-    return EvalResult(summarize(outcomes, request.seed), films)
+    by_name = {name: [named(arenas[0].suite, t) for t in own] for name, own in groups.items()}
+    return EvalResult(summarize(outcomes, request.seed, by_name), films)
 
 
 def write_videos(result: EvalResult, folder: Path, prefix: str) -> list[Path]:

@@ -10,24 +10,33 @@ from numpy.typing import NDArray
 
 from envservers.navigation import expert as navigation
 from envservers.navigation.suite import NavigationSuite
-from envservers.registry import make_suite
+from envservers.registry import SUITES, make_suite
 from envservers.tabletop import expert as tabletop
-from envservers.tabletop.suite import EMBODIMENTS, TabletopSuite
+from envservers.tabletop.suite import TabletopSuite
 from vlarl.config.data_schema import CollectConfig
-from vlarl.config.process_schema import EnvConfig
 from vlarl.env_protocol import Suite
 from vlarl.errors import UserError
 from vlarl.types import EpisodeStart
 
 DEMONSTRATED = ("tabletop", "navigation")
-"""Suites with an expert."""
+"""Suites whose expert runs in this process."""
 
 
-def robot_of(env: EnvConfig) -> str:
-    """The embodiment that a new model for these environments drives."""
-    if env.suite == "navigation":
-        return "vln_agent"
-    return EMBODIMENTS.get(env.options.get("frame", "world"), EMBODIMENTS["world"])
+def demonstrated() -> list[str]:
+    """Suites that have an expert."""
+    return [*DEMONSTRATED, *(name for name, entry in SUITES.items() if entry.experts)]
+
+
+def is_served(suite_name: str) -> bool:
+    """Whether the suite's expert runs in its env servers, not in this process.
+
+    Raises:
+        UserError: for a suite without an expert.
+    """
+    if suite_name not in demonstrated():
+        known = ", ".join(demonstrated())
+        raise UserError(f"suite {suite_name!r} has no scripted expert; suites that have: {known}")
+    return suite_name not in DEMONSTRATED
 
 
 class Expert(Protocol):
@@ -46,29 +55,19 @@ class Expert(Protocol):
         ...
 
 
-def make_demonstrated(
-    suite_name: str,
-    num_envs: int,
+def suite_options(
     tasks: Sequence[str] = (),
     image_size: int = 64,
     max_steps: int = 0,
-    threads: int = 1,
     further: Mapping[str, Any] | None = None,
-) -> Suite:
-    """A suite that has an expert; `further` options are as in `EnvConfig.options`.
-
-    Raises:
-        UserError: for a suite without one, an unknown task, or more environments than memory.
-    """
-    if suite_name not in DEMONSTRATED:
-        known = ", ".join(DEMONSTRATED)
-        raise UserError(f"suite {suite_name!r} has no scripted expert; suites that have: {known}")
-    options: dict[str, Any] = {"image_size": image_size, "threads": threads, **(further or {})}
+) -> dict[str, Any]:
+    """Options of a suite's constructor; `further` ones are as in `EnvConfig.options`."""
+    options: dict[str, Any] = {"image_size": image_size, **(further or {})}
     if tasks:
         options["tasks"] = list(tasks)
     if max_steps:
         options["max_steps"] = max_steps
-    return make_suite(suite_name, num_envs, **options)
+    return options
 
 
 def make_tabletop(
@@ -84,7 +83,7 @@ def make_tabletop(
             f"suite {suite_name!r} has no grounding scenes, only tabletop has: "
             "set supervised.data.grounding_images=0"
         )
-    suite = make_demonstrated(suite_name, num_envs, image_size=image_size, threads=threads)
+    suite = make_suite(suite_name, num_envs, image_size=image_size, threads=threads)
     assert isinstance(suite, TabletopSuite)
     return suite
 

@@ -105,6 +105,11 @@ class Lane:
         assert self._observation is not None
         return self._observation
 
+    @property
+    def between_windows(self) -> bool:
+        """Whether nothing of a window was begun."""
+        return not self.window and self.phase is not Phase.STEPPING
+
     def shown(self, seen: TimeStep) -> Observations:
         """What the policy is shown of `seen`, of all slots."""
         return Observations.of(seen, self.client.spec.max_steps, self.history())

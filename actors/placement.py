@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,8 @@ from vlarl.errors import ConfigError
 
 GRANT_SECONDS = 10.0
 """How long a reservation may take that the nodes could give at once."""
+PLACE_SECONDS = 180.0
+"""A process that runs nowhere by then has room nowhere."""
 _LEAST_CPU = 0.001
 """Ray refuses to reserve nothing."""
 
@@ -50,10 +53,10 @@ class Placement:
             num_cpus=seat.cpus, num_gpus=seat.gpus, scheduling_strategy=strategy, **further
         )
 
-    def stands(self, seat: Seat) -> bool:
-        """Whether the seat's node lives; Ray moves the seats of one that does not, if it can."""
+    def node_of(self, seat: Seat) -> str | None:
+        """The seat's node, if it lives; Ray moves the seats of one that does not, if it can."""
         node = placement_group_table(self.group)["bundles_to_node_id"].get(seat.bundle)
-        return node in living_nodes()
+        return node if node in living_nodes() else None
 
     def remove(self) -> None:
         """Give back what was reserved; actors in seats end."""
@@ -65,6 +68,13 @@ def remote_beside(plain: type, seat: Seat, node: str, **further: Any) -> Any:
     strategy = NodeAffinitySchedulingStrategy(node, soft=False)
     return ray.remote(plain).options(
         num_cpus=seat.cpus, num_gpus=seat.gpus, scheduling_strategy=strategy, **further
+    )
+
+
+def remote_anywhere(plain: type, cpus: float, labels: Mapping[str, str], **further: Any) -> Any:
+    """A plain class as an actor on whichever node has room and the labels, unreserved."""
+    return ray.remote(plain).options(
+        num_cpus=cpus, label_selector=dict(labels), scheduling_strategy="SPREAD", **further
     )
 
 

@@ -1,12 +1,15 @@
 """What the processes of a run use: memory, the GPU, and what their env servers' `stats` say.
 
-Asked between two windows, of servers that have nothing left to do; nobody waits for a busy one.
+Servers are asked between two windows, when they have nothing left to do: nobody waits for a busy
+one. Where rollout goes on while others learn, it does not wait for the answers either.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
 import torch
 
@@ -66,37 +69,82 @@ def merge_use(workers: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 class ServerCounters:
-    """What the env servers of one worker did since they were asked last, all of them together."""
+    """What the env servers of one worker did since it was told last, all of them together.
+
+    One thread may ask servers while another is told.
+    """
 
     def __init__(self) -> None:
-        self._last: dict[int, dict[str, float]] = {}
+        self._asked: dict[int, EnvClient] = {}
+        # Below: with the lock held.
+        self._lock = threading.Lock()
+        self._last: dict[int, tuple[EnvClient, dict[str, float]]] = {}
+        self._done = dict.fromkeys(_COUNTERS, 0.0)
 
-    def ask(self, clients: Iterable[tuple[int, EnvClient]]) -> dict[str, float]:
-        """`server_...` metrics; none of a server in this very process but its seconds.
+    def ask(self, clients: Iterable[tuple[int, EnvClient]]) -> None:
+        """Ask servers and wait for their answers.
 
         Args:
             clients: number and client of each server that would answer at once. What the others
                 do is told the next time.
         """
-        done = dict.fromkeys(_COUNTERS, 0.0)
-        memory = 0.0
         for number, client in clients:
-            try:
-                now = client.stats()
             # Whoever needs this server next meets its death again, and replaces it.
+            with suppress(EnvServerError):
+                now = client.stats()
+                # What it was asked before was answered before; counted later, it would take back.
+                if self._asked.pop(number, None) is client:
+                    client.told_stats()
+                self._count(number, client, now)
+
+    def skip(self, clients: Iterable[tuple[int, EnvClient]]) -> None:
+        """As `ask`; but what these servers did since they were asked last counts for nothing."""
+        with self._lock:
+            done = dict(self._done)
+        self.ask(clients)
+        with self._lock:
+            self._done = done
+
+    def submit(self, number: int, client: EnvClient) -> None:
+        """Ask a server and do not wait."""
+        with suppress(EnvServerError):
+            client.submit_stats()
+            self._asked[number] = client
+
+    def take_in(self) -> None:
+        """What has been answered since; of the thread that asks."""
+        for number, client in list(self._asked.items()):
+            try:
+                told = client.told_stats()
             except EnvServerError:
+                del self._asked[number]
                 continue
-            before = self._last.get(number, {})
-            # Another process counts from zero again.
-            before = before if before.get("pid") == now["pid"] else {}
-            for name in _COUNTERS:
-                done[name] += now[name] - before.get(name, 0.0)
-            memory += now["memory_bytes"] if now["pid"] != os.getpid() else 0.0
-            self._last[number] = now
+            if told is not None:
+                del self._asked[number]
+                self._count(number, client, told)
+
+    def told(self) -> dict[str, float]:
+        """`server_...` metrics; none of a server in this very process but its seconds."""
+        with self._lock:
+            done, self._done = self._done, dict.fromkeys(_COUNTERS, 0.0)
+            others = [now for _, now in self._last.values() if now["pid"] != os.getpid()]
         busy, steps = done["busy_seconds"], done["env_steps"]
         found = {
             "server_simulation_seconds": busy - done["render_seconds"],
             "server_render_seconds": done["render_seconds"],
             "server_steps_per_second": steps / busy if busy else 0.0,
         }
-        return {**found, "server_memory_bytes": memory} if memory else found
+        if others:
+            found["server_memory_bytes"] = sum(now["memory_bytes"] for now in others)
+        return found
+
+    def _count(self, number: int, client: EnvClient, now: dict[str, float]) -> None:
+        with self._lock:
+            its_client, before = self._last.get(number, (client, {}))
+            # Another process counts from zero again, and so does another suite in this one.
+            known = before.get("pid") == now["pid"]
+            if not known or (now["pid"] == os.getpid() and client is not its_client):
+                before = {}
+            for name in _COUNTERS:
+                self._done[name] += now[name] - before.get(name, 0.0)
+            self._last[number] = client, now

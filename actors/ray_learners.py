@@ -27,7 +27,7 @@ from vlarl.timeline import Span
 from vlarl.types import EnvSpec
 
 _GRACE_SECONDS = 5.0
-"""In which the others of a group fail as well, or turn out to have died."""
+"""In which whoever died is known, so that the error names it and not one who missed it."""
 
 
 class LearnerActor:
@@ -160,10 +160,15 @@ class Learners:
 def fetch_all(references: Sequence[Any]) -> list[Any]:
     """What the learners answer, who wait for one another: if one fails, no other need answer.
 
-    When one dies, others fail for the want of it; the error names it, not them.
+    When one of several dies, the others fail for the want of it, perhaps long before Ray sees the
+    death: what `torch.distributed` then raises is told from no other RuntimeError. Any of these is
+    the group's end, therefore. One that is a mistake of ours comes again with the next group, until
+    no restart is left.
 
     Raises:
-        Exception: as `fetch`, of the first that died, else of the first that failed.
+        ProcessDied: of several, naming the first that died, else the first that failed.
+        Exception: as `fetch`, of one that learns alone, and of what is no RuntimeError, such as a
+            user's mistake or a full disk.
     """
     waiting = list(references)
     failed: dict[int, Exception] = {}
@@ -179,7 +184,14 @@ def fetch_all(references: Sequence[Any]) -> list[Any]:
                 f"learner {rank} of {len(references)}, a process of the run, died: {error}"
             ) from error
     for rank in sorted(failed):
-        fetch(references[rank])
+        try:
+            fetch(references[rank])
+        except RuntimeError as error:
+            if len(references) == 1:
+                raise
+            raise ProcessDied(
+                f"learner {rank} of {len(references)} failed, and all of them with it: {error}"
+            ) from error
     return [fetch(reference) for reference in references]
 
 

@@ -23,6 +23,7 @@ from actors.ray_hosts import Hosts
 from actors.ray_learners import LearnerActor, Learners
 from actors.ray_workers import Workers
 from actors.rollout_stats import merge_metrics
+from envservers.socket_folder import sweep_socket_folders
 from vlarl.config.schema import RunConfig
 from vlarl.timeline import Span, Timeline
 
@@ -88,7 +89,8 @@ class RayRuntime:
         assert self._learners is not None
         assert self._hosts is not None
         if self._workers is None:
-            metrics: dict[str, float] = fetch(self._learners.first.iterate.remote())
+            iterating = self._learners.first.iterate.remote()
+            metrics: dict[str, float] = fetch(self._hosts.attended(iterating))
             return {**metrics, "host_restarts": self._hosts.restarted()}
         batches, stats = self._workers.collect()
         learned = self._learners.all("update", *batches)
@@ -100,7 +102,8 @@ class RayRuntime:
         merged = merge_metrics([each.metrics() for each in stats])
         metrics = {**merged, **self._workers.allocate(stats), **learned, **merge_use(use)}
         lost = self._workers.losses()
-        lost["dropped_episodes"] += metrics["dropped_episodes"]
+        for name in ("dropped_episodes", "dropped_decisions"):
+            lost[name] += metrics[name]
         return {**metrics, "host_restarts": self._hosts.restarted(), **lost}
 
     def record(self) -> None:
@@ -123,9 +126,9 @@ class RayRuntime:
     def evaluate(self, request: EvaluationRequest, progress: Progress | None = None) -> EvalResult:
         """See `Runtime`; by one worker, whose slots are the fixed ones."""
         assert self._learners is not None
+        assert self._hosts is not None
         if self._workers is None:
-            assert self._hosts is not None
-            host = self._hosts.links[0].hosts[0]
+            host = self._hosts.present(self._hosts.links[0].hosts[0])
             playing = self._played(self._learners.first, host, request, progress)
             result: EvalResult = fetch(playing)
         else:
@@ -143,11 +146,15 @@ class RayRuntime:
         self, actor: Any, host: Any, request: EvaluationRequest, progress: Progress | None
     ) -> Any:
         """A reference to the evaluation, once it is over."""
+        assert self._hosts is not None
         # An actor that plays answers nobody; its host does.
-        fetch(host.note_played.remote(0))
+        host.note_played.remote(0)
         playing = actor.evaluate.remote(request)
-        while progress is not None and not ray.wait([playing], timeout=_POLL_SECONDS)[0]:
-            progress(fetch(host.played.remote()), request.episodes)
+        while not ray.wait([playing], timeout=_POLL_SECONDS)[0]:
+            self._hosts.look_after()
+            done = None if progress is None else self._hosts.played(host)
+            if progress is not None and done is not None:
+                progress(done, request.episodes)
         return playing
 
     def save(self, folder: Path) -> None:
@@ -172,6 +179,8 @@ class RayRuntime:
         # What comes after this run, or goes on with it, need not wait until Ray finds out.
         self._placement.remove()
         ray.shutdown()
+        # Hosts that did not close in time were ended together with their servers.
+        sweep_socket_folders()
 
     def _publish(self, learners: Learners) -> None:
         """Give every worker the present weights, which are put once."""

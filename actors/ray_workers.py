@@ -8,6 +8,7 @@ collected again by that worker alone. The learner only ever gets whole windows.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,6 +22,7 @@ from actors.env_link import EnvLink, fetch
 from actors.evaluation import EvalResult, EvaluationRequest
 from actors.placement import (
     GRANT_SECONDS,
+    PLACE_SECONDS,
     Placement,
     living_nodes,
     node_of_this_process,
@@ -40,8 +42,6 @@ from vlarl.types import EnvSpec
 logger = logging.getLogger(__name__)
 
 _Allocated = tuple[dict[str, float], dict[str, Any]]
-PLACE_SECONDS = 180.0
-"""A process that runs nowhere by then has room nowhere."""
 
 
 class RolloutActor:
@@ -50,6 +50,7 @@ class RolloutActor:
     def __init__(self) -> None:
         self._opened: RolloutWorker | None = None
         self._link: EnvLink | None = None
+        self._telling: threading.Event | None = None
 
     def start(
         self, config: RunConfig, link: EnvLink, number: int, checkpoint: Path | None
@@ -60,6 +61,7 @@ class RolloutActor:
         self._opened, self._link = RolloutWorker(config, model, access, number), link
         if checkpoint is not None:
             self._opened.load_state_dict(read_state(checkpoint)["workers"][number])
+        self._telling = link.tell_at_stake(number, self._opened.at_stake)
         return access.specs
 
     def node(self) -> str:
@@ -122,6 +124,8 @@ class RolloutActor:
 
     def close(self) -> None:
         """See `RolloutWorker`."""
+        if self._telling is not None:
+            self._telling.set()
         if self._opened is not None:
             self._opened.close()
 
@@ -162,7 +166,7 @@ class Workers:
             for number, (seat, link) in enumerate(zip(seats, hosts.links, strict=True))
         ]
         self._replaced = 0
-        self._dropped = 0
+        self._dropped = {"dropped_episodes": 0.0, "dropped_decisions": 0.0}
 
     def start(self, checkpoint: Path | None) -> dict[str, EnvSpec]:
         """Load the model, connect; returns what is simulated, by suite."""
@@ -210,13 +214,13 @@ class Workers:
         return fetch(self._done(post, call, call(post.actor)))
 
     def first_host(self) -> Any:
-        """The host of the first worker's servers."""
-        return self._posts[0].link.hosts[0]
+        """The host of the first worker's servers, as it is now."""
+        return self._hosts.present(self._posts[0].link.hosts[0])
 
     def losses(self) -> dict[str, float]:
         """What was lost since this was asked last."""
-        lost = {"worker_restarts": float(self._replaced), "dropped_episodes": float(self._dropped)}
-        self._replaced = self._dropped = 0
+        lost = {"worker_restarts": float(self._replaced), **self._dropped}
+        self._replaced, self._dropped = 0, dict.fromkeys(self._dropped, 0.0)
         return lost
 
     def closing(self) -> list[Any]:
@@ -227,7 +231,8 @@ class Workers:
         while True:
             try:
                 # The last of several is the small one; a task's answers come or fail together.
-                fetch(answer[-1] if isinstance(answer, list) else answer)
+                last = answer[-1] if isinstance(answer, list) else answer
+                fetch(self._hosts.attended(last))
             except ProcessDied as error:
                 self._replace(post, error)
                 answer = call(post.actor)
@@ -248,7 +253,12 @@ class Workers:
         post.restarts += 1
         self._replaced += 1
         # Of the environments of a worker, each had one episode running.
-        self._dropped += len(post.position["counters"])
+        streams = len(post.position["counters"])
+        self._dropped["dropped_episodes"] += streams
+        made = self._hosts.at_stake(post.number, post.link.hosts[0])
+        # Where nobody is left who knows, up to a whole window was.
+        whole = streams * self._config.decisions_per_stream
+        self._dropped["dropped_decisions"] += whole if made is None else made
         logger.warning("%s is replaced (%d of %d): %s", name, post.restarts, limit, error)
         # If a learner is gone too, that is what there is to say.
         weights = self._weights()
@@ -271,7 +281,7 @@ class Workers:
         """
         seat = self._placement.plan.workers[post.number]
         moving = max(GRANT_SECONDS, self._config.cluster.wait_seconds)
-        seconds = PLACE_SECONDS if self._placement.stands(seat) else moving
+        seconds = PLACE_SECONDS if self._placement.node_of(seat) else moving
         actor = self._placement.remote(RolloutActor, seat).remote()
         yield actor, lambda: self._hosts.links[post.number], seconds
         crowd = [other.node for other in self._posts]

@@ -9,7 +9,6 @@ the learner's business.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 from tensordict import TensorDict
 
+from actors.allocating import Allocator, Move
 from actors.arena import named
 from actors.batching import Batching, choose
 from actors.clock import Clock, WallClock
@@ -29,7 +29,6 @@ from actors.lane import Lane, Phase
 from actors.resuming import fits
 from actors.rollout_stats import RolloutStats, Tally, summarize
 from actors.segment import Segment, segment_of
-from actors.suite_episodes import SuiteEpisodes
 from vlarl.batch import validate
 from vlarl.env_protocol import EnvClient
 from vlarl.errors import EnvServerError
@@ -43,9 +42,6 @@ from vlarl.types import TimeStep
 T = TypeVar("T")
 _ASKED = {Phase.STEPPING: "chunk", Phase.RESETTING: "reset"}
 """What a lane waits for, as the timeline says it."""
-Move = Callable[[int, str], tuple[EnvClient, Policy]]
-"""Has the server behind the client of this number simulate another suite; client and policy of it.
-"""
 Restart = Callable[[int], EnvClient]
 """Replaces the server behind the client of this number and returns a client of the new one."""
 
@@ -68,9 +64,9 @@ class RolloutCollector:
         weights_lock: held while the policy is called; for who changes its weights meanwhile.
         timeline: told what is done when.
         suites: name of each client's suite, where the run has several.
-        alone: whether tasks are allocated by these clients' episodes; otherwise `allocate` is
-            called after each window, with several workers' episodes.
-        move: called for a server that is to simulate another suite.
+        alone: see `Allocator`.
+        move: likewise.
+        in_turn: likewise.
         clock: by which all this goes; None: the wall's.
     """
 
@@ -93,6 +89,7 @@ class RolloutCollector:
         suites: Sequence[str] = (),
         alone: bool = True,
         move: Move | None = None,
+        in_turn: bool = True,
         clock: Clock | None = None,
     ) -> None:
         self._clock = clock or WallClock()
@@ -112,8 +109,7 @@ class RolloutCollector:
         self._restart_client = restart
         self._max_restarts = max_restarts
         self._bootstrap_time_limit = bootstrap_time_limit
-        self._alone = alone
-        self._move = move
+        self._allocator = Allocator(source, self._lanes, move, alone, in_turn)
         every = [named(lane.suite, task) for lane in self._lanes for task in lane.client.spec.tasks]
         self._tasks = tuple(dict.fromkeys(every))
         self._batching = batching or Batching()
@@ -137,6 +133,11 @@ class RolloutCollector:
         """Of one iteration: `T` of every stream."""
         return self._horizon * sum(len(lane.streams) for lane in self._lanes)
 
+    @property
+    def window_decisions(self) -> int:
+        """That the lanes have of the windows at hand; may be asked from another thread."""
+        return sum(len(lane.window) * len(lane.streams) for lane in self._lanes)
+
     def collect(self, version: int = 0) -> tuple[TensorDict, RolloutStats]:
         """One window: `T` decisions of every stream.
 
@@ -156,7 +157,7 @@ class RolloutCollector:
             self._follow(lane)
         while unfinished := [lane for lane in self._lanes if len(lane.window) < self._horizon]:
             self._turn(unfinished, lambda: version)
-        segments = [segment_of(lane) for lane in self._lanes]
+        segments = [segment_of(*numbered) for numbered in enumerate(self._lanes)]
         batch = joined([segment.rows for segment in segments])
         validate(batch)
         self._timeline.add("worker", "window", started)
@@ -191,17 +192,32 @@ class RolloutCollector:
 
     def take_segments(self) -> tuple[list[Segment], Tally]:
         """Full windows, whose lanes begin their next, and what was counted since the last call."""
-        full = [lane for lane in self._lanes if len(lane.window) == self._horizon]
-        segments = [segment_of(lane) for lane in full]
-        for lane in full:
-            lane.begin_window()
+        segments = []
+        for number, lane in enumerate(self._lanes):
+            if len(lane.window) == self._horizon:
+                segments.append(segment_of(number, lane))
+                lane.begin_window()
         tally, self._tally = self._tally, Tally()
         return segments, tally
+
+    def move_due(self) -> None:
+        """Between two turns: servers that are to simulate another suite do, once they can."""
+        for number in self._allocator.move_due():
+            lane = self._lanes[number]
+            self._timeline.close(self._server(lane))
+            self._guarded(lane, lane.start)
+            self._follow(lane)
 
     def stats(self, segments: Sequence[Segment], tally: Tally, seconds: float) -> RolloutStats:
         """What segments showed and cost; what comes next is allocated by it."""
         bound = self._batching.environments
-        return self._allocated(summarize(segments, tally, self._tasks, seconds, bound))
+        return self._allocator.after(summarize(segments, tally, self._tasks, seconds, bound))
+
+    def allocate(
+        self, episodes: Mapping[str, int], successes: Mapping[str, int]
+    ) -> dict[str, float]:
+        """As `Allocator.allocate`."""
+        return self._allocator.allocate(episodes, successes)
 
     def state_dict(self) -> dict[str, Any]:
         """Episodes, environments, noise: what makes the next window what it will be."""
@@ -209,11 +225,11 @@ class RolloutCollector:
         # No lane waits for anything now.
         for lane in self._lanes:
             self._timeline.close(self._server(lane))
-        return {**self._source.state_dict(), "lanes": lanes}
+        return {**self._allocator.state_dict(), "lanes": lanes}
 
     def position(self) -> dict[str, Any]:
         """A `state_dict` without the environments: whoever loads it begins new episodes."""
-        return {**self._source.state_dict(), "lanes": [lane.position() for lane in self._lanes]}
+        return {**self._allocator.state_dict(), "lanes": [lane.position() for lane in self._lanes]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of `state_dict`, before the first window.
@@ -221,8 +237,8 @@ class RolloutCollector:
         Raises:
             UserError: if the run had other servers, environments or suites.
         """
-        fits(state, len(self._source.counters), self.suites, self._move is not None)
-        self._move_to(dict(enumerate(state.get("suites", self.suites))))
+        fits(state, len(self._source.counters), self.suites, self._allocator.movable)
+        self._allocator.move(dict(enumerate(state.get("suites", self.suites))))
         self._source.load_state_dict(state)
         for lane, values in zip(self._lanes, state["lanes"], strict=True):
             self._guarded(lane, partial(lane.load_state_dict, values))
@@ -379,37 +395,3 @@ class RolloutCollector:
             except EnvServerError as next_error:
                 error = next_error
         self._follow(lane)
-
-    def _allocated(self, stats: RolloutStats) -> RolloutStats:
-        """`stats` with the window's allocation; if alone, allocate for the next one by it."""
-        environments = self._source.environments()
-        if not environments:
-            return stats
-        stats = dataclasses.replace(stats, allocation=environments)
-        if not self._alone:
-            return stats
-        rates = self.allocate(stats.episodes, stats.successes)
-        return dataclasses.replace(stats, running_success=rates)
-
-    def allocate(
-        self, episodes: Mapping[str, int], successes: Mapping[str, int]
-    ) -> dict[str, float]:
-        """Allocate for the next window by what ended in the last; the running success rates.
-
-        Servers that are to simulate another suite are replaced, so that their streams begin anew.
-        """
-        self._source.allocate(episodes, successes)
-        if isinstance(self._source, SuiteEpisodes):
-            self._move_to(self._source.due())
-        return self._source.rates()
-
-    def _move_to(self, suites: Mapping[int, str]) -> None:
-        """Have these servers simulate these suites, those that do not yet."""
-        moves = {i: suite for i, suite in suites.items() if self._lanes[i].suite != suite}
-        if not moves:
-            return
-        assert self._move is not None
-        assert isinstance(self._source, SuiteEpisodes)
-        for index, suite in moves.items():
-            self._lanes[index].move(*self._move(index, suite), suite)
-        self._source.move(moves)

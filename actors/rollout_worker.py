@@ -30,6 +30,7 @@ from actors.stream import RolloutStream
 from actors.suite_episodes import SuiteEpisodes
 from actors.task_allocation import TaskAllocation
 from actors.weights import Bytes, WeightsUpdate, apply_weights
+from envservers.task_groups import expand
 from vlarl.config.process_schema import EnvConfig
 from vlarl.config.schema import RunConfig
 from vlarl.env_protocol import EnvClient
@@ -79,6 +80,7 @@ class RolloutWorker:
         self._model = model
         self._access = access
         self._published = 0
+        self._collecting = False
         self.weights_lock = FairLock()
         for client in access.clients:
             model.contract.check(client.spec)
@@ -107,6 +109,7 @@ class RolloutWorker:
             suites=access.suites,
             alone=config.rollout.workers == 1,
             move=self._move if config.env.allocation.suites else None,
+            in_turn=in_turn,
         )
         rollout = config.rollout
         self._version = version or (lambda: self._published)
@@ -114,7 +117,11 @@ class RolloutWorker:
             None
             if in_turn
             else RolloutStream(
-                self._collector, self._version, rollout.max_staleness, rollout.threads
+                self._collector,
+                self._version,
+                rollout.max_staleness,
+                rollout.threads,
+                self._counters,
             )
         )
 
@@ -131,17 +138,29 @@ class RolloutWorker:
         if self._stream is not None:
             return self._stream.take()
         with _threads(self._config.rollout.threads):
-            return self._collector.collect(self._version())
+            try:
+                self._collecting = True
+                return self._collector.collect(self._version())
+            finally:
+                self._collecting = False
+
+    def at_stake(self) -> int:
+        """Decisions that nobody has yet, lost if this process dies; asked from another thread."""
+        if self._stream is not None:
+            return self._collector.window_decisions + self._stream.waiting_decisions()
+        return self._collector.window_decisions if self._collecting else 0
 
     def allocate(
         self, episodes: Mapping[str, int], successes: Mapping[str, int]
     ) -> dict[str, float]:
-        """Allocate for the next window by all workers' episodes; see `RolloutCollector`."""
+        """Allocate for the next window by all workers' episodes; see `Allocator`."""
         return self._collector.allocate(episodes, successes)
 
     def evaluate(self, request: EvaluationRequest, progress: Progress | None = None) -> EvalResult:
         """Deterministic evaluation on the training environments, between two decisions."""
         self.pause()
+        if self._stream is not None:
+            self._counters.ask(self._collector.unoccupied())
         with _threads(self._config.rollout.threads):
             result = self._collector.lend(
                 lambda clients: evaluate_arenas(
@@ -153,17 +172,17 @@ class RolloutWorker:
                 )
             )
         # What servers did for it is no part of the next window's.
-        self.servers_use()
+        self._counters.skip(self._collector.unoccupied())
         return result
 
     def servers_use(self) -> dict[str, float]:
         """What the env servers did and use, see `ServerCounters`; between two windows.
 
-        Nothing where rollout goes on all the time: its thread alone may speak to servers.
+        Where rollout goes on all the time, its thread alone may speak to servers: what it was told.
         """
-        if self._stream is not None:
-            return {}
-        return self._counters.ask(self._collector.unoccupied())
+        if self._stream is None:
+            self._counters.ask(self._collector.unoccupied())
+        return self._counters.told()
 
     def use(self) -> dict[str, float]:
         """`servers_use`, and that of this process, if it is the worker's own."""
@@ -176,7 +195,8 @@ class RolloutWorker:
             of_suite = enumerate(zip(clients, self._collector.suites, strict=True))
             own = {number: client for number, (client, name) in of_suite if name == suite}
             spec = next(iter(own.values())).spec
-            tasks = request.tasks or tasks_played(self._groups[suite], spec)
+            asked = expand(spec.suite, request.tasks)
+            tasks = asked or tasks_played(self._groups[suite], spec)
             found.append(Arena(policy, own, tasks, suite))
         return found
 
@@ -269,7 +289,7 @@ def trains_backbone(config: RunConfig) -> bool:
 def _check_tasks(config: EnvConfig, spec: EnvSpec, suite: str) -> None:
     """Servers that were started elsewhere have the tasks they were given there."""
     key = f"env.suites.{suite}.tasks" if suite else "env.tasks"
-    for task in config.tasks:
+    for task in expand(spec.suite, config.tasks):
         if task not in spec.tasks:
             raise ConfigError(
                 f"{key} = {list(config.tasks)}: {task!r} is no task of the environments; "

@@ -25,12 +25,14 @@ class Segment:
     """Episodes that ended within it."""
     control_steps: int
     """Executed in it."""
+    server: int
+    """Number of the one whose environments they are."""
 
 
-def segment_of(lane: Lane) -> Segment:
-    """The lane's window, which is full."""
+def segment_of(server: int, lane: Lane) -> Segment:
+    """The window, which is full, of a server's lane."""
     rows = torch.stack(lane.window, dim=1).flatten(0, 1)
-    return Segment(rows, tuple(lane.finished), lane.control_steps)
+    return Segment(rows, tuple(lane.finished), lane.control_steps, server)
 
 
 def joined(batches: Sequence[TensorDict]) -> TensorDict:

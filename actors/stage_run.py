@@ -16,14 +16,16 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from actors.controller import Interrupt
 from actors.learner_group import backend
+from actors.saving import Saving
 from learners.sharding import gathered_state
 from learners.shares import Peers
 from learners.supervised import Metrics, SupervisedTrainer
 from vlarl.config.schema import LoggingConfig, RunConfig
-from vlarl.errors import UserError
+from vlarl.errors import SaveError, UserError
 from vlarl.model.device import resolved
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.progress import Progress
@@ -95,18 +97,29 @@ def saver(
     trainer: SupervisedTrainer,
     beside: Callable[[Path], None] | None = None,
 ) -> Callable[[int], None]:
-    """What writes a checkpoint that can be resumed; `beside` adds files of the stage's own."""
+    """What writes a checkpoint that can be resumed; `beside` adds files of the stage's own.
 
-    def save(step: int) -> None:
-        # Of a divided model each process has a part.
-        tensors, state = gathered_state(model), trainer.state_dict()
-        if not Peers.joined().leads:
-            return
+    On a full disk it raises SaveError on all processes, so that they go on alike.
+    """
+
+    def write(step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         with run.checkpoint(step) as folder:
             model.save_pretrained(folder, state=tensors)
             write_state(state, folder)
             if beside is not None:
                 beside(folder)
+
+    def save(step: int) -> None:
+        # Of a divided model each process has a part.
+        tensors, state = gathered_state(model), trainer.state_dict()
+        peers, failed = Peers.joined(), None
+        if peers.leads:
+            try:
+                write(step, tensors, state)
+            except SaveError as error:
+                failed = error
+        if peers.total(float(failed is not None)):
+            raise failed or SaveError(f"the first process could not write step {step}")
 
     return save
 
@@ -122,16 +135,26 @@ def train_stage(
     run: RunFolder,
     trainer: SupervisedTrainer,
     interrupt: Interrupt,
-    save: Callable[[int], None],
+    saving: Saving,
     judge: Callable[[int], Metrics] | None = None,
 ) -> dict[str, Any]:
     """Train to the end, or until it is interrupted; writes the average of weights at the end.
 
+    A checkpoint that cannot be written is counted, and the next tried in its turn.
+
     Returns:
         `run` and `checkpoint` (folders), `average` (likewise, if asked for), `steps`,
         `interrupted`, and the last metrics.
+
+    Raises:
+        SaveError: if the last checkpoint could not be written.
     """
     peers = Peers.joined()
+
+    def save(step: int) -> Metrics:
+        saving.attempt(step)
+        return saving.metrics()
+
     with Progress(config.stage, config.supervised.steps) as progress:
         progress.reach(trainer.step)
         metrics = trainer.train(
@@ -140,6 +163,7 @@ def train_stage(
             progress=lambda step, found: progress.reach(step, **_shown(found)),
             stop=lambda: peers.total(interrupt.pressed) > 0,
         )
+    saving.finish(trainer.step)
     result: dict[str, Any] = {
         "run": str(run.path),
         "checkpoint": str(run.checkpoint_path(trainer.step)) if peers.leads else "",

@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from tensordict import TensorDict
 
+from actors.process_stats import ServerCounters
 from actors.rollout import RolloutCollector
 from actors.rollout_stats import RolloutStats, Tally
 from actors.segment import Segment, joined
@@ -38,6 +39,8 @@ class RolloutStream:
         version: of the weights now.
         max_staleness: in updates; an older decision counts for nothing here.
         threads: of torch, in the rollout's thread.
+        counters: of the servers, asked each time a window is full; they are told by who wants to
+            know.
     """
 
     def __init__(
@@ -46,11 +49,13 @@ class RolloutStream:
         version: Callable[[], int],
         max_staleness: int,
         threads: int,
+        counters: ServerCounters | None = None,
     ) -> None:
         self._collector = collector
         self._version = version
         self._max_staleness = max_staleness
         self._threads = threads
+        self._counters = counters or ServerCounters()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="rollout")
         self._running: Future[None] | None = None
         self._stopping = threading.Event()
@@ -89,10 +94,13 @@ class RolloutStream:
         validate(batch)
         seconds = self._seconds + now - self._since
         self._seconds, self._since = 0.0, now
-        # Rollout reads the allocation meanwhile, of one environment at a time: whether it meets the
-        # old one or the new one is the same to it.
         waited = now - started
         return batch, self._collector.stats(taken, tally, seconds).of_stream(dropped, waited)
+
+    def waiting_decisions(self) -> int:
+        """That are in the queue; may be asked from another thread."""
+        with self._changed:
+            return sum(len(segment.rows) for segment in self._queue)
 
     def pause(self) -> None:
         """Stop where every environment has answered; what was begun goes on with the next `take`.
@@ -132,9 +140,13 @@ class RolloutStream:
         while not self._stopping.is_set():
             self._collector.turn(self._version, _PATIENCE_SECONDS)
             self._hand_over()
+            self._collector.move_due()
 
     def _hand_over(self) -> None:
         segments, tally = self._collector.take_segments()
+        self._counters.take_in()
+        for segment in segments:
+            self._counters.submit(segment.server, self._collector.clients[segment.server])
         with self._changed:
             self._tally.add(tally)
             self._queue.extend(segments)

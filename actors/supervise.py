@@ -24,12 +24,13 @@ from actors.dataset_checks import (
     check_views,
 )
 from actors.evaluation_during import evaluation_during
-from actors.experts import make_demonstrated, make_tabletop, robot_of
+from actors.experts import make_tabletop
 from actors.hand_demonstrations import hand_contract, open_hands
 from actors.learner_group import divide
 from actors.mixture_data import MixtureData, check_conversations, open_mixture
+from actors.saving import Saving
 from actors.stage_run import process_group, resume, run_folder, saver, train_stage
-from envservers.registry import config_options, find_suite, make_suite
+from actors.suite_checks import check_supervised, described
 from learners.binding import BindingTrainer
 from learners.localization import LocalizationTrainer
 from learners.step_data import conversation_processor
@@ -48,7 +49,7 @@ from vlarl.data.skipped import SkippedEpisodes, readable_actions, readable_state
 from vlarl.data.streaming import open_chunks
 from vlarl.errors import ConfigError
 from vlarl.model.device import resolved
-from vlarl.model.presets import build, channel_bounds_codec, new_contract, robot_contract
+from vlarl.model.presets import build, channel_bounds_codec, new_contract
 from vlarl.model.pretrained import Pretrained
 from vlarl.model.qwen_vla import QwenVLA
 from vlarl.model.start import (
@@ -100,9 +101,10 @@ def _supervise(config: RunConfig) -> dict[str, Any]:
         dataset = None if data is None else _chunks(config, data, model.contract)
         batches = None if mixture is None else mixture.batches(config, model.contract)
         scenes = _grounding(config, interrupt)
+        saved = -1 if checkpoint is None else first
         sees_now = checkpoint is None and config.supervised.localization.steps > 0
         if config.resume == "auto":
-            run.forget_after(-1 if checkpoint is None else first)
+            run.forget_after(saved)
         if sees_now and dataset is not None:
             _learn_to_see(model, config, scenes, dataset.sentences, run, interrupt)
         skipped = _skips(data, mixture)
@@ -127,11 +129,11 @@ def _supervise(config: RunConfig) -> dict[str, Any]:
             if eigengrasps:
                 shutil.copy(fit_file(eigengrasps), folder / FIT)
 
-        save = saver(run, model, trainer, keep_fit)
+        saving = Saving(run, saver(run, model, trainer, keep_fit), saved)
         if sees_now:
-            save(0)
+            saving.attempt(0)
         with evaluation_during(config, model) as judge:
-            found = train_stage(config, run, trainer, interrupt, save, judge)
+            found = train_stage(config, run, trainer, interrupt, saving, judge)
     return found | {"skipped_episodes": sum(len(each) for each in skipped)}
 
 
@@ -158,7 +160,7 @@ def _resolved(
     A new model's codecs must yet be fitted to the data.
     """
     model, is_new = _model(config, checkpoint, mixture)
-    _check_suite(config, model.contract)
+    check_supervised(config, model.contract)
     data = config.supervised.data
     if mixture is not None:
         mixture.check(config, model)
@@ -323,20 +325,21 @@ def _model(
 def _contract(config: RunConfig, pretrained: Pretrained | None) -> Contract:
     """Of a new model for the configured dataset's robot, or for that of the suite."""
     name, model = config.supervised.data.embodiment, config.model
-    history, said = (model.history, model.history_hz), _instructions(config)
-    if not name:
-        robot, size = robot_of(config.env), config.env.image_size
-        return robot_contract(robot, size, pretrained, _state(config), *history, said)
-    embodiment = load_embodiment(name)
+    if name:
+        embodiment = load_embodiment(name)
+        cameras = cameras_of(_reader(config), embodiment)
+    else:
+        spec = described(config.env)
+        embodiment, cameras = load_embodiment(spec.embodiment), spec.cameras
     return new_contract(
-        cameras_of(_reader(config), embodiment),
+        cameras,
         embodiment,
         pretrained,
         embodiment.horizon,
-        said,
+        _instructions(config),
         _state(config),
-        history=history[0],
-        history_hz=history[1],
+        history=model.history,
+        history_hz=model.history_hz,
     )
 
 
@@ -347,10 +350,7 @@ def _state(config: RunConfig) -> tuple[str, int]:
         return mode, 0
     if config.supervised.data.path:
         return mode, _reader(config).state_dim
-    suite = make_demonstrated(config.env.suite, 1)
-    dimension = suite.spec.state_dim
-    suite.close()
-    return mode, dimension
+    return mode, described(config.env).state_dim
 
 
 def _skipped(config: RunConfig, reader: LeRobotReader) -> SkippedEpisodes:
@@ -379,19 +379,3 @@ def _fit(model: QwenVLA, data: _Data | None, mixture: MixtureData | None) -> Non
     model.codec = ActionCodec.of(contract, stats)
     if contract.shows_state:
         model.processor.state = fit_state_codec(readable_states(data.reader, data.skipped))
-
-
-def _check_suite(config: RunConfig, contract: Contract) -> None:
-    """Raises UserError for an unknown suite, task or option, or one that does not fit the model."""
-    find_suite(config.env.suite)
-    settings, env = config.supervised, config.env
-    given = settings.data.path or settings.data.mixture
-    if not given:
-        make_demonstrated(env.suite, 1).close()
-    if settings.data.grounding_images:
-        make_tabletop(env.suite, 1).close()
-    elif given and (not settings.eval_every or env.mode == "connect"):
-        return
-    suite = make_suite(env.suite, 1, **config_options(env))
-    contract.check(suite.spec)
-    suite.close()

@@ -17,6 +17,7 @@ import torch
 
 from actors.controller import Interrupt, last_checkpoint
 from actors.learner_group import divide
+from actors.saving import Saving
 from actors.stage_run import process_group, resume, run_folder, saver, train_stage
 from learners.supervised import SupervisedTrainer
 from vlarl.action_range import check_recorded
@@ -91,8 +92,9 @@ def text_to_action(config: RunConfig) -> dict[str, Any]:
         )
         model = _model(config, robots, dataset, checkpoint)
         with run_folder(config) as run, Interrupt.watching() as interrupt:
+            saved = -1 if checkpoint is None else first
             if config.resume == "auto":
-                run.forget_after(-1 if checkpoint is None else first)
+                run.forget_after(saved)
             divide(config, model)
             trainer = SupervisedTrainer(
                 model,
@@ -104,7 +106,8 @@ def text_to_action(config: RunConfig) -> dict[str, Any]:
                 offload=config.runtime.offload == "optimizer",
             )
             resume(trainer, checkpoint)
-            found = train_stage(config, run, trainer, interrupt, saver(run, model, trainer))
+            saving = Saving(run, saver(run, model, trainer), saved)
+            found = train_stage(config, run, trainer, interrupt, saving)
     counts = {
         "trajectories": sum(len(robot.trajectories.lengths) for robot in robots),
         "samples": len(dataset),

@@ -67,6 +67,7 @@ class ServerClient:
         """Number and `env_ids` of every request not yet answered."""
         self._overdue_at = 0.0
         self._answers: dict[int, dict[str, Any]] = {}
+        self._stats_asked: int | None = None
         self._ring: ImageRing | None = None
         self.socket, self.death_watch = open_connection(address, key)
         try:
@@ -141,6 +142,19 @@ class ServerClient:
             self._dead = EnvServerDied(self._obituary("sent what is no action of an expert"))
             raise self._dead
         return actions.astype(np.float32)
+
+    def submit_stats(self) -> None:
+        """See `EnvClient`."""
+        if self._stats_asked is None:
+            self._stats_asked = self._send("stats")
+
+    def told_stats(self) -> dict[str, float] | None:
+        """See `EnvClient`; does not look at the connection."""
+        if self._stats_asked not in self._answers:
+            return None
+        answer, self._stats_asked = self._answers.pop(self._stats_asked), None
+        told: dict[str, float] = self._result(answer)
+        return told
 
     def snapshot(self) -> bytes:
         """See `Suite`; taken after the requests before it."""

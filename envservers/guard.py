@@ -30,8 +30,8 @@ _FAILURES = (
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 )
-_LIVE_STATES = {"01", "0A"}
-"""Of the kernel's table of connections: established, listening."""
+_ENDED_HERE = {"04", "05", "06", "0B"}
+"""States of the kernel's table of connections: this side ended it first, as a refusal does."""
 
 
 class Guard:
@@ -54,7 +54,7 @@ class Guard:
         self._ports: set[int] = set()
         self._peers: dict[int, str] = {}
         self._failed = False
-        self._told: set[str] = set()
+        self._ended: set[str] = set()
         self._untold = 0
         self._last_line = float("-inf")
         threading.Thread(target=self._watch, name="guard", daemon=True).start()
@@ -91,30 +91,27 @@ class Guard:
             peer = self._peers.pop(value, "")
             if self._failed:
                 self._failed = False
-                self._tell(peer or self._lingering())
+                self._tell(peer)
         else:
             # The connection's own end is the event that follows.
             self._failed = True
 
     def _tell(self, peer: str) -> None:
+        """Count a refusal; log it, unless another was logged just now, with all since that line.
+
+        A refusal often takes less time than this thread needs to ask who it was: `peer` is empty.
+        But the kernel knows for a while whose connections were ended.
+        """
         self.refused += 1
-        self._told.add(peer)
         if time.monotonic() < self._last_line + _SECONDS_BETWEEN_LINES:
             self._untold += 1
             return
+        ended = _ended_peers(self._ports) | ({peer} if peer else set())
+        hosts = {each.rpartition(":")[0] for each in ended - self._ended}
+        where = ", ".join(sorted(hosts)) or "a peer that had hung up"
         more = f" ({self._untold} more before it)" if self._untold else ""
-        self._untold, self._last_line = 0, time.monotonic()
-        where = peer or "a peer that had hung up"
+        self._ended, self._untold, self._last_line = ended, 0, time.monotonic()
         print(f"refused {where}: no key, or another one{more}", file=sys.stderr, flush=True)
-
-    def _lingering(self) -> str:
-        """The newest peer, by the kernel's table, whose connection this side has ended.
-
-        A refusal takes less time than this thread needs to ask who it was.
-        """
-        found = _ended_peers(self._ports)
-        self._told &= set(found)
-        return next((peer for peer in found if peer not in self._told), "")
 
 
 def _peer_of(descriptor: int) -> str:
@@ -127,13 +124,13 @@ def _peer_of(descriptor: int) -> str:
     return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else ""
 
 
-def _ended_peers(ports: set[int]) -> list[str]:
-    """`HOST:PORT` of peers whose connections to `ports` are ended but still known (Linux)."""
-    peers = []
+def _ended_peers(ports: set[int]) -> set[str]:
+    """`HOST:PORT` of peers whose connections to `ports` were ended from here lately (Linux)."""
+    peers = set()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         local, remote, state = line.split()[1:4]
-        if state not in _LIVE_STATES and int(local.partition(":")[2], 16) in ports:
+        if state in _ENDED_HERE and int(local.partition(":")[2], 16) in ports:
             host, _, port = remote.partition(":")
             number = int(host, 16).to_bytes(4, sys.byteorder)
-            peers.append(f"{tcp.inet_ntoa(number)}:{int(port, 16)}")
+            peers.add(f"{tcp.inet_ntoa(number)}:{int(port, 16)}")
     return peers

@@ -23,6 +23,7 @@ class InprocessClient:
         self.spec = suite.spec
         self.num_envs = suite.num_envs
         self._answers: deque[TimeStep | EnvServerError] = deque()
+        self._stats: dict[str, float] | None = None
 
     def submit_reset(self, env_ids: NDArray[np.int64], starts: Sequence[EpisodeStart]) -> None:
         """See `EnvClient`."""
@@ -65,6 +66,15 @@ class InprocessClient:
     def expert_actions(self, env_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """See `SuiteService`."""
         return self._service.expert_actions(_ids(env_ids))
+
+    def submit_stats(self) -> None:
+        """See `EnvClient`."""
+        self._stats = self._stats or self.stats()
+
+    def told_stats(self) -> dict[str, float] | None:
+        """See `EnvClient`."""
+        told, self._stats = self._stats, None
+        return told
 
     def snapshot(self) -> bytes:
         """See `Suite`."""

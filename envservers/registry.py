@@ -35,8 +35,17 @@ class SuiteEntry:
     environment: str = ""
     """The virtual environment that the suite's processes run in (`envservers.environments`); empty:
     this one."""
+    graphics: str = ""
+    """`opengl` or `vulkan`, if it cannot be without; looked for before a process is started."""
+    experts: bool = False
+    """Whether its servers have scripted experts (`expert_actions`) for each of its tasks."""
+    check: str = ""
+    """Function of the module that is called with the suite where its simulator is installed, before
+    the first instance is made: raises UserError for what is missing, such as a folder of scenes."""
     start_seconds: float = 60.0
     """Until a server of it is ready, at most."""
+    groups: str = ""
+    """The module whose `GROUPS` (`envservers.task_groups`) names several tasks at once."""
 
 
 _MEBIBYTE = 1024 * 1024
@@ -49,6 +58,8 @@ _USUAL_IMAGE_SIZE = 64
 # distances, geoms, shades, two cameras' colors); counting: 34. On top of it come the image ring
 # (4 slots of 2 x 3 bytes) and the copy that its reader takes (6). Gymnasium environments are too
 # different to be measured: each is granted 4 MiB, and its images what the counting suite's need.
+# MetaWorld: 200 MiB of libraries and 70 MiB for each task's scene, of which there are at most four
+# more than slots.
 SUITES = {
     "tabletop": SuiteEntry(
         "envservers.tabletop.suite", "TabletopSuite", 60 * _MEBIBYTE, 64 * _KIBIBYTE, 160
@@ -59,12 +70,30 @@ SUITES = {
     "counting": SuiteEntry(
         "envservers.counting", "CountingSuite", 30 * _MEBIBYTE, 16 * _KIBIBYTE, 64
     ),
+    "metaworld": SuiteEntry(
+        "envservers.metaworld.suite",
+        "MetaWorldSuite",
+        480 * _MEBIBYTE,
+        72 * _MEBIBYTE,
+        64,
+        environment="metaworld",
+        groups="envservers.metaworld.groups",
+    ),
     "gym": SuiteEntry("envservers.gym_suite", "GymSuite", 60 * _MEBIBYTE, 4 * _MEBIBYTE, 64),
+    "libero": SuiteEntry(
+        "envservers.libero.suite",
+        "LiberoSuite",
+        2000 * _MEBIBYTE,
+        1 * _MEBIBYTE,
+        160,
+        environment="libero",
+        start_seconds=180.0,
+    ),
 }
 
 
 def find_suite(name: str) -> SuiteEntry:
-    """The table's entry of `tabletop`, `navigation`, `counting` or `gym:ID`.
+    """The table's entry of one of its names, or of `gym:ID`.
 
     Raises:
         UserError: for any other name.
@@ -94,6 +123,9 @@ def make_suite(name: str, num_envs: int, /, **options: Any) -> Suite:
     """
     check_memory(name, max(num_envs, 1), options=options)
     suite = _build(name, num_envs, options)
+    entry = find_suite(name)
+    if entry.check:
+        getattr(importlib.import_module(entry.module), entry.check)(suite)
     if hasattr(suite, "load"):
         try:
             suite.load()

@@ -13,7 +13,6 @@ alone (`--key-file`); whoever lacks it is turned away (`guard.py`).
 from __future__ import annotations
 
 import argparse
-import contextlib
 import ctypes
 import json
 import os
@@ -36,6 +35,7 @@ from envservers.keys import Key, read_key
 from envservers.registry import find_suite, make_suite
 from envservers.service import SuiteService
 from envservers.shared_memory import SLOTS, ImageRing
+from envservers.socket_folder import remove_socket_folder
 from vlarl import wire
 from vlarl.addresses import stays_on_machine, write_address
 from vlarl.errors import EnvContractError, UserError
@@ -204,13 +204,6 @@ def end_with_host(parent_pid: int, lease_seconds: float, folder: Path | None) ->
         os._exit(1)
 
     threading.Thread(target=watch, name="lease", daemon=True).start()
-
-
-def remove_socket_folder(folder: Path) -> None:
-    """Remove the private folder of a spawned server's socket; the host may have been first."""
-    with contextlib.suppress(FileNotFoundError):
-        (folder / "socket").unlink(missing_ok=True)
-        folder.rmdir()
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:

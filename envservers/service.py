@@ -105,6 +105,7 @@ class SuiteService:
             "busy_seconds": self._busy_seconds,
             # Suites that draw with a renderer of their own count it; it is a part of the above.
             "render_seconds": float(getattr(self.suite, "render_seconds", 0.0)),
+            "renders": float(getattr(self.suite, "renders", 0)),
             "idle_seconds": uptime - self._busy_seconds,
             "memory_bytes": float(proportional_memory(os.getpid())),
             **{f"imported_{name}": float(name in sys.modules) for name in HEAVY_MODULES},

@@ -62,6 +62,8 @@ class SlotSuite:
         self.terminate_on_success = terminate_on_success
         self.render_seconds = 0.0
         """Spent drawing so far."""
+        self.renders = 0
+        """Environments drawn so far, all cameras of one at a time."""
         self._make = make
         self._simulators: list[Simulator | None] = [None] * num_envs
         self._episodes: list[_Episode | None] = [None] * num_envs
@@ -194,6 +196,7 @@ class SlotSuite:
         started = time.perf_counter()
         images = self._simulator(slot).images()
         self.render_seconds += time.perf_counter() - started
+        self.renders += 1
         return images
 
     def _observe(

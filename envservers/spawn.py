@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from envservers import environments, registry
+from envservers.socket_folder import make_socket_folder
 from vlarl.errors import EnvServerDied, UserError
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -67,7 +68,10 @@ class ServerProcess:
         isolated = python is None and entry.environment
         if isolated:
             python = environments.python_of(entry.environment)
-        self._folder = tempfile.mkdtemp(prefix="vlarl-env-") if bind is None else None
+        self._folder: Path | None = None
+        self._lock: int | None = None
+        if bind is None:
+            self._folder, self._lock = make_socket_folder()
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115, closed by close()
         self._lease_seconds = lease_seconds
         self._stop = threading.Event()
@@ -138,6 +142,9 @@ class ServerProcess:
         self._log.close()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _hold(self) -> None:
         environment = {**os.environ, **ONE_THREAD}
@@ -156,6 +163,7 @@ class ServerProcess:
                 stderr=self._log,
                 env=environment,
                 bufsize=0,
+                pass_fds=() if self._lock is None else (self._lock,),
             )
         except OSError as error:
             self._launch_error = error

@@ -68,6 +68,11 @@ class MasteredOptimizer:
         """Of the weights that have one, as far as this process has them."""
         return [master.detach() for master in self._masters.values()]
 
+    @property
+    def mastered(self) -> dict[nn.Parameter, nn.Parameter]:
+        """Weight -> its master, if it has one."""
+        return dict(self._masters)
+
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the weights' gradients."""
         assert set_to_none

@@ -8,8 +8,9 @@ process itself; on a GPU, kernels that keep less (flash-linear-attention) or oth
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -23,6 +24,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from learners.division import Division
 from learners.masters import MasteredOptimizer
 from learners.ppo import PPOLearner
 from learners.supervised import SupervisedTrainer
@@ -71,8 +73,11 @@ class Footprint:
     """Most that forward, backward and step take beyond all else here."""
     handed: int
     """What the learner is handed: an RL batch with its contexts, or a step's inputs."""
+    gathered: int
+    """Weights of a divided model that are whole for a time, with their gradients; else 0."""
     peak: int
-    """Most that there is at one time; gradients and activations need not be highest together."""
+    """Most that there is at one time; gradients and activations need not be highest together. Of a
+    divided model an upper bound."""
 
 
 class Storages(TorchDispatchMode):
@@ -85,24 +90,27 @@ class Storages(TorchDispatchMode):
         peak: most bytes since `restart`.
         excess: most bytes since then beyond what was there then, and beyond gradients.
         gradients: bytes of the gradients that arrived since then.
+        reached: the weights that they arrived at.
     """
 
     def __init__(self, fake: bool) -> None:
         super().__init__()
         self.present = self.peak = self.excess = self.gradients = self._before = 0
+        self.reached: list[Tensor] = []
         self._fake = fake
         self._seen: set[int] = set()
 
     def restart(self, trained: Iterable[nn.Parameter]) -> None:
         """Look for the highest from here; `trained` have no gradients yet and get one each."""
         self.peak = self._before = self.present
-        self.excess = self.gradients = 0
+        self.excess, self.gradients, self.reached = 0, 0, []
         for parameter in trained:
             parameter.register_post_accumulate_grad_hook(self._arrived)
 
     def _arrived(self, parameter: Tensor) -> None:
         assert parameter.grad is not None
         self.gradients += parameter.grad.nbytes
+        self.reached.append(parameter)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -144,12 +152,28 @@ class _Step:
     optimizer: Any
     handed: TensorDict
 
-    def masters(self) -> list[Tensor]:
-        return self.optimizer.masters if isinstance(self.optimizer, MasteredOptimizer) else []
+    def prime(self, trained: Iterable[nn.Parameter]) -> None:
+        """Have the optimizer begin to remember, by a step with gradients of zero."""
+        for parameter in trained:
+            parameter.grad = torch.zeros_like(parameter)
+        self.optimizer.step()
+        for parameter in trained:
+            parameter.grad = None
 
-    def states(self) -> list[Tensor]:
+    def masters(self) -> list[tuple[Tensor, Tensor]]:
+        """Weights and their masters."""
+        mastered = isinstance(self.optimizer, MasteredOptimizer)
+        return list(self.optimizer.mastered.items()) if mastered else []
+
+    def states(self) -> list[tuple[Tensor, Tensor]]:
+        """Weights and what the optimizer remembers of them."""
         inner = getattr(self.optimizer, "inner", self.optimizer)
-        return [value for state in inner.state.values() for value in state.values()]
+        weights = {master: weight for weight, master in self.masters()}
+        return [
+            (weights.get(own, own), value)
+            for own, state in inner.state.items()
+            for value in state.values()
+        ]
 
 
 def footprint(
@@ -160,6 +184,7 @@ def footprint(
     decisions: int,
     image_size: int,
     fake: bool = True,
+    learners: int = 1,
 ) -> Footprint:
     """Memory of a step of a job, once the optimizer has what it remembers.
 
@@ -171,6 +196,7 @@ def footprint(
         decisions: of an RL batch, whose contexts are kept; only `rl` has one.
         image_size: of the two cameras.
         fake: whether on tensors without memory.
+        learners: processes among which the model is divided; what the first one takes.
 
     Raises:
         ConfigError: for an unknown preset, or an image size without a patch grid.
@@ -198,22 +224,43 @@ def footprint(
             step = _supervised_step(built, inputs, JOBS[job], counting)
         trained = [parameter for parameter in built.parameters() if parameter.requires_grad]
         with counting():
-            for parameter in trained:
-                parameter.grad = torch.zeros_like(parameter)
-            step.optimizer.step()
-            for parameter in trained:
-                parameter.grad = None
+            step.prime(trained)
             storages.restart(trained)
             step.run()
-    return Footprint(
+    whole = Footprint(
         weights=_bytes(built.parameters()),
-        masters=_bytes(step.masters()),
-        optimizer=_bytes(step.states()),
+        masters=_bytes(master for _, master in step.masters()),
+        optimizer=_bytes(state for _, state in step.states()),
         gradients=storages.gradients,
         activations=storages.excess,
         handed=_bytes(step.handed.values(True, True)),
+        gathered=0,
         peak=storages.peak,
     )
+    if learners == 1:
+        return whole
+    return _divided(whole, Division(built, learners), step, storages.reached, job)
+
+
+def _divided(
+    whole: Footprint, division: Division, step: _Step, reached: Sequence[Tensor], job: str
+) -> Footprint:
+    """`whole`, of the first of the processes; `reached`: weights that have a gradient."""
+    own: list[tuple[Tensor, Tensor]] = [(weight, weight) for weight in division.model.parameters()]
+    kept = {"weights": own, "masters": step.masters(), "optimizer": step.states()}
+    parts = {name: sum(division.part(*pair) for pair in pairs) for name, pairs in kept.items()}
+    each = replace(
+        whole,
+        **parts,
+        gradients=sum(division.part(weight, weight) for weight in reached),
+        # A learner of RL runs the backbone only to train it.
+        gathered=division.gathered(backbone_runs=job != "rl"),
+    )
+    # How many gradients there are at the peak is not known. Each of these is too much: all of them
+    # beside all activations, and whole ones where there were whole ones.
+    everything = sum(dataclasses.astuple(each)) - each.peak
+    saved = sum(getattr(whole, name) - part for name, part in parts.items())
+    return replace(each, peak=min(everything, whole.peak - saved + each.gathered))
 
 
 def _model(preset: str, config: ModelConfig, processor: Processor, counting: Counting) -> QwenVLA:

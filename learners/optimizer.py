@@ -52,27 +52,8 @@ def build_optimizer(
         ConfigError: if a rate is given for an unknown part, is not positive, or for none at all.
     """
     _check_rates(parts, config)
-    chosen = set(orthogonal)
-    groups: list[dict[str, Any]] = []
-    for part, parameters in parts.items():
-        rate = rate_of(part, config)
-        for parameter in parameters:
-            parameter.requires_grad_(rate is not None)
-            # A gradient left by an earlier stage would count in the norm and never be cleared.
-            parameter.grad = None
-        if rate is None:
-            continue
-        common = {"lr": rate, "part": part}
-        turned = [p for p in parameters if p in chosen]
-        matrices = [p for p in parameters if p.dim() >= 2 and p not in chosen]
-        vectors = [p for p in parameters if p.dim() < 2]
-        decay = config.weight_decay
-        if turned:
-            groups.append({"params": turned, "weight_decay": decay, "orthogonal": True, **common})
-        for members, its_decay in ((matrices, decay), (vectors, 0.0)):
-            if members:
-                groups.append({"params": members, "weight_decay": its_decay, **common})
-    kind = Muon if chosen else AdamW
+    groups = _groups(parts, config, set(orthogonal))
+    kind = Muon if orthogonal else AdamW
     weights = [parameter for group in groups for parameter in group["params"]]
 
     def over(master: Callable[[nn.Parameter], nn.Parameter]) -> AdamW:
@@ -94,6 +75,32 @@ def rate_of(part: str, config: OptimizerConfig) -> float | None:
     """Peak rate of a part, None if frozen; `X_biases` has that of `X` unless given its own."""
     rates = config.learning_rates
     return rates.get(part, rates.get(part.removesuffix("_biases")))
+
+
+def _groups(
+    parts: Parts, config: OptimizerConfig, orthogonal: Collection[Tensor]
+) -> list[dict[str, Any]]:
+    """What trains, in groups of one rate and decay; the other parts are frozen."""
+    groups: list[dict[str, Any]] = []
+    for part, parameters in parts.items():
+        rate = rate_of(part, config)
+        for parameter in parameters:
+            parameter.requires_grad_(rate is not None)
+            # A gradient left by an earlier stage would count in the norm and never be cleared.
+            parameter.grad = None
+        if rate is None:
+            continue
+        common = {"lr": rate, "part": part}
+        turned = [p for p in parameters if p in orthogonal]
+        matrices = [p for p in parameters if p.dim() >= 2 and p not in orthogonal]
+        vectors = [p for p in parameters if p.dim() < 2]
+        decay = config.weight_decay
+        if turned:
+            groups.append({"params": turned, "weight_decay": decay, "orthogonal": True, **common})
+        for members, its_decay in ((matrices, decay), (vectors, 0.0)):
+            if members:
+                groups.append({"params": members, "weight_decay": its_decay, **common})
+    return groups
 
 
 def _check_rates(parts: Parts, config: OptimizerConfig) -> None:

@@ -1,7 +1,7 @@
 """PPO on action chunks (paper section 4.2): one batch in, a few epochs, metrics out.
 
-The losses are in `vlarl.ppo`, returns in `vlarl.returns`, the density in `vlarl.sampler`; here is
-the order of things. A batch stays where it is, its rows go to the model's device as they are used.
+The losses are in `vlarl.ppo`, returns in `vlarl.returns`, the density in `scorer.py`; here is the
+order of things. A batch stays where it is, its rows go to the model's device as they are used.
 Leaves out where batches come from and where checkpoints go.
 """
 
@@ -20,12 +20,12 @@ from torch import Tensor
 
 from learners.measurements import Measurements
 from learners.optimizer import build_optimizer, clip_gradients, rate_of
+from learners.scorer import Scorer
 from learners.shares import Peers
 from learners.staleness import weigh, young_enough
 from vlarl.batch import validate
 from vlarl.config.schema import PPOConfig, SamplingConfig
 from vlarl.errors import ConfigError
-from vlarl.mixed_rows import encode_rows
 from vlarl.model.device import on
 from vlarl.policy import PolicyModel
 from vlarl.ppo import (
@@ -35,7 +35,6 @@ from vlarl.ppo import (
     explained_variance,
 )
 from vlarl.returns import generalized_advantage, normalized
-from vlarl.sampler import score
 from vlarl.timeline import Timeline
 
 Progress = Callable[[int, int], None]
@@ -53,6 +52,8 @@ class _Work:
     target: Tensor
     """[M]"""
     old_log_prob: Tensor
+    """[M]"""
+    old_value: Tensor
     """[M]"""
     pooled: TensorDict | None
     """Contexts of one token, the mean one: all that the value needs. None while the backbone is
@@ -102,7 +103,7 @@ class PPOLearner:
                 "least one other part. Try {expert: 1e-5, value: 1e-3}."
             )
         self.version = 0
-        self._model, self._config, self._sampling = model, config, sampling
+        self._model, self._config = model, config
         self._timeline = timeline or Timeline("learner")
         self._parts = model.parts()
         self._optimizer, self._scheduler = build_optimizer(
@@ -110,6 +111,8 @@ class PPOLearner:
         )
         self._peers = Peers.joined()
         self._trains_backbone = any(part in rates for part in _BACKBONE)
+        self._scorer = Scorer(model, sampling, self._trains_backbone, config.micro_batch)
+        self._denoising_steps = sampling.denoising_steps
         self._device = model.exploration_log_std.device
         self._generator = torch.Generator().manual_seed(seed)
         self._weights_lock = weights_lock or nullcontext()
@@ -149,32 +152,25 @@ class PPOLearner:
         # Layers keep their inputs alone in this mode, if so configured; nothing else differs.
         self._model.train()
         work = self._prepare(batch, max_staleness)
-        batch = work.batch
         training_policy = self.version >= config.value_warmup_iterations
-        if training_policy and (self._below_float32() or max_staleness is not None):
-            work.old_log_prob = self._rescored(batch)
-        if training_policy and max_staleness is not None:
-            made, cap = batch["chunk", "log_prob"], config.behavior_weight_cap
-            work.weight = weigh(work.old_log_prob, made, cap, work.measured)
-        if not self._trains_backbone or not training_policy:
-            work.pooled = self._pooled(batch)
-        per_epoch = self._minibatches_in(len(batch))
+        if training_policy or max_staleness is not None:
+            self._rescore(work, max_staleness is not None, training_policy)
+        if not self._trains_backbone:
+            self._pool(work)
+        per_epoch = self._minibatches_in(len(work.batch))
         done, policy_minibatches = 0, 0
         for _ in range(config.epochs):
             kl_sum = 0.0
-            minibatches = self._permutation(len(batch)).split(config.minibatch)
+            minibatches = self._permutation(len(work.batch)).split(config.minibatch)
             for count, rows in enumerate(minibatches[:per_epoch], start=1):
                 if training_policy:
                     kl_sum += self._accumulate(work, rows, policy=True, first=not done)
-                    if 0 < config.target_kl < kl_sum / count:
-                        training_policy = False
-                        work.pooled = self._pooled(batch) if work.pooled is None else work.pooled
-                    else:
-                        policy_minibatches += 1
-                        self._step(work, policy=True)
+                    training_policy = not 0 < config.target_kl < kl_sum / count
                 if not training_policy:
+                    self._pool(work)
                     self._accumulate(work, rows, policy=False)
-                    self._step(work, policy=False)
+                self._step(work, policy=training_policy)
+                policy_minibatches += training_policy
                 done += 1
                 if progress is not None:
                     progress(done, config.epochs * per_epoch)
@@ -194,7 +190,7 @@ class PPOLearner:
         everything = [parameter for parameters in trained.values() for parameter in parameters]
         totals = [torch.zeros_like(each, dtype=torch.float32) for each in everything]
         for rows in torch.arange(len(batch)).split(self._config.micro_batch):
-            loss, _ = self._surrogate(work, rows, self._context(batch, rows))
+            loss, _ = self._surrogate(work, rows, self._scorer.context(batch, rows))
             share = len(rows) / len(batch)
             found = torch.autograd.grad(share * loss, everything, allow_unused=True)
             for total, gradient in zip(totals, found, strict=True):
@@ -213,7 +209,7 @@ class PPOLearner:
         advantage, target = generalized_advantage(
             batch, config.gamma, config.gae_lambda, config.bootstrap_time_limit
         )
-        measured = Measurements(self._sampling.denoising_steps, self._device)
+        measured = Measurements(self._denoising_steps, self._device)
         if max_staleness is not None:
             young = young_enough(self.version - batch["version"], max_staleness, measured)
             # Indexing copies the batch.
@@ -225,7 +221,32 @@ class PPOLearner:
         measured.add("advantage_std", advantage.std(correction=0))
         if config.normalize_advantages:
             advantage = normalized(advantage)
-        return _Work(batch, advantage, target, batch["chunk", "log_prob"], None, measured)
+        old = batch["chunk", "log_prob"], batch["value"]
+        return _Work(batch, advantage, target, *old, None, measured)
+
+    def _rescore(self, work: _Work, others_acted: bool, training_policy: bool) -> None:
+        """Find what to stay near; if other weights acted, also values and weights of decisions.
+
+        The rollout's serve where the same weights acted in float32. Below it, its kernels differ
+        from the learner's by a good part of the clip range.
+        """
+        if not (others_acted or self._below_float32()):
+            return
+        behavior = work.old_log_prob
+        work.old_log_prob, value = self._scorer.scored(work.batch)
+        if others_acted:
+            work.old_value = value
+            if training_policy:
+                cap = self._config.behavior_weight_cap
+                work.weight = weigh(work.old_log_prob, behavior, cap, work.measured)
+
+    def _below_float32(self) -> bool:
+        return any(p.dtype != torch.float32 for part in self._parts.values() for p in part)
+
+    def _pool(self, work: _Work) -> None:
+        """Read what the value needs once: the backbone changes no more in this update."""
+        if work.pooled is None:
+            work.pooled = self._scorer.pooled(work.batch)
 
     def _finish(self, work: _Work, epochs_run: float) -> dict[str, float]:
         """Count the update and report it."""
@@ -263,7 +284,7 @@ class PPOLearner:
             started = time.perf_counter()
             share = counting / len(rows)
             work.measured.counting = counting > 0
-            context = self._context(work.batch, micro) if policy else None
+            context = self._scorer.context(work.batch, micro) if policy else None
             loss = self._value_loss(work, micro, context)
             if context is not None:
                 surrogate, stats = self._surrogate(work, micro, context)
@@ -277,17 +298,11 @@ class PPOLearner:
         work.measured.counting = True
         return self._peers.total(float(kl)) if policy and self._config.target_kl > 0 else 0.0
 
-    def _context(self, batch: TensorDict, rows: Tensor) -> TensorDict:
-        """What the policy saw in these rows; with gradients where the backbone trains."""
-        if self._trains_backbone:
-            return encode_rows(self._model, batch["inputs"][rows])
-        return on(self._device, batch["context"][rows])
-
     def _value_loss(self, work: _Work, rows: Tensor, context: TensorDict | None) -> Tensor:
         seen = context if work.pooled is None else work.pooled[rows]
         loss = clipped_value_loss(
             self._model.value(seen),
-            work.batch["value"][rows].to(self._device),
+            work.old_value[rows].to(self._device),
             work.target[rows].to(self._device),
             self._config.value_clip,
         )
@@ -299,7 +314,7 @@ class PPOLearner:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         chunk = on(self._device, work.batch["chunk"][rows])
         given = (
-            self._score(context, chunk),
+            self._scorer.log_prob(context, chunk),
             work.old_log_prob[rows].to(self._device),
             work.advantage[rows].to(self._device),
             self._config.clip_epsilon,
@@ -310,17 +325,6 @@ class PPOLearner:
             loss, stats = decoupled_surrogate(*given, work.weight[rows].to(self._device))
         work.measured.add_surrogate(loss, stats, chunk["step"])
         return loss, stats
-
-    def _score(self, context: TensorDict, chunk: TensorDict) -> Tensor:
-        """[b] log-probability of stored chunks under the present weights."""
-        return score(
-            lambda y, tau: self._model.velocity(context, y, tau, chunk["mask"]),
-            chunk,
-            self._sampling.denoising_steps,
-            self._sampling.exploration,
-            self._sampling.rollout_temperature,
-            self._model.exploration_log_std,
-        )
 
     def _measure_start(self, work: _Work, rows: Tensor, ratio: Tensor, share: float) -> None:
         """Before anything was learned: the ratio, and the gap of the rollout's own density."""
@@ -349,39 +353,6 @@ class PPOLearner:
         with self._weights_lock:
             self._optimizer.step()
         self._timeline.add("learner", "step", started)
-
-    @torch.no_grad()
-    def _pooled(self, batch: TensorDict) -> TensorDict:
-        """[M] contexts of a single token, the mean of the unmasked ones: the value is the same."""
-
-        def pooled(rows: Tensor) -> Tensor:
-            context = self._context(batch, rows)
-            weight = context["mask"].unsqueeze(1).float()
-            return torch.bmm(weight, context["hidden"].float()) / weight.sum(-1, True)
-
-        hidden = self._peers.gathered(len(batch), pooled, self._config.micro_batch)
-        mask = torch.ones(hidden.shape[:2], dtype=torch.bool, device=self._device)
-        seen = batch["inputs" if self._trains_backbone else "context"]
-        elapsed = seen["elapsed"].to(self._device)
-        return TensorDict(
-            {"hidden": hidden, "mask": mask, "elapsed": elapsed}, batch_size=[len(batch)]
-        )
-
-    def _below_float32(self) -> bool:
-        return any(p.dtype != torch.float32 for part in self._parts.values() for p in part)
-
-    @torch.no_grad()
-    def _rescored(self, batch: TensorDict) -> Tensor:
-        """[M] old log-probabilities by the learner's kernels.
-
-        Below float32 the rollout's differ by a good part of the clip range.
-        """
-
-        def scored(rows: Tensor) -> Tensor:
-            chunk = on(self._device, batch["chunk"][rows])
-            return self._score(self._context(batch, rows), chunk)
-
-        return self._peers.gathered(len(batch), scored, self._config.micro_batch).cpu()
 
     def state_dict(self) -> dict[str, Any]:
         """What resuming needs beside the model's weights; `vlarl.training_state` writes it."""

@@ -45,13 +45,8 @@ def shard(model: QwenVLA) -> None:
     """
     warnings.filterwarnings("ignore", message=_VIEWS)
     mesh = init_device_mesh(model.device.type, (dist.get_world_size(),))
-    whole_ones = {
-        parameter
-        for name, parameter in model.named_parameters()
-        if stays_float32(name) or (name.startswith(_EXPERT) and not name.startswith(_BLOCKS))
-    }
-
-    def divide(module: nn.Module, methods: Sequence[str] = ()) -> None:
+    whole_ones = _whole_ones(model)
+    for module, methods in _gathered_modules(model):
         divided = fully_shard(
             module, mesh=mesh, reshard_after_forward=True, ignored_params=whole_ones
         )
@@ -60,17 +55,43 @@ def shard(model: QwenVLA) -> None:
         divided.set_force_sum_reduction_for_comms(True)
         for name in methods:
             register_fsdp_forward_method(module, name)
-
-    backbone, expert = model.backbone, model.expert
-    for layer in (*backbone.model.visual.blocks, *backbone.model.language_model.layers):
-        divide(layer)
-    for block in expert.blocks:
-        divide(block, _OF_BLOCKS)
-    # None of its own weights is divided; it orders the gathering of its blocks'.
-    divide(expert)
-    divide(backbone)
     for name in _OF_BACKBONE:
-        _enter_through(backbone, model, name)
+        _enter_through(model.backbone, model, name)
+
+
+def gathered_groups(model: QwenVLA) -> list[list[nn.Parameter]]:
+    """The weights that `shard` divides, by what is gathered together; the backbone's own last."""
+    seen = _whole_ones(model)
+    groups = []
+    for module, _ in _gathered_modules(model):
+        groups.append([weight for weight in module.parameters() if weight not in seen])
+        seen.update(groups[-1])
+    return groups
+
+
+def _whole_ones(model: QwenVLA) -> set[nn.Parameter]:
+    """Weights of divided modules that stay whole on each process."""
+    return {
+        parameter
+        for name, parameter in model.named_parameters()
+        if stays_float32(name) or (name.startswith(_EXPERT) and not name.startswith(_BLOCKS))
+    }
+
+
+def _gathered_modules(model: QwenVLA) -> list[tuple[nn.Module, Sequence[str]]]:
+    """Modules whose weights are gathered together, and what is called of them beside `forward`.
+
+    Each comes before those around it.
+    """
+    backbone, expert = model.backbone, model.expert
+    layers = (*backbone.model.visual.blocks, *backbone.model.language_model.layers)
+    return [
+        *((layer, ()) for layer in layers),
+        *((block, _OF_BLOCKS) for block in expert.blocks),
+        # None of its own weights is divided; it orders the gathering of its blocks'.
+        (expert, ()),
+        (backbone, ()),
+    ]
 
 
 def _enter_through(backbone: nn.Module, model: QwenVLA, name: str) -> None:

@@ -1,6 +1,13 @@
 """Decisions of weights that are no more: how old they are, and what they count for.
 
 Age is in updates, and measured where a batch is learned from. The objective is in `vlarl.ppo`.
+
+What the clip ranges bound is the step of one update. So both are around the proximal policy, the
+one at its start: that of the ratio, and that of the value. Around the acting value, the value of a
+stale decision would be out of range before the first step: with no gradient where it has come
+nearer to its target since, and else free to go that much further. Targets and advantages stay those
+of the acting values: what came of a decision was bootstrapped by them, and the observations that
+new ones would need are not kept.
 """
 
 from __future__ import annotations

@@ -263,7 +263,7 @@ class SupervisedTrainer:
     def train(
         self,
         until: int | None = None,
-        save: Callable[[int], None] | None = None,
+        save: Callable[[int], Metrics] | None = None,
         evaluate: Callable[[int], Metrics] | None = None,
         progress: Callable[[int, Metrics], None] | None = None,
         stop: Callable[[], bool] | None = None,
@@ -272,7 +272,8 @@ class SupervisedTrainer:
 
         Args:
             until: step to stop at; the schedule stays that of the whole run.
-            save: called every `save_every` steps and at the end, with the step.
+            save: called every `save_every` steps and at the end, with the step; what it returns is
+                logged with the next metrics.
             evaluate: called every `eval_every` steps, with the step; what it returns is logged.
             progress: called after each step with the step and its metrics.
             stop: asked after each step whether to end early, as if this step were the last.
@@ -284,6 +285,7 @@ class SupervisedTrainer:
         until = config.steps if until is None else until
         evaluate = evaluate if config.eval_every else None
         logged: Metrics = {}
+        saved: Metrics = {}
         window: list[Metrics] = []
         started = time.perf_counter()
         self.model.train()
@@ -298,7 +300,8 @@ class SupervisedTrainer:
                     progress(self.step, window[-1])
                 if done or self.step % config.log_every == 0:
                     elapsed = time.perf_counter() - started
-                    numbers = self._summary(window) | {"steps_per_second": len(window) / elapsed}
+                    speed = {"steps_per_second": len(window) / elapsed}
+                    numbers, saved = self._summary(window) | speed | saved, {}
                     logged |= numbers
                     self._log(numbers)
                     window, started = [], time.perf_counter()
@@ -309,7 +312,8 @@ class SupervisedTrainer:
                     self.model.train()
                     started = time.perf_counter()
                 if save is not None and (done or self.step % config.save_every == 0):
-                    save(self.step)
+                    saved = save(self.step)
+                    logged |= saved
         return logged
 
     def _summary(self, window: list[Metrics]) -> Metrics:

@@ -27,7 +27,7 @@ def honest(seen, plan: str = "", marks: str = ""):
     """The executed steps; `plan` is `VICTIM:CALL,...`, each carried out once, marked in a folder.
 
     Victims: `server` (the first), `host` (of the servers), `self`, `node` (this process's, if it is
-    not the head).
+    not the head), `envnode` (of the first server).
     """
     global _calls
     check_transition(seen.before, seen.actions, seen.after)
@@ -65,6 +65,12 @@ def end(victim):
         # A node is its raylet: whatever runs there ends with it.
         os.kill(parent(os.getpid()), signal.SIGKILL)
         signal.pause()
+    elif victim == "envnode":
+        # What ran beside its raylet would outlive it for seconds.
+        host = parent(servers[0])
+        beside = [server for server in servers if parent(server) == host]
+        for process in (parent(host), host, *beside):
+            os.kill(process, signal.SIGKILL)
     else:
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -102,7 +102,7 @@ def test_doctor_reports_each_thing_once(capsys):
     found = answer(capsys, "doctor")
     names = [finding["name"] for finding in found["findings"]]
     assert len(set(names)) == len(names)
-    assert {"python", "torch", "ray", "mujoco", "opengl", "disk", "memory"} <= set(names)
+    assert {"python", "torch", "ray", "mujoco", "opengl egl", "disk", "memory"} <= set(names)
     assert {"gpu kernels", "peft"} <= set(names)
     assert found["ok"] == all(finding["ok"] for finding in found["findings"])
 

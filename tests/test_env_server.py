@@ -19,6 +19,7 @@ from envservers.counting import TASKS, check_observation, check_transition
 from envservers.inprocess import InprocessClient
 from envservers.registry import make_suite
 from envservers.shared_memory import SLOTS
+from envservers.socket_folder import sweep_socket_folders
 from envservers.spawn import ServerProcess
 from vlarl.env_protocol import EnvClient
 from vlarl.errors import EnvContractError, EnvServerDied, EnvServerError, UserError
@@ -334,6 +335,34 @@ def test_a_server_ends_with_its_host_and_leaves_nothing(state):
     wait_for(lambda: not is_running(pid))
     wait_for(lambda: not shared_files() - before)
     wait_for(lambda: not Path(address.removeprefix("ipc://")).parent.exists())
+
+
+def test_who_is_killed_together_with_its_server_leaves_a_folder_to_the_next_one():
+    """As Ray ends an actor: nobody is left who could clean up."""
+    host = subprocess.Popen(
+        [sys.executable, "-c", HOST, "idle"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    with contextlib.closing(spawn_server("counting", 1)) as living:
+        try:
+            pid, address = host.stdout.readline().split()
+            # Stopped, it can do nothing at its host's death.
+            os.kill(int(pid), signal.SIGSTOP)
+        finally:
+            host.kill()
+            host.wait()
+            host.stdout.close()
+        folder = Path(address.removeprefix("ipc://")).parent
+        sweep_socket_folders()
+        assert folder.exists(), "its server lives"
+        os.kill(int(pid), signal.SIGKILL)
+
+        def swept_by_the_next_one():
+            spawn_server("counting", 1).close()
+            return not folder.exists()
+
+        # Threads of a process that was killed may keep its files for a moment.
+        wait_for(swept_by_the_next_one, 60.0)
+        assert living.stats()["num_envs"] == 1
 
 
 def test_a_server_ends_when_its_lease_runs_out():

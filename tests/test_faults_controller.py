@@ -15,6 +15,7 @@ from counting_run import CONFIG, PATIENCE, counting_overrides, processes, until
 from actors import cli
 from actors.controller import train
 from actors.learner import Learner
+from actors.proof import AFTER, Proof
 from actors.rollout import RolloutCollector
 from actors.runtime import InprocessRuntime
 from vlarl.config.load import load_config
@@ -159,6 +160,30 @@ def test_an_interrupt_at_any_moment_leaves_a_run_that_resumes(
     assert verify_manifest(run.path / "checkpoints" / "last") == run.steps()[-1]
     assert train(load_config(CONFIG, [*words, "resume=auto"]))["steps"] == 3
     assert [row["step"] for row in run.metrics()] == [1, 2, 3]
+
+
+def test_an_interrupt_during_the_last_evaluation_stops_before_the_report(
+    tmp_path, monkeypatch, capsys
+):
+    judge = Proof.judge
+
+    def interrupted(self, name):
+        if name == AFTER:
+            os.kill(os.getpid(), signal.SIGINT)
+        return judge(self, name)
+
+    words = [f"output={tmp_path}", "env.mode=spawn"]
+    with monkeypatch.context() as patched:
+        patched.setattr(Proof, "judge", interrupted)
+        assert cli.run(["rl", str(CONFIG), *words]) == 1
+    said = capsys.readouterr()
+    assert "step_2, which name=debug resume=auto continues" in said.err
+    assert not processes(b"envservers.server")
+    run = RunFolder(tmp_path / "debug")
+    assert not (run.path / "report.html").exists()
+    assert cli.run(["rl", str(CONFIG), *words, "resume=auto"]) == 0
+    assert (run.path / "report.html").exists()
+    assert [row["step"] for row in run.metrics()] == [1, 2]
 
 
 @pytest.mark.soak

@@ -185,6 +185,26 @@ def test_the_log_names_the_peer_and_one_that_keeps_trying_does_not_fill_it(tmp_p
         host.close()
 
 
+def test_whoever_is_refused_during_a_flood_is_named_too(tmp_path):
+    path = new_key(tmp_path)
+    host = ServerProcess("counting", 1, bind="tcp://127.0.0.1:*", key_file=path)
+    another = read_key(new_key(tmp_path, "another.key"))
+    strangers = []
+    try:
+        for source, interval in (("127.0.0.7", 5), ("127.0.0.9", 100)):
+            stranger = zmq.Context.instance().socket(zmq.DEALER)
+            strangers.append(stranger)
+            stranger.linger, stranger.reconnect_ivl = 0, interval
+            another.protect_client(stranger)
+            stranger.connect(host.address.replace("tcp://", f"tcp://{source}:0;"))
+            wait_for(lambda source=source: source in host.log_tail())
+        assert "127.0.0.1" not in host.log_tail()
+    finally:
+        for stranger in strangers:
+            stranger.close()
+        host.close()
+
+
 def test_a_key_for_a_server_without_one_is_told(tmp_path):
     host = ServerProcess("counting", 1, bind="tcp://127.0.0.1:*")
     try:

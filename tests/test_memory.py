@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 import pytest
 import torch
 from tiny_model import make_model
 from torch.profiler import ProfilerActivity, profile
+from two_processes import together
 
 from actors import cli
-from learners.memory import JOBS, Storages, footprint
-from vlarl.config.schema import LoraConfig, ModelConfig
+from learners.memory import JOBS, LORA_RANK, Storages, footprint
+from learners.optimizer import build_optimizer
+from learners.sharding import local, shard
+from vlarl.config.schema import LoraConfig, ModelConfig, OptimizerConfig
 
 SMALL = {"batch": 2, "decisions": 8, "image_size": 64}
 SETTINGS = {
@@ -79,11 +83,80 @@ def test_the_command_prints_every_job_of_a_preset(capsys):
     found = json.loads(capsys.readouterr().out)
     assert set(found["bytes"]["tiny-pooled"]) == set(JOBS)
     assert found["bytes"]["tiny-pooled"]["sft"]["peak"] > 0
+    assert cli.run([*words[:3], "job=rl", "learners=4"]) == 0
+    assert "of each of 4 learners" in capsys.readouterr().out
     for wrong, message in (
         ("dtype=float16", "no such choice"),
         ("job=ppo", "no such choice"),
         ("batch=0", "at least 1"),
         ("steps=2", "no such setting"),
+        ("learners=0", "at least 1"),
     ):
         assert cli.run(["info", "memory", "tiny", wrong]) == 2
         assert message in capsys.readouterr().err
+
+
+def held(_rank: int, job: str, dtype: str) -> dict[str, int]:
+    """Bytes of the storages that this process has of a divided model, and of what trains it."""
+    lora = LoraConfig(rank=LORA_RANK) if job == "lora" else LoraConfig()
+    model = make_model("tiny", ModelConfig(dtype=dtype, lora=lora))
+    shard(model)
+    rates = OptimizerConfig(learning_rates=JOBS[job])
+    optimizer, _ = build_optimizer(model.parts(), rates, 1)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    for parameter in trained:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    storages: dict[int, str] = {}
+    taken = dict.fromkeys(("weights", "gradients", "masters", "optimizer"), 0)
+
+    def count(name: str, tensors: Iterable[torch.Tensor]) -> None:
+        for tensor in tensors:
+            storage = local(tensor.detach()).untyped_storage()
+            if storage.data_ptr() not in storages:
+                storages[storage.data_ptr()] = name
+                taken[name] += storage.nbytes()
+
+    count("weights", model.parameters())
+    count("gradients", (p.grad for p in trained))
+    # That of a divided float32 weight is the part itself.
+    count("masters", optimizer.masters)
+    states = optimizer.inner.state.values()
+    count("optimizer", (value for state in states for value in state.values()))
+    return taken
+
+
+CASES = [("sft", "float32"), ("lora", "bfloat16"), ("rl", "bfloat16")]
+
+
+def held_each(rank: int) -> list[dict[str, int]]:
+    return [held(rank, *case) for case in CASES]
+
+
+@pytest.mark.slow
+def test_two_processes_have_as_much_of_a_divided_model_as_is_computed():
+    for case, first, second in zip(CASES, *together(held_each), strict=True):
+        job, dtype = case
+        found = footprint("tiny", job, ModelConfig(dtype=dtype), **SMALL, learners=2)
+        # FSDP pads the weights of the last process to those of the first.
+        assert found.weights == first["weights"] == second["weights"]
+        for name in ("masters", "optimizer"):
+            assert getattr(found, name) == first[name] >= second[name], (case, name)
+        # Some weights never get one, and here all have.
+        assert 0 < found.gradients <= first["gradients"]
+        whole = footprint("tiny", job, ModelConfig(dtype=dtype), **SMALL)
+        for name in ("weights", "optimizer", "gradients"):
+            assert 0.5 <= getattr(found, name) / getattr(whole, name) < 0.75, (case, name)
+        assert whole.gathered == 0 < found.gathered < 2 * whole.weights
+        assert found.peak < whole.peak + found.gathered
+
+
+def test_many_learners_take_what_is_not_divided_and_a_gathered_layer():
+    few, many = (
+        footprint("tiny", "sft", SETTINGS["bfloat16"], **SMALL, learners=n) for n in (2, 10**6)
+    )
+    assert few.gathered == many.gathered
+    assert few.activations == many.activations
+    # The rest of a divided weight is one row.
+    assert many.weights < 0.2 * few.weights
+    assert many.gathered < many.peak < few.peak

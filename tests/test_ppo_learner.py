@@ -323,6 +323,25 @@ def test_decisions_of_another_policy_are_weighed_by_the_proximal_one():
     assert metrics["log_prob_gap"] == pytest.approx(1.0, abs=1e-4)
 
 
+@pytest.mark.parametrize("warmup", [0, 1])
+@pytest.mark.parametrize("keep", ["context", "inputs"])
+def test_the_values_clip_range_is_around_the_proximal_one_whoever_acted(keep, warmup):
+    """With lambda = 1 targets do not depend on the acting values, so that nothing else does."""
+    rates = RATES if keep == "context" else {"language": 1e-3, **RATES}
+    found = []
+    for acted in (0.0, 3.0):
+        model, learner, batch = setup(
+            keep=keep, rates=rates, gae_lambda=1.0, value_warmup_iterations=warmup
+        )
+        before = weights(model, "value")
+        batch["value"] += acted
+        metrics = learner.update(batch, max_staleness=0)
+        found.append((weights(model, "value"), metrics["value_loss"]))
+    assert not torch.equal(found[0][0], before)
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-5, atol=1e-6)
+    assert found[0][1] == pytest.approx(found[1][1], rel=1e-5)
+
+
 def test_weights_change_with_the_lock_held_and_gradients_need_none(monkeypatch):
     model, _, batch = setup()
     lock = threading.Lock()

@@ -8,6 +8,7 @@ import types
 from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from fake_policy import FakePolicy
@@ -63,6 +64,20 @@ def test_causes_are_parts_of_the_iteration(runs):
     busy = second["server_simulation_seconds"] + second["server_render_seconds"]
     assert 0 < second["server_render_seconds"] < busy <= second["iteration_seconds"]
     assert second["learner_memory_bytes"] > second["server_memory_bytes"] > 0
+
+
+def test_an_asynchronous_run_shows_what_its_servers_do_and_use(runs, tmp_path):
+    words = ["env.mode=spawn", "env.servers=1", "rollout.mode=async", "ppo.iterations=3"]
+    words += ["evaluation.every=2", "evaluation.episodes=2", "rollout.max_staleness=9"]
+    train(load_config(CONFIG, [f"output={tmp_path}", *words]))
+    rows = RunFolder(tmp_path / "debug").metrics()
+    in_turn = {name for name in runs["false"].metrics()[-1] if name.startswith("server_")}
+    assert {name for name in rows[-1] if name.startswith("server_")} == in_turn
+    for row in rows:
+        assert row["server_simulation_seconds"] >= 0
+        assert row["server_render_seconds"] >= 0
+    assert sum(row["server_render_seconds"] for row in rows) > 0
+    assert rows[-1]["server_memory_bytes"] > 10e6
 
 
 def test_every_metric_of_a_run_is_explained(runs):
@@ -132,12 +147,17 @@ class FakeClient:
         }
 
 
+def asked(counters, *clients):
+    counters.ask(enumerate(clients))
+    return counters.told()
+
+
 def test_counters_are_differences_and_survive_a_restart():
     counters = ServerCounters()
     one, two = FakeClient(11, 5.0, 2.0, 50.0), FakeClient(12, 1.0, 0.5, 10.0)
-    counters.ask([(0, one), (1, two)])
+    asked(counters, one, two)
     one.busy, one.render, one.steps = 8.0, 3.0, 80.0
-    found = counters.ask([(0, one), (1, two)])
+    found = asked(counters, one, two)
     assert found == {
         "server_simulation_seconds": 2.0,
         "server_render_seconds": 1.0,
@@ -146,17 +166,36 @@ def test_counters_are_differences_and_survive_a_restart():
     }
     two.busy = None
     one.busy = 9.0
-    assert counters.ask([(0, one), (1, two)])["server_simulation_seconds"] == 1.0
+    assert asked(counters, one, two)["server_simulation_seconds"] == 1.0
     # Another process in its place begins from zero.
-    found = counters.ask([(0, one), (1, FakeClient(13, 0.25))])
+    found = asked(counters, one, FakeClient(13, 0.25))
     assert found["server_simulation_seconds"] == 0.25
-    assert counters.ask([])["server_steps_per_second"] == 0.0
+    assert asked(counters)["server_steps_per_second"] == 0.0
+    # What is skipped counts for nothing, but what was counted before it is told.
+    one.busy = 10.0
+    counters.ask([(0, one)])
+    one.busy = 30.0
+    counters.skip([(0, one)])
+    one.busy = 30.5
+    assert asked(counters, one)["server_simulation_seconds"] == 1.5
 
 
 def test_a_server_in_this_process_has_no_memory_of_its_own():
-    found = ServerCounters().ask([(0, InprocessClient(CountingSuite(2)))])
+    found = asked(ServerCounters(), InprocessClient(CountingSuite(2)))
     assert "server_memory_bytes" not in found
-    assert "server_memory_bytes" in ServerCounters().ask([(0, FakeClient(os.getpid() + 1, 1.0))])
+    assert "server_memory_bytes" in asked(ServerCounters(), FakeClient(os.getpid() + 1, 1.0))
+
+
+def test_a_suite_that_takes_anothers_place_in_this_process_counts_from_zero():
+    counters = ServerCounters()
+    client = InprocessClient(CountingSuite(2))
+    start = [EpisodeStart(TASKS[0], 3)] * 2
+    client.reset(np.arange(2), start)
+    client.step(np.arange(2), np.zeros((2, 1, 3), np.float32))
+    assert asked(counters, client)["server_steps_per_second"] > 0
+    fresh = InprocessClient(CountingSuite(2))
+    found = asked(counters, fresh)
+    assert found["server_steps_per_second"] == found["server_simulation_seconds"] == 0
 
 
 def test_use_of_several_workers():

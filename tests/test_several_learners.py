@@ -14,6 +14,7 @@ from tiny_model import make_model, move_adapters, observed
 from torch.distributed.tensor import DTensor
 from two_processes import together
 
+from actors.segment import joined
 from learners.ppo import PPOLearner
 from learners.sharding import gathered_state, shard
 from learners.shares import Peers
@@ -51,6 +52,8 @@ class Job:
     target_kl: float = 0.0
     preset: str = "tiny"
     updates: int = 1
+    stale: bool = False
+    """Whether the batch is of two versions of the weights, neither of which learns."""
     start: str = ""
     """Folder of `keep` to go on from."""
     keep: str = ""
@@ -77,6 +80,20 @@ def decisions(model: Any, keep: str) -> Any:
     return rollout(Policy(model, SAMPLING), 3, 4, generator, keep, observe=see)
 
 
+def segments(job: Job, keep: str) -> Any:
+    """What a rollout that goes on handed over: 12 decisions of an older version, 12 of a newer."""
+    found = []
+    for version, moved in enumerate((0.02, 0.01)):
+        model = make_model(job.preset, job.model)
+        generator = torch.Generator().manual_seed(version)
+        with torch.no_grad():
+            for weight in (*model.expert.parameters(), *model.value_head.parameters()):
+                weight.add_(moved * torch.randn(weight.shape, generator=generator))
+        found.append(decisions(model, keep))
+        found[-1]["version"] += version
+    return joined(found)
+
+
 def learn(_rank: int, job: Job) -> dict[str, Any]:
     """Metrics of each update and the weights after them."""
     torch.set_num_threads(1)
@@ -84,7 +101,8 @@ def learn(_rank: int, job: Job) -> dict[str, Any]:
     if job.model.lora.rank:
         move_adapters(model)
     trains_backbone = job.rates in ("all", "lora")
-    batch = decisions(model, "inputs" if trains_backbone else "context")
+    keep = "inputs" if trains_backbone else "context"
+    batch = segments(job, keep) if job.stale else decisions(model, keep)
     if job.start:
         model = load(job.start)
     if job.full and Peers.joined().world > 1:
@@ -92,7 +110,10 @@ def learn(_rank: int, job: Job) -> dict[str, Any]:
     learner = PPOLearner(model, job.ppo, SAMPLING, 10, seed=0)
     if job.start:
         learner.load_state_dict(read_state(Path(job.start)))
-    metrics = [learner.update(batch) for _ in range(job.updates)]
+    # The older half is a version behind at the first update, and over age at the second.
+    learner.version += job.stale
+    staleness = 1 if job.stale else None
+    metrics = [learner.update(batch, max_staleness=staleness) for _ in range(job.updates)]
     tensors, state = gathered_state(model), learner.state_dict()
     if job.keep and Peers.joined().leads:
         model.save_pretrained(job.keep, state=tensors)
@@ -136,6 +157,12 @@ STOPPED = {"one": Job("all", target_kl=1e-3, updates=2)}
 STOPPED["divided"] = replace(STOPPED["one"], full=True)
 
 
+STALE = {
+    "expert": Job("expert", stale=True, updates=2),
+    "all, divided": Job("all", full=True, stale=True, updates=2),
+}
+
+
 def learn_each(rank: int, jobs: list[Job]) -> list[dict[str, Any]]:
     return [learn(rank, job) for job in jobs]
 
@@ -143,7 +170,7 @@ def learn_each(rank: int, jobs: list[Job]) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def found() -> dict[Job, list[dict[str, Any]]]:
     """Job -> what two processes made of it; starting processes takes longer than all else."""
-    jobs = [*JOBS.values(), LOW, *STOPPED.values()]
+    jobs = [*JOBS.values(), LOW, *STOPPED.values(), *STALE.values()]
     both = together(learn_each, jobs)
     return {job: [first, second] for job, first, second in zip(jobs, *both, strict=True)}
 
@@ -153,6 +180,18 @@ def found() -> dict[Job, list[dict[str, Any]]]:
 def test_two_learners_take_the_steps_of_one(found, job):
     """Minibatches of 5 and 2 rows, in twos: the second process runs out of rows."""
     compare(learn(0, job), found[job], job, tight=1e-7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", STALE.values(), ids=STALE)
+def test_two_learners_learn_as_one_from_segments_of_other_weights(found, job):
+    """`rollout.mode: async`: the same rows are over age, with the same weights and clip ranges."""
+    one = learn(0, job)
+    first, second = one["metrics"]
+    assert (first["dropped_over_age"], second["dropped_over_age"]) == (0, 12)
+    assert first["batch_age_mean"] == 0.5
+    assert first["behavior_kl"] > 1e-4
+    compare(one, found[job], job, tight=1e-6)
 
 
 @pytest.mark.slow

@@ -70,7 +70,6 @@ def test_what_a_suite_says_is_what_env_says_with_the_same_defaults():
         ([TWO, "env.allocation.suites=true"], "has no effect with env.allocation.kind=uniform"),
         ([HARD, "env.allocation.suites=true"], "has no effect with a single suite"),
         ([*MOVING, f"{KEY}.a.envs_per_server=8"], "as many environments each"),
-        ([*MOVING, "rollout.mode=async"], "with rollout.mode=async there is no such moment"),
         (
             [TWO, f"{KEY}.a.envs_per_server=8", "rollout.batch_environments=9"],
             "have 8 and 16. Use 24 or more",
@@ -107,7 +106,7 @@ def test_servers_that_others_started_do_not_move():
 
 
 def test_suites_with_a_single_task_each_are_allocated_servers():
-    words = [*MOVING, f"{KEY}.a.tasks=[x]", f"{KEY}.b.tasks=[y]"]
+    words = [*MOVING, f"{KEY}.a.tasks=[x]", f"{KEY}.b.tasks=[y]", "rollout.mode=async"]
     assert load_config(None, words).env.allocation.suites
 
 

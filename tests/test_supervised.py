@@ -165,9 +165,10 @@ def test_resumed_run_takes_the_very_same_steps(tmp_path):
     dataset, grounding = make_dataset(), make_grounding()
     config = replace(CONFIG, steps=6, grounding_batch_size=2, save_every=3)
 
-    def save(trainer: SupervisedTrainer, step: int) -> None:
+    def save(trainer: SupervisedTrainer, step: int) -> dict[str, float]:
         trainer.model.save_pretrained(tmp_path / f"step_{step}")
         torch.save(trainer.state_dict(), tmp_path / f"state_{step}.pt")
+        return {}
 
     whole = Log()
     trainer = SupervisedTrainer(make_model(dataset), config, dataset, grounding, 7, whole)
@@ -256,10 +257,17 @@ def test_hooks_are_called_when_configured():
         calls.append(("evaluate", step))
         return {"success_rate": 0.5}
 
-    last = trainer.train(save=lambda step: calls.append(("save", step)), evaluate=evaluate)
+    def save(step: int) -> dict[str, float]:
+        calls.append(("save", step))
+        return {"saves": float(step)}
+
+    last = trainer.train(save=save, evaluate=evaluate)
     assert calls == [("save", 2), ("evaluate", 3), ("save", 4), ("save", 5)]
     assert [step for step, row in log.rows.items() if "action_loss" in row] == [2, 4, 5]
     assert log.rows[3] == {"success_rate": 0.5}
+    # What a save says is in the next row of the training, once.
+    assert [log.rows[step].get("saves") for step in (2, 4, 5)] == [None, 2.0, 4.0]
+    assert last["saves"] == 5.0
     assert {"action_loss", "success_rate", "rate/expert"} <= set(last)
 
 

@@ -100,6 +100,18 @@ class EnvClient(Protocol):
         """Counters of the server: episodes, steps, seconds by kind, memory in bytes."""
         ...
 
+    def submit_stats(self) -> None:
+        """Ask for `stats`, unless that was asked and not told yet; waits for nothing."""
+        ...
+
+    def told_stats(self) -> dict[str, float] | None:
+        """The answer, once; None before it came with that to a later request.
+
+        Raises:
+            EnvServerError: as `receive`.
+        """
+        ...
+
     def close(self) -> None:
         """End the server if this client started it; safe to call twice."""
         ...

@@ -84,11 +84,21 @@ class TensorBoardSink:
         self._writer: Any = None
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Record one step."""
+        """Record one step.
+
+        Raises:
+            OSError: if there was no room for it, or for those before; the next begins a new file.
+        """
         if self._writer is None:
             self._writer = self._open(purge_step=step)
-        for name, value in metrics.items():
-            self._writer.add_scalar(name, value, step)
+        try:
+            for name, value in metrics.items():
+                self._writer.add_scalar(name, value, step)
+            # Written by a thread, which would end at its first error, and tell only those after.
+            self._writer.flush()
+        except OSError:
+            self._writer = None
+            raise
 
     def close(self) -> None:
         """Flush the event file."""

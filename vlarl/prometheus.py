@@ -38,10 +38,18 @@ class PrometheusSink:
         self._server = _listen(port, self._path) if port else None
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Replace the file's numbers by these."""
+        """Replace the file's numbers by these.
+
+        Raises:
+            OSError: if there is no room; the numbers before these stay.
+        """
         temporary = self._path.with_suffix(".prom.tmp")
-        temporary.write_text(exposition({"step": step, **metrics}, self._run), encoding="utf-8")
-        temporary.replace(self._path)
+        try:
+            temporary.write_text(exposition({"step": step, **metrics}, self._run), encoding="utf-8")
+            temporary.replace(self._path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
 
     def close(self) -> None:
         """Stop listening; the file stays."""

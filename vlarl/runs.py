@@ -93,14 +93,18 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     def log(self, step: int, **metrics: float) -> None:
-        """Append one step's metrics; numbers that are not finite are written as null."""
+        """Append one step's metrics; numbers that are not finite are written as null.
+
+        On a full disk rows wait for the next; what is shown elsewhere may lack one.
+        """
         numbers = {name: float(value) for name, value in metrics.items()}
         row: dict[str, Any] = {"step": step, "seconds": round(time.monotonic() - self._started, 3)}
         row |= {name: value if math.isfinite(value) else None for name, value in numbers.items()}
         self._unwritten.append(json.dumps(row) + "\n")
         self._write_rows()
         for sink in self._sinks:
-            sink.write(step, numbers)
+            with _said(sink):
+                sink.write(step, numbers)
 
     def _write_rows(self) -> None:
         """Append what is not in the file yet; on a full disk it waits for the next row."""
@@ -186,7 +190,8 @@ class RunFolder:
     def close(self) -> None:
         """Close the metric sinks; safe to call twice."""
         for sink in self._sinks:
-            sink.close()
+            with _said(sink):
+                sink.close()
         self._sinks = []
 
     def _point_last_to(self, name: str) -> None:
@@ -199,6 +204,15 @@ class RunFolder:
         # Of the model's own writing, too: `..step_3.tmp.partial-PID`.
         for leftover in self._checkpoints.glob(".*step_*.tmp*"):
             shutil.rmtree(leftover)
+
+
+@contextmanager
+def _said(sink: MetricSink) -> Iterator[None]:
+    """A full disk is a warning here: who watches misses numbers, which `metrics.jsonl` has."""
+    try:
+        yield
+    except OSError as error:
+        logger.warning("%s: %s; numbers are missing there", type(sink).__name__, error)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

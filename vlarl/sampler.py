@@ -108,8 +108,7 @@ def sample_explore(
     y = noise.masked_fill(padded, 0.0)
     scored = integers(first, last, len(noise), generator).to(noise.device)
     fresh = _fresh(noise, config, generator)
-    chain: list[tuple[Tensor, Tensor, Tensor]] = []
-    y_k = drift_k = y_next = y
+    walked: list[tuple[Tensor, Tensor, Tensor]] = []
     for index in range(steps):
         before, tau, tau_next = y, times[index], times[index + 1]
         drift = velocity(y, tau).masked_fill(padded, 0.0)
@@ -122,22 +121,27 @@ def sample_explore(
         drawn = (step.mean + step.std * fresh).masked_fill(padded, 0.0)
         here = (scored == index)[:, None, None]
         y = drawn if config.noise_at == "all" else torch.where(here, drawn, y)
-        y_k, drift_k, y_next = (
-            torch.where(here, new, old)
-            for new, old in ((before, y_k), (drift, drift_k), (y, y_next))
-        )
-        if config.logprob_at == "all":
-            chain.append((before, drift, y))
-    if chain:
+        walked.append((before, drift, y))
+    if config.logprob_at == "all":
         every = torch.arange(first, last + 1, device=noise.device)
         scored = every.expand(len(noise), -1).contiguous()
-        y_k, drift_k, y_next = (torch.stack(parts, dim=1) for parts in zip(*chain, strict=True))
+    y_k, drift_k, y_next = _scored_of(walked, scored - first)
     counted = mask.clone()
     counted[:, scored_steps:] &= scored_steps is None
     found = {"action": y, "mask": mask, "scored": counted, "step": scored, "y_k": y_k}
     explored = TensorDict({**found, "y_next": y_next}, batch_size=[len(noise)])
     explored["log_prob"] = _log_prob(explored, drift_k, steps, config, temperature, log_std)
     return explored
+
+
+def _scored_of(walked: list[tuple[Tensor, Tensor, Tensor]], places: Tensor) -> list[Tensor]:
+    """Before, drift and after [B, H, K] of each sample's stochastic step at its place [B].
+
+    With several places [B, n] of each sample, [B, n, H, K].
+    """
+    rows = torch.arange(len(places), device=places.device)
+    own = rows if places.dim() == 1 else rows[:, None]
+    return [torch.stack(parts, dim=1)[own, places] for parts in zip(*walked, strict=True)]
 
 
 def _fresh(like: Tensor, config: ExplorationConfig, generator: Generators) -> Tensor:

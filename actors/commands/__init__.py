@@ -23,6 +23,7 @@ COMMANDS = {
         "synth",
         "data from rules and simulators: `vlarl synth --help` lists all",
     ),
+    "suite": ("suite", "simulators in environments of their own: install, list, remove"),
     "info": ("info", "what there is: model, memory, suites, rewards, embodiments, config"),
     "merge": ("merge", "adapters into the weights: a plain checkpoint"),
     "report": ("report", "(re)build the report page of a run"),

@@ -13,6 +13,7 @@ from actors.commands.command import Command, Invocation, hint
 from vlarl.errors import UserError
 
 _OF_MODELS = "policy"
+_OF_SUITES = ("suites", "suite_experts")
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
@@ -37,10 +38,14 @@ def run(invocation: Invocation) -> dict[str, Any]:
     models = [word for word in invocation.settings.get("model", "").split(",") if word]
     if models and name != _OF_MODELS:
         raise UserError(f"bench {name}: model: no setting of this one. Try: bench {_OF_MODELS}")
+    suites = [word for word in invocation.settings.get("suites", "").split(",") if word]
+    if suites and name not in _OF_SUITES:
+        raise UserError(f"bench {name}: suites: no setting of this one. Try: bench {_OF_SUITES[0]}")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "figures.json"
         flags = ["--quick"] if invocation.settings.get("quick", "false") == "true" else []
         flags += ["--model", *models] if models else []
+        flags += ["--suites", *suites] if suites else []
         words = [sys.executable, "-m", f"benchmarks.bench_{name}", *flags, "--json", str(file)]
         # Not our standard output itself: with --json that is standard error for now.
         code = subprocess.run(words, cwd=FOLDER.parent, stdout=sys.stdout, check=False).returncode
@@ -51,11 +56,12 @@ def run(invocation: Invocation) -> dict[str, Any]:
 
 
 COMMAND = Command(
-    usage="bench NAME [quick=true] [model=...]",
+    usage="bench NAME [quick=true] [model=...] [suites=...]",
     arguments=("NAME",),
     settings={
         "quick": "short measurements, to see that it runs (false)",
         "model": "presets and checkpoints, such as a,b, of `bench policy` (every preset)",
+        "suites": "installed suites, such as a,b, of `bench suites`, `suite_experts` (metaworld)",
     },
     details=f"Benchmarks: {', '.join(names())}. Expected figures are in benchmarks/README.md.",
     example="vlarl bench envs --json",

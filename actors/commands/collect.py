@@ -10,6 +10,7 @@ from vlarl.errors import UserError
 ALIASES = {
     "tasks": "env.tasks",
     "num_envs": "env.envs_per_server",
+    "servers": "env.servers",
     "image_size": "env.image_size",
     "episodes": "supervised.collect.episodes",
     "seed": "supervised.collect.seed",
@@ -19,6 +20,7 @@ ALIASES = {
     "clumsy_steps": "supervised.collect.clumsy_steps",
     "max_steps": "supervised.collect.max_steps",
     "frame": "env.options.frame",
+    "options": "env.options",
     "keep_failures": "supervised.collect.keep_failures",
 }
 SETTINGS = {
@@ -33,7 +35,9 @@ SETTINGS = {
     "max_steps": "control steps that an episode may take (the suite's limit)",
     "frame": "of tabletop's commanded motions: world or base (world)",
     "keep_failures": "whether failed episodes are kept (false)",
-    "num_envs": "episodes that run at once (16)",
+    "num_envs": "episodes that run at once (16; 2 in each server)",
+    "servers": "processes, of a suite with an environment of its own (2)",
+    "options": "further options of the suite, such as '{action_repeat: 2}'",
     "image_size": "pixels (64)",
 }
 
@@ -41,6 +45,7 @@ SETTINGS = {
 def run(invocation: Invocation) -> dict[str, Any]:
     """Collect, with a progress bar."""
     from actors.collect import collect
+    from actors.experts import is_served
     from vlarl.config.load import load_config
     from vlarl.progress import Progress
 
@@ -51,16 +56,19 @@ def run(invocation: Invocation) -> dict[str, Any]:
     overrides = Invocation(settings=settings).overrides_with(ALIASES)
     config = load_config(None, ["stage=sft", *overrides])
     demonstrations = config.supervised.collect
+    # What is quick in this process, and in servers, is not the same number.
+    served = is_served(invocation.arguments[0]) and "num_envs" not in settings
     with Progress("collecting", demonstrations.episodes, "episodes") as progress:
         result = collect(
             invocation.arguments[0],
             out,
             demonstrations,
             tasks=config.env.tasks,
-            num_envs=config.env.envs_per_server,
+            num_envs=None if served else config.env.envs_per_server,
             image_size=config.env.image_size,
             progress=lambda kept, _wanted: progress.reach(kept),
             options=config.env.options,
+            servers=config.env.servers,
         )
     print(f"{result.episodes} episodes, {result.frames} frames in {out}")
     return {
@@ -75,7 +83,11 @@ COMMAND = Command(
     usage="collect SUITE out=DIR [tasks=... episodes=...]",
     arguments=("SUITE",),
     settings=SETTINGS,
-    details="Runs the scripted expert of SUITE and writes a LeRobot v3 dataset.",
+    details=(
+        "Runs the scripted expert of SUITE and writes a LeRobot v3 dataset. Failed episodes are\n"
+        "made anew. Where the expert runs in env servers, action_noise persists for some control\n"
+        "steps, spares the gripper, and is not recorded: what is recorded is the expert's answer."
+    ),
     example="vlarl collect tabletop out=datasets/tabletop episodes=400 waypoint_noise=0.01",
     run=run,
 )

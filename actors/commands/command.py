@@ -55,6 +55,8 @@ class Command:
     """Names of the required arguments."""
     optional: tuple[str, ...] = ()
     """Names of the arguments after them that may be left out."""
+    several: bool = False
+    """Whether the last of its arguments may be given more than once."""
     settings: Mapping[str, str] | None = None
     """key -> help of the settings it takes; None: keys of the config schema too."""
     subcommand: Callable[[str], Command] | None = None
@@ -65,7 +67,7 @@ class Command:
         given, allowed = len(invocation.arguments), len(self.arguments) + len(self.optional)
         if given < len(self.arguments):
             raise UserError(f"{name} needs {self.arguments[given]}. Usage: vlarl {self.usage}")
-        if given > allowed:
+        if given > allowed and not self.several:
             surplus = invocation.arguments[allowed]
             raise UserError(
                 f"{name}: {surplus!r} is one argument too many (settings are `key=value`). "

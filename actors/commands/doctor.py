@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes.util
 import importlib.metadata
 import os
 import platform
@@ -15,6 +14,11 @@ from typing import Any, NamedTuple
 from actors.commands.command import Command, Invocation
 
 GIB = 1024**3
+_MESHES = "not needed: images are ray-cast; for suites of meshes"
+_IDLE_GPU = (
+    "the GPU does not draw: NVIDIA's EGL is missing (libnvidia-gl of the driver's version; in a "
+    "container NVIDIA_DRIVER_CAPABILITIES=all)"
+)
 PACKAGES = ("transformers", "tensordict", "torchrl", "peft", "gymnasium", "wandb", "tensorboard")
 
 
@@ -35,7 +39,7 @@ def run(_invocation: Invocation) -> dict[str, Any]:
     for finding in findings:
         mark = "ok " if finding.ok else "!! "
         remedy = f" ({finding.remedy})" if finding.remedy else ""
-        print(f"{mark} {finding.name:<14} {finding.found}{remedy}")
+        print(f"{mark} {finding.name:<16} {finding.found}{remedy}")
     return {
         "ok": all(finding.ok for finding in findings),
         "findings": [finding._asdict() for finding in findings],
@@ -98,12 +102,47 @@ def _mujoco() -> list[Finding]:
 
 
 def _opengl() -> list[Finding]:
-    libraries = [name for name in ("EGL", "OSMesa", "GL") if ctypes.util.find_library(name)]
-    remedy = "not needed: images are ray-cast; apt install libegl1 for mesh-heavy scenes"
+    from envservers import opengl
+    from envservers.graphics_probe import probe
+
+    tried = {backend: probe(backend) for backend in opengl.PACKAGES}
+    enough = any(graphics.ok for graphics in tried.values())
+    # One of them is enough: the remedy of the other is given only where none works.
+    findings = []
+    for backend, graphics in tried.items():
+        idle = Path("/dev/nvidiactl").exists() and graphics.ok and not graphics.hardware
+        remedy = "" if graphics.ok or enough else f"{_MESHES}: {opengl.PACKAGES[backend]}"
+        if idle and backend == "egl":
+            remedy = _IDLE_GPU
+        elif not graphics.ok and enough:
+            remedy = f"the other is enough; {opengl.PACKAGES[backend]}"
+        findings.append(Finding(f"opengl {backend}", True, graphics.text, remedy))
+    return findings
+
+
+def _vulkan() -> list[Finding]:
+    from envservers import vulkan
+    from envservers.graphics_probe import probe
+
+    graphics = probe("vulkan")
+    remedy = vulkan.remedy(graphics)
+    wanted = f"for suites of SAPIEN (Mesa {vulkan.OLDEST_MESA} or newer, or a GPU): {remedy}"
+    return [Finding("vulkan", True, graphics.text, wanted if remedy else "")]
+
+
+def _suites() -> list[Finding]:
+    from actors.suite_environments import states
+
+    found = [state for state in states() if state.state not in ("built in", "elsewhere")]
+    # One that was never asked for is no fault; one that was and cannot be used is.
     return [
         Finding(
-            "opengl", True, ", ".join(libraries) or "none", "" if "EGL" in libraries else remedy
+            f"suite {state.name}",
+            state.state in ("ready", "missing"),
+            state.state,
+            "" if state.state == "ready" else state.text,
         )
+        for state in found
     ]
 
 
@@ -158,6 +197,8 @@ CHECKS: tuple[Callable[[], list[Finding]], ...] = (
     _ray,
     _mujoco,
     _opengl,
+    _vulkan,
+    _suites,
     _packages,
     _storage,
     _checkpoint,
@@ -166,7 +207,10 @@ CHECKS: tuple[Callable[[], list[Finding]], ...] = (
 COMMAND = Command(
     usage="doctor",
     settings={},
-    details="Looks at torch, GPU, Ray, MuJoCo, OpenGL, memory and disk. Changes nothing.",
+    details=(
+        "Looks at torch, GPU, Ray, MuJoCo, OpenGL and Vulkan (both really tried), suites that are\n"
+        "installed, memory and disk. Changes nothing."
+    ),
     example="vlarl doctor --json",
     run=run,
 )

@@ -10,6 +10,9 @@ from typing import Any
 import yaml
 
 from actors.commands.command import Command, Invocation, whole_number
+from envservers import environments
+from envservers.registry import describe_suite, find_suite
+from envservers.usable import check_usable
 from vlarl.errors import UserError
 
 SETTINGS = {
@@ -43,7 +46,22 @@ def run(invocation: Invocation) -> dict[str, Any]:
     ]
     sys.stdout.flush()
     # Replaces this process: an env server shares nothing with the command line that started it.
-    os.execv(sys.executable, [sys.executable, *words])
+    python, path = _interpreter(invocation.arguments[0], options)
+    os.execve(python, [python, *words], {**os.environ, **path})
+
+
+def _interpreter(suite: str, options: dict[str, Any]) -> tuple[str, dict[str, str]]:
+    """The Python that the suite runs in, and what its search path has to be.
+
+    Raises:
+        UserError: for a suite that there is none of, or that cannot run here.
+    """
+    environment = find_suite(suite).environment
+    if not environment:
+        return sys.executable, {}
+    describe_suite(suite, **options)
+    check_usable(suite)
+    return environments.python_of(environment), {"PYTHONPATH": environments.light_path()}
 
 
 def parse_options(text: str) -> dict[str, Any]:
@@ -69,8 +87,7 @@ COMMAND = Command(
     arguments=("SUITE",),
     settings=SETTINGS,
     details=(
-        "Serves environments of SUITE (tabletop, navigation, counting or gym:ID) until it is\n"
-        "interrupted.\n"
+        "Serves environments of SUITE (`vlarl suite list`, or gym:ID) until it is interrupted.\n"
         "Clients on other machines need its key, and it needs one to listen to them: `vlarl key`."
     ),
     example="vlarl envserver tabletop num_envs=32 bind=tcp://10.0.0.5:5555 key=servers.key",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,19 +62,47 @@ def config_of(invocation: Invocation) -> tuple[str, str | Path | None, RunConfig
     Raises:
         UserError: for a checkpoint that is not there, or a wrong setting.
     """
-    from vlarl.config.load import load_config
     from vlarl.runs import checkpoint_of
 
     name, *rest = invocation.arguments
     checkpoint = checkpoint_of(name)
     source = rest[0] if rest else _run_of(name)
-    overrides = ["stage=eval", *invocation.overrides_with(ALIASES)]
-    return checkpoint, source, load_config(source, overrides, only=SETTINGS)
+    return checkpoint, source, _config(source, invocation.settings)
+
+
+def _config(source: str | Path | None, given: Mapping[str, str]) -> RunConfig:
+    """The settings of an evaluation, with tasks and episodes of the protocol, if one is given."""
+    from vlarl.config.load import load_config
+
+    settings = {key: text for key, text in given.items() if key != "protocol"}
+    overrides = ["stage=eval", *Invocation((), settings).overrides_with(ALIASES)]
+    config = load_config(source, overrides, only=SETTINGS)
+    if "protocol" not in given:
+        return config
+    overrides += _of_protocol(given, config.env.suite)
+    return load_config(source, overrides, only=SETTINGS)
+
+
+def _of_protocol(given: Mapping[str, str], suite: str) -> list[str]:
+    """Tasks and episodes of the suite's protocol, as settings.
+
+    Raises:
+        UserError: for an unknown one, or if they are given besides.
+    """
+    from envservers.task_groups import expand, find_protocol
+
+    name = given["protocol"]
+    for key in ("tasks", "episodes", "env.tasks", "evaluation.episodes"):
+        if key in given:
+            raise UserError(f"eval: protocol={name} says which {key}; leave one of the two out.")
+    protocol = find_protocol(suite, name)
+    tasks = expand(suite, protocol.tasks)
+    episodes = protocol.episodes * len(tasks)
+    return [f"env.tasks=[{','.join(tasks)}]", f"evaluation.episodes={episodes}"]
 
 
 def _of_server(invocation: Invocation) -> dict[str, Any]:
     """Evaluate the policy behind a websocket."""
-    from vlarl.config.load import load_config
     from vlarl.evaluation.report import plain_table
 
     address, *rest = invocation.arguments
@@ -84,8 +113,7 @@ def _of_server(invocation: Invocation) -> dict[str, Any]:
             raise UserError(f"{key}: no such setting. {hint(key, WS)}")
         if key.startswith("sampling.") and key != "sampling.execute_steps":
             raise UserError(f"{key} has no effect: {address} samples, not this evaluation.")
-    overrides = ["stage=eval", *Invocation((), settings).overrides_with(ALIASES)]
-    config = load_config(rest[0] if rest else None, overrides, only=SETTINGS)
+    config = _config(rest[0] if rest else None, settings)
     from actors.evaluate_server import ServerSettings, evaluate_server
     from actors.harness.action_units import UNITS
 
@@ -129,7 +157,9 @@ COMMAND = Command(
         "shown our environments, and the first sampling.execute_steps of each chunk are executed.\n"
         "\n"
         "  suite            which suite (tabletop)\n"
-        "  tasks            task names, such as a,b (all of the suite)\n"
+        "  tasks            names of tasks, or of groups of them, such as a,b (all of the suite)\n"
+        "  protocol         tasks and episodes of a suite's published tables, such as MT50 of\n"
+        "                   metaworld, instead of tasks and episodes\n"
         "  episodes         in all, spread evenly over the tasks (256)\n"
         "  seed             first seed of the held-out initial states (1000000)\n"
         "  embodiment       name or YAML file of the robot that the prompt names, where it is not\n"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors.commands.command import Command, Invocation, hint
 from actors.commands.memory import SETTINGS, memory
+from actors.commands.table import print_table
+from envservers import environments
 from vlarl.errors import UserError
 
 if TYPE_CHECKING:
@@ -107,7 +109,7 @@ def _projections(name: str, invocation: Invocation) -> tuple[dict[str, Any], lis
         )
     heads = tuple(rows[0])
     cells = ((f"{v:,}" if isinstance(v, int) else v for v in row.values()) for row in rows)
-    _print_table([heads, *(tuple(row) for row in cells)])
+    print_table([heads, *(tuple(row) for row in cells)])
     print(f"\nwith {chosen}:")
     return groups, rows
 
@@ -126,14 +128,12 @@ def _only(invocation: Invocation, topic: str, allowed: set[str]) -> None:
 
 
 def _suites(name: str, _invocation: Invocation) -> dict[str, Any]:
-    from envservers.registry import SUITES, make_suite
+    from envservers.registry import SUITES, describe_suite
 
     names = [name] if name else [suite for suite in SUITES if suite != "gym"]
     found: dict[str, Any] = {}
     for suite_name in names:
-        suite = make_suite(suite_name, 1)
-        spec = suite.spec
-        suite.close()
+        spec = describe_suite(suite_name)
         found[suite_name] = {
             "tasks": list(spec.tasks),
             "cameras": {c.name: [c.height, c.width] for c in spec.cameras},
@@ -141,14 +141,25 @@ def _suites(name: str, _invocation: Invocation) -> dict[str, Any]:
             "embodiment": spec.embodiment,
             "control_hz": spec.control_hz,
             "max_steps": spec.max_steps,
+            "environment": _environment(suite_name),
         }
         print(f"{suite_name}: {spec.embodiment}, {spec.control_hz:g} Hz, {spec.max_steps} steps")
         print(f"  cameras  {', '.join(f'{c.name} {c.width}x{c.height}' for c in spec.cameras)}")
         print(f"  channels {', '.join(channel.name for channel in spec.channels)}")
         print(f"  tasks    {', '.join(spec.tasks)}")
+        if environment := _environment(suite_name):
+            lacks = environments.problem(environment)
+            print(f"  runs in  environment {environment}, {lacks or 'installed'}")
     if not name:
         print("gym:ID: any registered Gymnasium environment with images")
     return {"suites": found}
+
+
+def _environment(suite: str) -> str:
+    """The virtual environment that a suite runs in; empty: this one."""
+    from envservers.registry import find_suite
+
+    return find_suite(suite).environment
 
 
 def _rewards(_name: str, _invocation: Invocation) -> dict[str, Any]:
@@ -167,12 +178,12 @@ def _embodiments(name: str, _invocation: Invocation) -> dict[str, Any]:
     names = [name] if name else embodiment_names()
     found = [load_embodiment(reference) for reference in names]
     heads = ("NAME", "ROBOT", "ARMS", "HZ", "HORIZON", "CHANNELS", "CAMERAS")
-    _print_table([heads, *(_embodiment_row(embodiment) for embodiment in found)])
+    print_table([heads, *(_embodiment_row(embodiment) for embodiment in found)])
     prompts = {e.name: prompt(e, "{instruction}", e.horizon) for e in found}
     if name:
         (embodiment,) = found
         print()
-        _print_table(
+        print_table(
             [
                 (channel.name, channel.kind, f"{channel.low:g} to {channel.high:g} {channel.unit}")
                 for channel in embodiment.channels
@@ -223,16 +234,8 @@ def _metrics(_name: str, _invocation: Invocation) -> dict[str, Any]:
         name.replace("*", meaning.label.upper()): {"unit": meaning.unit, "text": meaning.text}
         for name, meaning in METRICS.items()
     }
-    _print_table([(name, row["unit"], row["text"]) for name, row in found.items()])
+    print_table([(name, row["unit"], row["text"]) for name, row in found.items()])
     return {"metrics": found}
-
-
-def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
-    """Columns as wide as their widest entry, two spaces apart."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (f"{text:<{width}}" for text, width in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip())
 
 
 def _print_rows(rows: list[tuple[str, str]]) -> None:

@@ -16,8 +16,9 @@ SETTINGS = (
     "batch",
     "decisions",
     "image_size",
+    "learners",
 )
-_COLUMNS = ("weights", "masters", "optimizer", "gradients", "activations", "handed", "peak")
+_COLUMNS = ("weights", "masters", "optimizer", "gradients", "activations", "handed")
 
 
 def memory(name: str, invocation: Invocation) -> dict[str, Any]:
@@ -40,19 +41,25 @@ def memory(name: str, invocation: Invocation) -> dict[str, Any]:
     jobs = (_chosen(job, "job", tuple(JOBS)),) if job else tuple(JOBS)
     batch = whole_number(settings, "batch", 8)
     decisions = whole_number(settings, "decisions", 1024)
+    learners = whole_number(settings, "learners", 1)
     model = ModelConfig(dtype=dtype, checkpoint_activations=again == "true")
     print(
         f"MiB at dtype={dtype}, checkpoint_activations={again}, batch={batch}, "
         f"decisions={decisions}"
     )
-    print(f"{'preset':<14} {'job':<5}" + "".join(f"{column:>12}" for column in _COLUMNS))
+    columns = [*_COLUMNS, "peak"]
+    if learners > 1:
+        columns.insert(-1, "gathered")
+        print(f"of each of {learners} learners, the model divided among them")
+    print(f"{'preset':<14} {'job':<5}" + "".join(f"{column:>12}" for column in columns))
     found: dict[str, dict[str, dict[str, int]]] = {}
     for preset in [name] if name else preset_names():
         size = whole_number(settings, "image_size", 64 if preset.startswith("tiny") else 224)
         for each in jobs:
-            numbers = dataclasses.asdict(footprint(preset, each, model, batch, decisions, size))
+            taken = footprint(preset, each, model, batch, decisions, size, learners=learners)
+            numbers = dataclasses.asdict(taken)
             found.setdefault(preset, {})[each] = numbers
-            cells = "".join(f"{numbers[column] / 2**20:>12,.0f}" for column in _COLUMNS)
+            cells = "".join(f"{numbers[column] / 2**20:>12,.0f}" for column in columns)
             print(f"{preset:<14} {each:<5}{cells}", flush=True)
     return {"bytes": found, "dtype": dtype, "checkpoint_activations": again == "true"}
 

@@ -11,7 +11,11 @@ from vlarl.errors import UserError
 
 
 def dispatcher(
-    name: str, takes: tuple[str, ...], subcommands: Mapping[str, tuple[str, str]], example: str
+    name: str,
+    takes: tuple[str, ...],
+    subcommands: Mapping[str, tuple[str, str]],
+    example: str,
+    several: bool = False,
 ) -> Command:
     """The command `vlarl NAME SUBCOMMAND ...`.
 
@@ -20,6 +24,7 @@ def dispatcher(
         takes: names of what every subcommand takes after its own.
         subcommands: name -> module in this folder, which holds a `COMMAND`, and one line of help.
         example: for `--help`.
+        several: whether subcommands may take any number of arguments.
     """
 
     def load(subcommand: str) -> Command:
@@ -42,6 +47,7 @@ def dispatcher(
         usage=" ".join((name, "SUBCOMMAND", *takes, "[key=value ...]")),
         arguments=("SUBCOMMAND", *takes),
         optional=() if takes else ("DIR",),
+        several=several,
         details="\n".join(f"  {key:<10} {text}" for key, (_, text) in subcommands.items()),
         example=example,
         run=run,

@@ -4,6 +4,12 @@ One folder for each under the user's cache (`VLARL_SUITES`, else `$XDG_CACHE_HOM
 else `~/.cache/vlarl/suites`). `<name>.txt` beside this file pins what belongs into it; a record
 written last says what was installed, so that a half-made environment is never used. Making and
 removing them is the command line's business (`vlarl suite`). No simulator is imported here.
+
+A pins file is what pip reads, with up to three comments that are read here:
+
+    # about: 50 manipulation tasks of a Sawyer arm
+    # download: 150 MB
+    # pip: --no-deps
 """
 
 from __future__ import annotations
@@ -11,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +43,8 @@ class Installed:
     packages: tuple[str, ...]
     """`name==version` of everything in it."""
     date: str
+    megabytes: int = 0
+    """That it takes on disk."""
 
 
 def names() -> list[str]:
@@ -48,9 +57,38 @@ def requirements_file(name: str) -> Path:
     return _HERE / f"{name}.txt"
 
 
+def requirements(name: str) -> list[str]:
+    """Its lines, without comments."""
+    lines = (line.strip() for line in requirements_file(name).read_text().splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
 def requirements_digest(name: str) -> str:
-    """SHA-256 of it."""
-    return hashlib.sha256(requirements_file(name).read_bytes()).hexdigest()
+    """SHA-256 of what decides what is installed: other words in a comment change nothing."""
+    decisive = [*requirements(name), *pip_options(name)]
+    return hashlib.sha256("\n".join(decisive).encode()).hexdigest()
+
+
+def about(name: str) -> str:
+    """What the suite is, in a few words; empty if its pins do not say."""
+    return _comment(name, "about")
+
+
+def pip_options(name: str) -> list[str]:
+    """Further options of `pip install`, which a requirements file cannot hold."""
+    return _comment(name, "pip").split()
+
+
+def download_megabytes(name: str) -> int:
+    """That installing downloads, about; 0 if its pins do not say."""
+    found = re.fullmatch(r"(\d+) MB", _comment(name, "download"))
+    return int(found[1]) if found else 0
+
+
+def _comment(name: str, key: str) -> str:
+    text = requirements_file(name).read_text()
+    found = re.search(rf"^# {key}: (.+)$", text, re.MULTILINE)
+    return found[1].strip() if found else ""
 
 
 def home() -> Path:
@@ -93,6 +131,8 @@ def problem(name: str) -> str:
     remedy = f"run: vlarl suite install {name}"
     if found is None:
         begun = folder(name).exists()
+        if (folder(name) / _RECORD).is_file():
+            return f"installed, but its Python {interpreter(name).resolve()} is gone; {remedy}"
         return f"{'only half' if begun else 'not'} installed; {remedy}"
     if found.requirements != requirements_digest(name):
         return f"installed on {found.date} with other versions than this vlarl needs; {remedy}"

@@ -111,12 +111,6 @@ def _servers(config: RunConfig) -> Iterator[Problem]:
     key, groups = f"{_ALLOCATION}.suites", config.env.groups
     if not config.env.allocation.suites:
         return
-    if config.rollout.mode == "async":
-        yield Problem(
-            key,
-            "moves servers between two windows; with rollout.mode=async there is no such moment",
-            "Use rollout.mode=sync, or leave it out.",
-        )
     if len(groups) < 2:
         yield Problem(key, "has no effect with a single suite", "Name several in env.suites.")
     if config.env.mode == "connect":

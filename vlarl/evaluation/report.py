@@ -20,6 +20,9 @@ from vlarl.evaluation.results import significant_falls
 from vlarl.runs import read_metrics
 
 MAX_VIDEOS = 16
+_GROUP = "all "
+"""Before the name of a group, as in `all easy`."""
+_MEAN = "mean of these"
 
 
 def write_report(run: str | Path) -> Path:
@@ -64,7 +67,7 @@ def plain_table(summaries: Mapping[str, Mapping[str, Any]]) -> str:
     """
     first = next(iter(summaries.values()))
     rows = [["task", *(cell for name in summaries for cell in (name, "95% interval")), "episodes"]]
-    for task in [*first["tasks"], "all"]:
+    for task in [*first["tasks"], *_group_rows(first), "all"]:
         cells = [
             cell for summary in summaries.values() for cell in _rate_cells(_entry(summary, task))
         ]
@@ -91,8 +94,20 @@ def _read_evaluation(folder: Path) -> dict[str, Any]:
 
 
 def _entry(summary: Mapping[str, Any], task: str) -> Mapping[str, Any]:
-    entry: Mapping[str, Any] = summary if task == "all" else summary["tasks"][task]
+    """A row of a table: a task, `all`, or one of `_group_rows`."""
+    if task == _MEAN:
+        entry: Mapping[str, Any] = summary["mean_of_groups"]
+    elif task.startswith(_GROUP):
+        entry = summary["groups"][task.removeprefix(_GROUP)]
+    else:
+        entry = summary if task == "all" else summary["tasks"][task]
     return entry
+
+
+def _group_rows(summary: Mapping[str, Any]) -> list[str]:
+    """Rows of a suite's groups of tasks, and of their mean; none where it has none."""
+    groups = [f"{_GROUP}{name}" for name in summary.get("groups", ())]
+    return [*groups, _MEAN] if groups else []
 
 
 def _percent(value: float) -> str:
@@ -156,7 +171,8 @@ def _task_table(evaluation: Mapping[str, Any], folder: Path) -> str:
     for name in present.values():
         head += [name, "95% interval"]
     rows = []
-    for task in [*evaluation[next(iter(present))]["tasks"], "all"]:
+    first = evaluation[next(iter(present))]
+    for task in [*first["tasks"], *_group_rows(first), "all"]:
         entries = [_entry(evaluation[key], task) for key in present]
         cells = [cell for entry in entries for cell in _rate_cells(entry)]
         rows.append([task.replace("_", " "), *cells, str(entries[0]["episodes"])])

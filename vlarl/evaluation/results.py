@@ -11,13 +11,14 @@ Every part but `sft` may be missing. Plain dictionaries, so that they are JSON a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from vlarl.evaluation.statistics import (
     PAIRED_METHOD,
     mcnemar,
+    mean_interval,
     paired_counts,
     paired_interval,
     wilson,
@@ -49,19 +50,32 @@ class SwapOutcome:
     steps: int
 
 
-def summarize(outcomes: Sequence[Outcome], seed: int) -> dict[str, Any]:
+def summarize(
+    outcomes: Sequence[Outcome], seed: int, groups: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, Any]:
     """Success rate and Wilson interval, over all episodes and for each task.
+
+    Args:
+        outcomes: of the episodes.
+        seed: first of the initial states.
+        groups: name -> tasks, of a suite whose tables have them; every group has an episode.
 
     Returns:
         `{"success_rate", "interval": [low, high], "episodes", "seed", "tasks": {name: {...}},
-        "outcomes": [...]}`.
+        "outcomes": [...]}`, and with groups `"groups": {name: {...}}` and `"mean_of_groups":
+        {"success_rate", "interval", "episodes"}`, in which each group counts the same.
 
     Raises:
         ValueError: for no outcomes.
     """
     tasks = dict.fromkeys(outcome.task for outcome in outcomes)
+    grouped = {
+        name: [outcome.success for outcome in outcomes if outcome.task in own]
+        for name, own in (groups or {}).items()
+    }
     return {
         **_rate([outcome.success for outcome in outcomes]),
+        **(_groups(grouped) if grouped else {}),
         "seed": seed,
         "tasks": {task: _rate([o.success for o in outcomes if o.task == task]) for task in tasks},
         "outcomes": [asdict(outcome) for outcome in outcomes],
@@ -129,6 +143,18 @@ def _rate(successes: Sequence[bool]) -> dict[str, Any]:
         "success_rate": won / len(successes),
         "interval": list(interval),
         "episodes": len(successes),
+    }
+
+
+def _groups(successes: Mapping[str, Sequence[bool]]) -> dict[str, Any]:
+    counts = [(sum(own), len(own)) for own in successes.values()]
+    return {
+        "groups": {name: _rate(own) for name, own in successes.items()},
+        "mean_of_groups": {
+            "success_rate": sum(won / n for won, n in counts) / len(counts),
+            "interval": list(mean_interval(counts)),
+            "episodes": sum(n for _, n in counts),
+        },
     }
 
 

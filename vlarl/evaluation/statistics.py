@@ -30,6 +30,30 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, flo
     return low, high
 
 
+def mean_interval(
+    counts: Sequence[tuple[int, int]], confidence: float = 0.95
+) -> tuple[float, float]:
+    """Interval of the mean of several independent success rates, each with the same weight.
+
+    Wilson limits of each, their distances from the rates combined as those of independent figures
+    (Zou and Donner, Statistics in Medicine 27, 2008).
+
+    Args:
+        counts: (successes, episodes) of each.
+        confidence: of the interval.
+
+    Raises:
+        ValueError: for no rates, or as `wilson` does.
+    """
+    if not counts:
+        raise ValueError("the mean of no rates has no interval")
+    mean = sum(won / n for won, n in counts) / len(counts)
+    limits = [(won / n, *wilson(won, n, confidence)) for won, n in counts]
+    below = math.hypot(*(rate - low for rate, low, _ in limits)) / len(counts)
+    above = math.hypot(*(high - rate for rate, _, high in limits)) / len(counts)
+    return max(0.0, mean - below), min(1.0, mean + above)
+
+
 def paired_counts(before: Sequence[bool], after: Sequence[bool]) -> tuple[int, int, int, int]:
     """How many episodes were won (both times, only before, only after, never).
 

@@ -124,8 +124,7 @@ def load(
     """
     folder = resolve(folder_or_name)
     config = _read_config(folder / "config.json")
-    with _blaming(folder / "contract.json") as file:
-        contract = Contract.from_dict(_read_json(file))
+    contract = load_contract(folder)
     with _blaming(folder / "config.json: expert"):
         counts = tuple(config["expert"].get("embodiments", ()))
         expert = ExpertConfig(**{**config["expert"], "embodiments": counts})
@@ -153,6 +152,16 @@ def load(
     _restore(model, _files(folder, model), str(folder), dtype, device)
     # What no file holds: the buffers, and a value head that was missing.
     return model.to(device)
+
+
+def load_contract(folder_or_name: str | Path) -> Contract:
+    """What a checkpoint expects, without its weights.
+
+    Raises:
+        CheckpointError: if it is missing or damaged.
+    """
+    with _blaming(resolve(folder_or_name) / "contract.json") as file:
+        return Contract.from_dict(_read_json(file))
 
 
 def resolve(folder_or_name: str | Path) -> Path:

@@ -8,7 +8,8 @@ from typing import cast
 from torch import nn
 from transformers import Qwen3_5ForConditionalGeneration
 
-from vlarl.model.dit import ActionExpert, Block
+from vlarl.model.dit import ActionExpert
+from vlarl.model.dit_block import Block
 from vlarl.model.expert_config import ExpertConfig
 from vlarl.model.lora import adapters_of
 from vlarl.model.projection import first_layers, last_layers

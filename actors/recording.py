@@ -1,0 +1,95 @@
+"""Demonstrations as they are made: which episodes are still wanted, and what is kept of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.episodes import HELD_OUT
+from vlarl.data.episode import Episode
+from vlarl.errors import UserError
+from vlarl.types import EpisodeStart, TimeStep
+
+MAX_ATTEMPTS = 20
+"""Attempts for each wanted episode after which collecting gives up."""
+
+
+@dataclass
+class Recording:
+    """One running episode."""
+
+    start: EpisodeStart
+    instruction: str
+    images: dict[str, list[NDArray[np.uint8]]] = field(default_factory=dict)
+    states: list[NDArray[np.float32]] = field(default_factory=list)
+    actions: list[NDArray[np.float32]] = field(default_factory=list)
+
+    def add(self, before: TimeStep, row: int, action: NDArray[np.float32]) -> None:
+        """One control step: what was seen before it, and what is to be imitated."""
+        for name, images in before.images.items():
+            self.images.setdefault(name, []).append(images[row])
+        self.states.append(before.state[row])
+        self.actions.append(action)
+
+    def finish(self, success: bool) -> Episode:
+        """The whole of it."""
+        extra: dict[str, Any] = {
+            "scene_task": self.start.task,
+            "scene_seed": self.start.seed,
+            "success": success,
+        }
+        return Episode(
+            images={name: np.stack(images) for name, images in self.images.items()},
+            state=np.stack(self.states),
+            action=np.stack(self.actions),
+            instruction=self.instruction,
+            extra=extra,
+        )
+
+
+class EpisodeQuota:
+    """Hands out episode starts until every task has its share of kept episodes.
+
+    No more episodes of a task run than are still wanted of it: otherwise the quick ones would win.
+    """
+
+    def __init__(self, tasks: Sequence[str], episodes: int, seed: int) -> None:
+        """`episodes` in all, spread evenly over `tasks`."""
+        share, rest = divmod(episodes, len(tasks))
+        self._open = {task: share + (index < rest) for index, task in enumerate(tasks)}
+        self._seed, self.attempts = seed, 0
+        self._limit = MAX_ATTEMPTS * episodes
+
+    def next(self) -> EpisodeStart | None:
+        """The next episode of the task that lacks most, or None if enough are running.
+
+        Raises:
+            UserError: if far more episodes were begun than are wanted: the expert fails.
+        """
+        task = max(self._open, key=lambda name: self._open[name])
+        if self._open[task] == 0:
+            return None
+        if self.attempts >= self._limit:
+            raise UserError(
+                f"{self.attempts} episodes were tried and {self._open} are still missing: the "
+                "expert fails too often; lower collect.waypoint_noise and collect.action_noise"
+            )
+        self._open[task] -= 1
+        random = np.random.default_rng([self._seed, self.attempts])
+        self.attempts += 1
+        return EpisodeStart(task, int(random.integers(HELD_OUT)))
+
+    def starts(self, most: int) -> list[EpisodeStart]:
+        """The next episodes, at most so many."""
+        given: list[EpisodeStart] = []
+        while len(given) < most and (start := self.next()) is not None:
+            given.append(start)
+        return given
+
+    def give_back(self, task: str) -> None:
+        """An episode of `task` was not kept: one more is wanted."""
+        self._open[task] += 1

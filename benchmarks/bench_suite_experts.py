@@ -1,0 +1,83 @@
+"""How often the scripted expert of each task succeeds, and in how many control steps.
+
+    python -m benchmarks.bench_suite_experts [--quick] [--json FILE] [--suites metaworld ...]
+        [--seeds N] [--tasks NAME ...]
+
+From the first N seeds of each task, straight in the simulator and without images. MetaWorld's are
+asked once for each control step, so it is played with each of its `action_repeat`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.suite_processes import Inside
+
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "metaworld": {f"action_repeat={repeat}": {"action_repeat": repeat} for repeat in (1, 2, 4)}
+}
+"""Suite -> column -> options; of another suite: as it is."""
+
+
+def run(
+    suites: Sequence[str] = ("metaworld",), seeds: int = 5, tasks: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Play; `suites` of the result: suite -> column -> task -> steps of each success."""
+    found: dict[str, dict[str, dict[str, list[int]]]] = {}
+    for suite in suites:
+        found[suite] = {}
+        for column, options in VARIANTS.get(suite, {"success": {}}).items():
+            given = {**options, "tasks": list(tasks)} if tasks else options
+            rows = found[suite][column] = {}
+            with Inside(suite, "experts", json.dumps(given), str(seeds)) as process:
+                while (row := process.ask()) is not None:
+                    rows[row["task"]] = row["steps"]
+                    print(f"{suite} {column} {row['task']}: {_cell(row['steps'], seeds)}")
+    return {"seeds": seeds, "suites": found}
+
+
+def table(result: dict[str, Any]) -> str:
+    """Markdown: successes, and the median of their steps."""
+    lines = []
+    for suite, columns in result["suites"].items():
+        names = list(columns)
+        lines += [f"| {suite} | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
+        for task in columns[names[0]]:
+            cells = [_cell(columns[name][task], result["seeds"]) for name in names]
+            lines.append(f"| `{task}` | {' | '.join(cells)} |")
+        sums = [sum(map(len, columns[name].values())) for name in names]
+        whole = [result["seeds"] * len(columns[name]) for name in names]
+        cells = [f"{done} of {every}" for done, every in zip(sums, whole, strict=True)]
+        lines.append(f"| all | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(steps: Sequence[int], seeds: int) -> str:
+    return f"{len(steps)}/{seeds}" + (f" in {statistics.median(steps):g}" if steps else "")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one seed of two tasks")
+    parser.add_argument("--json", type=Path, help="also write the result to this file")
+    parser.add_argument("--suites", nargs="+", default=["metaworld"])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--tasks", nargs="+", default=[])
+    arguments = parser.parse_args()
+    if arguments.quick:
+        result = run(("metaworld",), 1, ("reach-v3", "drawer-close-v3"))
+    else:
+        result = run(arguments.suites, arguments.seeds, arguments.tasks)
+    print(table(result))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

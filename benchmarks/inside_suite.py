@@ -1,0 +1,152 @@
+"""What runs in a suite's own interpreter for `bench_suites` and `bench_suite_experts`.
+
+    PYTHON inside_suite.py play SUITE OPTIONS_JSON CHUNK      one window for each line `SECONDS`
+    PYTHON inside_suite.py peer SUITE SIZE
+    PYTHON inside_suite.py memory SUITE OPTIONS_JSON SLOTS
+    PYTHON inside_suite.py experts SUITE OPTIONS_JSON SEEDS
+
+Answers are JSON, one a line. Imports what env servers may import, and nothing of this folder.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from envservers.registry import make_suite
+from vlarl.types import EpisodeStart
+
+ENDLESS = 1_000_000
+_SEED = 11
+
+
+def _play(name: str, options: str, chunk: str) -> tuple[Callable[[], int], Callable[[], float]]:
+    """One environment of ours under random actions; its steps, and what drawing took so far."""
+    given = {"max_steps": ENDLESS, "terminate_on_success": False, **json.loads(options)}
+    suite: Any = make_suite(name, 1, **given)
+    spec, slot = suite.spec, np.zeros(1, np.int64)
+    low = [channel.low for channel in spec.channels]
+    high = [channel.high for channel in spec.channels]
+    random = np.random.default_rng(_SEED)
+    suite.reset(slot, [EpisodeStart(spec.tasks[0], _SEED)])
+
+    def advance() -> int:
+        action = random.uniform(low, high, (1, int(chunk), len(low))).astype(np.float32)
+        return int(suite.step(slot, action).executed[0])
+
+    return advance, lambda: float(suite.render_seconds)
+
+
+def _peer(name: str, size: str) -> tuple[Callable[[], int], Callable[[], float]]:
+    """The suite's own `step` with an image, as its documentation has it."""
+    return PEERS[name](int(size)), lambda: 0.0
+
+
+def _metaworld(size: int) -> Callable[[], int]:
+    import os
+
+    os.environ.setdefault("MUJOCO_GL", "egl")
+    import gymnasium
+    import metaworld  # noqa: F401, registers its environments
+
+    env: Any = gymnasium.make(
+        "Meta-World/MT1",
+        env_name="reach-v3",
+        seed=_SEED,
+        render_mode="rgb_array",
+        camera_name="corner2",
+        width=size,
+        height=size,
+        max_episode_steps=ENDLESS,
+    )
+    env.unwrapped.max_path_length = ENDLESS
+    env.reset()
+    random = np.random.default_rng(_SEED)
+
+    def advance() -> int:
+        env.step(random.uniform(-1, 1, 4).astype(np.float32))
+        picture = env.render()
+        if picture.shape != (size, size, 3):
+            raise RuntimeError(f"expected an image of {size} pixels, got {picture.shape}")
+        return 1
+
+    return advance
+
+
+PEERS = {"metaworld": _metaworld}
+"""Suite -> its own loop at an image size."""
+
+
+def _windows(advance: Callable[[], int], drawn: Callable[[], float]) -> None:
+    advance()
+    _answer({"ready": True})
+    for line in sys.stdin:
+        steps, started, drawing = 0, time.perf_counter(), drawn()
+        cpu = time.process_time()
+        while (elapsed := time.perf_counter() - started) < float(line):
+            steps += advance()
+        _answer(
+            {
+                "rate": steps / elapsed,
+                "cpu_rate": steps / (time.process_time() - cpu),
+                "rate_without_drawing": steps / (elapsed - (drawn() - drawing)),
+            }
+        )
+
+
+def _memory(name: str, options: str, slots: str) -> None:
+    """Resident bytes: with what all environments share, and with so many, all drawn."""
+    suite: Any = make_suite(name, int(slots), **json.loads(options))
+    before = _resident()
+    tasks = suite.spec.tasks
+    starts = [EpisodeStart(tasks[slot % len(tasks)], slot) for slot in range(int(slots))]
+    suite.reset(np.arange(int(slots)), starts)
+    _answer({"loaded": before, "with_environments": _resident(), "tasks": len(tasks)})
+    suite.close()
+
+
+def _resident() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+
+def _experts(name: str, options: str, seeds: str) -> None:
+    """Each task's expert from the first seeds: control steps to success, or none."""
+    suite: Any = make_suite(name, 1, **json.loads(options))
+    simulator = suite._simulator(0)
+    for task in suite.spec.tasks:
+        steps: list[int] = []
+        for seed in range(int(seeds)):
+            simulator.reset(EpisodeStart(task, seed))
+            for step in range(1, suite.spec.max_steps + 1):
+                outcome = simulator.step(simulator.expert_action())
+                if outcome.success:
+                    steps.append(step)
+                if outcome.success or outcome.failed:
+                    break
+        _answer({"task": task, "steps": steps})
+    suite.close()
+
+
+def _answer(values: dict[str, Any]) -> None:
+    print(json.dumps(values), flush=True)
+
+
+def main() -> None:
+    """One of the modes above."""
+    mode, *words = sys.argv[1:]
+    if mode == "memory":
+        _memory(*words)
+    elif mode == "experts":
+        _experts(*words)
+    else:
+        _windows(*(_peer if mode == "peer" else _play)(*words))
+
+
+if __name__ == "__main__":
+    main()

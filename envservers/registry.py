@@ -77,6 +77,8 @@ SUITES = {
         72 * _MEBIBYTE,
         64,
         environment="metaworld",
+        graphics="opengl",
+        experts=True,
         groups="envservers.metaworld.groups",
     ),
     "gym": SuiteEntry("envservers.gym_suite", "GymSuite", 60 * _MEBIBYTE, 4 * _MEBIBYTE, 64),
@@ -87,6 +89,8 @@ SUITES = {
         1 * _MEBIBYTE,
         160,
         environment="libero",
+        graphics="opengl",
+        experts=True,
         start_seconds=180.0,
     ),
 }

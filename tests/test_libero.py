@@ -125,9 +125,7 @@ def test_a_bowl_wider_than_the_hand_is_held_at_its_rim_away_from_what_stands_bes
     angles = np.linspace(0, 2 * np.pi, 16, endpoint=False)
     around = np.stack([np.cos(angles), np.sin(angles), np.zeros(16)], axis=1)
     walls = around * 0.06 + np.array([0, 0, 0.03])
-    turned = np.stack(
-        [[[c, -s, 0], [s, c, 0], [0, 0, 1]] for c, s in around[:, :2]]
-    )
+    turned = np.stack([[[c, -s, 0], [s, c, 0], [0, 0, 1]] for c, s in around[:, :2]])
     bowl = boxes_of(walls, turned, np.tile([0.003, 0.014, 0.03], (16, 1)))
     beside = _block([0.0, 0.13, 0.1], [0.2, 0.04, 0.1])
     best = candidates(bowl, beside, np.zeros(2))[0]

@@ -4,7 +4,6 @@ import json
 import subprocess
 import textwrap
 
-import numpy as np
 import pytest
 
 from envservers import environments
@@ -175,4 +174,4 @@ def test_variants_change_what_they_say():
     assert answer[""] == "turn on the stove"
     assert answer["lan"] != answer[""]
     assert len(set(answer.values())) == 3
-    assert np.all([words for words in answer.values()])
+    assert all(answer.values())

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import io
-import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from envservers import opengl
 from envservers.libero.camera import Drawing
 from envservers.libero.goals import Problem, parse
 from envservers.libero.tasks import folder
@@ -88,8 +88,8 @@ class Scene:
     def __init__(
         self, task: str, variant: str, size: int, tuned_rendering: bool, tuned_physics: bool
     ) -> None:
-        # robosuite looks at import.
-        os.environ.setdefault("MUJOCO_GL", "egl")
+        # MuJoCo and robosuite look when they are imported.
+        opengl.choose()
         import mujoco
         from libero.libero import get_libero_path
 

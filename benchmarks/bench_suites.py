@@ -5,10 +5,10 @@
 
 One environment of one task and the same cameras everywhere (LIBERO: two), random actions, episodes
 that do not end. Each contender lives in a process of its own in the suite's interpreter; those of
-one size are built first, then short windows of measurement go round them in turn. Contenders: ours with
-the tuned and the default renderer, an image at the end of each chunk of 8 and at every step, and
-the suite's own loop with its own settings. `rate` is by the clock, `cpu_rate` by the processor time
-of the process and its threads: on a machine that does other work, ratios are of the latter.
+one size are built first, then short windows of measurement go round them in turn. Contenders: ours
+with the tuned and the default renderer, an image at the end of each chunk of 8 and at every step,
+and the suite's own loop with its own settings. `rate` is by the clock, `cpu_rate` by the processor
+time of the process and its threads: on a machine that does other work, ratios are of the latter.
 """
 
 from __future__ import annotations

@@ -17,6 +17,10 @@ PACKAGES = {
 """Backend of MuJoCo's that needs no display -> how it gets here (Debian 12)."""
 
 
+_WITH_DISPLAY = ("glfw", "glx")
+"""Backends that are taken at their word: they need a display, which somebody has to see to."""
+
+
 def choose() -> str:
     """Set `MUJOCO_GL` for this process, unless it is set to one that needs a display.
 
@@ -29,7 +33,7 @@ def choose() -> str:
         UserError: if none works, or not the one that `MUJOCO_GL` names.
     """
     named = os.environ.get("MUJOCO_GL", "").lower()
-    if named and named not in PACKAGES:
+    if named in _WITH_DISPLAY:
         return named
     backend, graphics = usable()
     os.environ["MUJOCO_GL"] = os.environ["PYOPENGL_PLATFORM"] = backend
@@ -45,7 +49,14 @@ def usable() -> tuple[str, Graphics]:
         UserError: if none does, with the packages to install.
     """
     named = os.environ.get("MUJOCO_GL", "").lower()
-    backends = (named,) if named in PACKAGES else tuple(PACKAGES)
+    if named in _WITH_DISPLAY:
+        return named, Graphics(True, "as MUJOCO_GL asks, with a display")
+    if named and named not in PACKAGES:
+        allowed = ", ".join((*PACKAGES, *_WITH_DISPLAY))
+        raise UserError(
+            f"MUJOCO_GL={named} draws no images here: use one of {allowed}, or unset it"
+        )
+    backends = (named,) if named else tuple(PACKAGES)
     failed = []
     for backend in backends:
         graphics = probe(backend)

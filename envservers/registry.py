@@ -77,6 +77,8 @@ SUITES = {
         72 * _MEBIBYTE,
         64,
         environment="metaworld",
+        graphics="opengl",
+        experts=True,
         groups="envservers.metaworld.groups",
     ),
     "libero": SuiteEntry(

@@ -6,13 +6,12 @@ slot is first reset. See docs/suites/metaworld.md.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from envservers import opengl
 from envservers.metaworld.groups import find_tasks
 from envservers.slot_suite import SlotSuite
-from vlarl.errors import UserError
 from vlarl.types import CameraSpec, Channel, EnvSpec
 
 if TYPE_CHECKING:
@@ -98,19 +97,8 @@ class MetaWorldSuite(SlotSuite):
         self._playing = 0
 
     def _simulator_of_one(self) -> MetaWorldSimulator:
-        # MuJoCo decides when it is imported; a machine with a display may choose otherwise.
-        library = os.environ.setdefault("MUJOCO_GL", "egl")
-        try:
-            import mujoco  # noqa: F401
-        except ModuleNotFoundError:
-            raise
-        except (AttributeError, ImportError, RuntimeError) as error:
-            # What its bindings raise where the library is missing, each in its own way.
-            raise UserError(
-                f"suite 'metaworld': no usable OpenGL with MUJOCO_GL={library} ({error}). Run: "
-                "apt-get install libegl1 libgl1-mesa-dri, with MUJOCO_GL=egl; or: "
-                "apt-get install libosmesa6, with MUJOCO_GL=osmesa"
-            ) from error
+        # MuJoCo decides when it is imported.
+        opengl.choose()
         from envservers.metaworld.simulator import MetaWorldSimulator, Theater
 
         if self._theater is None:

@@ -93,6 +93,28 @@ SUITES = {
         experts=True,
         start_seconds=180.0,
     ),
+    "maniskill": SuiteEntry(
+        "envservers.maniskill.suite",
+        "ManiSkillSuite",
+        800 * _MEBIBYTE,
+        100 * _MEBIBYTE,
+        160,
+        environment="maniskill",
+        graphics="vulkan",
+        start_seconds=180.0,
+    ),
+    "simpler-widowx": SuiteEntry(
+        "envservers.maniskill.widowx",
+        "WidowXSuite",
+        800 * _MEBIBYTE,
+        200 * _MEBIBYTE,
+        160,
+        environment="maniskill",
+        graphics="vulkan",
+        check="check_scenes",
+        start_seconds=180.0,
+        groups="envservers.maniskill.tasks",
+    ),
 }
 
 

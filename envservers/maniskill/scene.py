@@ -72,8 +72,7 @@ class Scene:
 
     def begin(self, seed: int, options: Mapping[str, Any]) -> dict[str, float]:
         """Start the episode that these decide; returns ManiSkill's info."""
-        # Rebuilt, or contacts and the order of bodies would remember what was played before.
-        _, info = self._env.reset(seed=seed, options={**options, "reconfigure": True})
+        _, info = self._env.reset(seed=seed, options=dict(options))
         return _scalars(info)
 
     def step(self, action: NDArray[np.float32]) -> Result:

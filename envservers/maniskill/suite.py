@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from envservers import environments
 from envservers.maniskill.robots import PANDA, Robot
 from envservers.maniskill.tasks import TABLE_TOP, Task, chosen
 from envservers.slot_suite import SlotSuite
@@ -85,8 +84,6 @@ class SceneSuite(SlotSuite):
         from envservers.maniskill.simulator import ManiSkillSimulator
 
         if self._scenes is None:
-            if environments.is_inside("maniskill"):
-                _one_thread()
             drawing = self._drawing()
             self._scenes = Scenes(
                 _SPARE, lambda task: Scene(task, self._robot, drawing, self.reward_mode(task))
@@ -197,9 +194,3 @@ def spec_of(
         state_dim=STATE_DIM,
     )
 
-
-def _one_thread() -> None:
-    """Its tensors are of one environment: threads cost more than they save."""
-    import torch
-
-    torch.set_num_threads(1)

@@ -81,9 +81,7 @@ def test_the_hand_is_told_in_the_frame_of_the_base():
     half = np.sqrt(0.5)
     hand = np.array([0.9, 1.8, 3.3, 0.0, 0.0, half, half])
     told = hand_state(base, hand, np.array([0.01, 0.02]))
-    np.testing.assert_allclose(
-        told, [0.1, 0.2, 0.3, np.pi / 2, 0.0, 0.0, 0.01, 0.02], atol=1e-6
-    )
+    np.testing.assert_allclose(told, [0.1, 0.2, 0.3, np.pi / 2, 0.0, 0.0, 0.01, 0.02], atol=1e-6)
     for sign in (1, -1):
         same = np.concatenate([hand[:3], sign * hand[3:]])
         np.testing.assert_allclose(hand_state(base, same, told[6:]), told, atol=1e-6)

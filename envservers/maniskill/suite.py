@@ -193,4 +193,3 @@ def spec_of(
         max_steps=max_steps or max(tasks[name].max_steps for name in names),
         state_dim=STATE_DIM,
     )
-

@@ -59,7 +59,7 @@ _USUAL_IMAGE_SIZE = 64
 # (4 slots of 2 x 3 bytes) and the copy that its reader takes (6). Gymnasium environments are too
 # different to be measured: each is granted 4 MiB, and its images what the counting suite's need.
 # MetaWorld: 200 MiB of libraries and 70 MiB for each task's scene, of which there are at most four
-# more than slots. ManiSkill: torch, SAPIEN and a software renderer's first scene made 1180 MiB, each
+# more than slots. ManiSkill: torch, SAPIEN and a software renderer's first scene made 1180 MB, each
 # further scene 4; what Simpler-WidowX takes is an estimate.
 SUITES = {
     "tabletop": SuiteEntry(

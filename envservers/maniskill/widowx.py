@@ -77,10 +77,7 @@ class WidowXSuite(SceneSuite):
         """Held-out seeds count through the published episodes; others let ManiSkill draw one."""
         if start.seed < HELD_OUT:
             return {}
-        import torch
-
-        place = (start.seed - HELD_OUT) % WIDOWX[start.task].starts
-        return {"episode_id": torch.tensor([place])}
+        return {"episode_id": (start.seed - HELD_OUT) % WIDOWX[start.task].starts}
 
     def _to_draw(self) -> Drawing:
         from envservers.maniskill.scene import Drawing

@@ -73,6 +73,8 @@ class BaseBridgeEnv(gymnasium.Env):
         options = options or {}
         generator = torch.Generator().manual_seed(int(seed))
         number = options.get("episode_id", torch.randint(0, self.trials, (1,), generator=generator))
+        if isinstance(number, int):
+            number = torch.tensor([number])
         assert number.shape == (1,)
         number = int(number % self.trials)
         self.hand, self.finger = np.array([0.15, 0.0, 0.15]), 0.037

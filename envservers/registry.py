@@ -59,7 +59,8 @@ _USUAL_IMAGE_SIZE = 64
 # (4 slots of 2 x 3 bytes) and the copy that its reader takes (6). Gymnasium environments are too
 # different to be measured: each is granted 4 MiB, and its images what the counting suite's need.
 # MetaWorld: 200 MiB of libraries and 70 MiB for each task's scene, of which there are at most four
-# more than slots.
+# more than slots. ManiSkill: torch, SAPIEN and a software renderer's first scene made 1180 MB, each
+# further scene 4; what Simpler-WidowX takes is an estimate.
 SUITES = {
     "tabletop": SuiteEntry(
         "envservers.tabletop.suite", "TabletopSuite", 60 * _MEBIBYTE, 64 * _KIBIBYTE, 160
@@ -94,6 +95,28 @@ SUITES = {
         groups="envservers.libero.groups",
     ),
     "gym": SuiteEntry("envservers.gym_suite", "GymSuite", 60 * _MEBIBYTE, 4 * _MEBIBYTE, 64),
+    "maniskill": SuiteEntry(
+        "envservers.maniskill.suite",
+        "ManiSkillSuite",
+        1300 * _MEBIBYTE,
+        16 * _MEBIBYTE,
+        160,
+        environment="maniskill",
+        graphics="vulkan",
+        start_seconds=600.0,
+    ),
+    "simpler-widowx": SuiteEntry(
+        "envservers.maniskill.widowx",
+        "WidowXSuite",
+        1300 * _MEBIBYTE,
+        64 * _MEBIBYTE,
+        160,
+        environment="maniskill",
+        graphics="vulkan",
+        check="check_scenes",
+        start_seconds=600.0,
+        groups="envservers.maniskill.tasks",
+    ),
 }
 
 

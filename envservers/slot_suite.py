@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -44,6 +44,7 @@ class SlotSuite:
         spec: what they simulate.
         make: a new simulator.
         terminate_on_success: whether achieving the goal ends the episode, and the chunk.
+        limits: task -> control steps of its episodes, where fewer than the spec's.
 
     Raises:
         ValueError: if `num_envs` is not positive.
@@ -55,6 +56,7 @@ class SlotSuite:
         spec: EnvSpec,
         make: Callable[[], Simulator],
         terminate_on_success: bool = True,
+        limits: Mapping[str, int] | None = None,
     ) -> None:
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
@@ -65,6 +67,7 @@ class SlotSuite:
         self.renders = 0
         """Environments drawn so far, all cameras of one at a time."""
         self._make = make
+        self._limits = dict(limits or {})
         self._simulators: list[Simulator | None] = [None] * num_envs
         self._episodes: list[_Episode | None] = [None] * num_envs
 
@@ -189,7 +192,8 @@ class SlotSuite:
         episode.step += 1
         episode.success = outcome.success
         episode.terminated = outcome.failed or (outcome.success and self.terminate_on_success)
-        episode.truncated = episode.step >= self.spec.max_steps and not episode.terminated
+        limit = self._limits.get(episode.start.task, self.spec.max_steps)
+        episode.truncated = episode.step >= limit and not episode.terminated
         return outcome.reward
 
     def _images(self, slot: int) -> dict[str, NDArray[np.uint8]]:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 ELSEWHERE = {
     "simpler-widowx": (
-        "scenes are not on a package index: python -m mani_skill.utils.download_asset "
-        "bridge_v2_real2sim, then widowx250s, in the environment of maniskill"
+        "scenes are not on a package index: vlarl suite install maniskill, then with its Python "
+        "python -m mani_skill.utils.download_asset bridge_v2_real2sim -y, and widowx250s -y"
     ),
     "robocasa-gr1": (
         "scenes are not on a package index: pip install praxis-robocasa-gr1, then "

@@ -59,7 +59,7 @@ _USUAL_IMAGE_SIZE = 64
 # (4 slots of 2 x 3 bytes) and the copy that its reader takes (6). Gymnasium environments are too
 # different to be measured: each is granted 4 MiB, and its images what the counting suite's need.
 # MetaWorld: 200 MiB of libraries and 70 MiB for each task's scene, of which there are at most four
-# more than slots.
+# more than slots. RoboCasa-GR1, RoboTwin and DOMINO: estimates, never measured.
 SUITES = {
     "tabletop": SuiteEntry(
         "envservers.tabletop.suite", "TabletopSuite", 60 * _MEBIBYTE, 64 * _KIBIBYTE, 160
@@ -92,6 +92,42 @@ SUITES = {
         graphics="opengl",
         experts=True,
         start_seconds=180.0,
+    ),
+    "robocasa-gr1": SuiteEntry(
+        "envservers.robocasa_gr1.suite",
+        "RobocasaGr1Suite",
+        1500 * _MEBIBYTE,
+        500 * _MEBIBYTE,
+        64,
+        environment="robocasa-gr1",
+        graphics="opengl",
+        check="check",
+        start_seconds=300.0,
+        groups="envservers.robocasa_gr1.tasks",
+    ),
+    "robotwin": SuiteEntry(
+        "envservers.robotwin.suite",
+        "RoboTwinSuite",
+        4000 * _MEBIBYTE,
+        500 * _MEBIBYTE,
+        192,
+        environment="robotwin",
+        graphics="vulkan",
+        check="check",
+        start_seconds=300.0,
+        groups="envservers.robotwin.tasks",
+    ),
+    "domino": SuiteEntry(
+        "envservers.domino.suite",
+        "DominoSuite",
+        4000 * _MEBIBYTE,
+        500 * _MEBIBYTE,
+        192,
+        environment="robotwin",
+        graphics="vulkan",
+        check="check",
+        start_seconds=300.0,
+        groups="envservers.domino.tasks",
     ),
 }
 

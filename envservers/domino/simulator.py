@@ -28,9 +28,12 @@ class _Lift(NamedTuple):
 
 
 class DominoSimulator(RoboTwinSimulator):
-    """Implements `envservers.simulator.Simulator`; arguments as `RoboTwinSimulator`, and:
+    """Implements `envservers.simulator.Simulator`.
 
     Args:
+        scenes: shared by the environments of the process.
+        image_size: height of the pictures, in pixels.
+        limits: task -> control steps of an episode.
         runtime: the checkout.
     """
 

@@ -1,4 +1,4 @@
-"""DOMINO's tasks as data: those of RoboTwin's whose object can move, and the published evaluation."""
+"""DOMINO's tasks as data: those of RoboTwin's that move an object; the published evaluation."""
 
 from __future__ import annotations
 

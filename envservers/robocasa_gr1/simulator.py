@@ -1,4 +1,4 @@
-"""One environment of RoboCasa-GR1, through its Gymnasium interface; draws at a chunk's end alone."""
+"""One environment of RoboCasa-GR1, by its Gymnasium interface; draws at a chunk's end alone."""
 
 from __future__ import annotations
 

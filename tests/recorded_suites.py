@@ -1,6 +1,6 @@
 """Suites whose simulators cannot be installed here, made runnable by stand-ins (`recorded/`).
 
-Stand-ins have the modules, names, signatures, keys, shapes and types that the simulator's own source
+Stand-ins have the modules, names, signatures, keys, shapes and types that the simulator's source
 shows; adapters run against them unchanged.
 """
 
@@ -8,6 +8,7 @@ import os
 import shutil
 from pathlib import Path
 
+from envservers.robocasa_gr1.suite import SCENES
 from vlarl.config.paths import configs_folder
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -15,17 +16,13 @@ ARMS = ["place_shoe", "click_bell"]
 
 
 def lay_out(folder):
-    """Copy the stand-ins there, with the scenes' folders that are theirs; the options of each suite.
-
-    Nothing of them holds anything but `aloha-agilex/config.yml`.
-    """
+    """Copy the stand-ins there, with folders for scenes; returns the options of each suite."""
     site = folder / "site"
     shutil.copytree(RECORDED, site, ignore=shutil.ignore_patterns("__pycache__", "domino"))
     checkout = folder / "DOMINO"
     shutil.copytree(RECORDED / "domino", checkout, ignore=shutil.ignore_patterns("__pycache__"))
-    objects = site / "robocasa_gr1" / "models" / "assets" / "objects"
-    for name in ("sketchfab", "lightwheel"):
-        (objects / name).mkdir(parents=True)
+    for name in SCENES:
+        (site / "robocasa_gr1" / "models" / "assets" / name).mkdir(parents=True)
     assets = folder / "robotwin-assets"
     for name in ("background_texture", "objects"):
         (assets / "assets" / name).mkdir(parents=True)

@@ -19,8 +19,13 @@ from vlarl.types import CameraSpec, EnvSpec
 
 CONTROL_HZ = 20.0
 PICTURES = ("crop", "whole")
-_OBJECTS = ("sketchfab", "lightwheel")
-"""Folders of models that the package leaves to its download command."""
+SCENES = (
+    "objects/sketchfab",
+    "objects/lightwheel",
+    "objects/objaverse",
+    "fixtures/microwaves/gray/visuals",
+)
+"""Folders that the package leaves to its download command, below its own."""
 
 
 class RobocasaGr1Suite(SlotSuite):
@@ -75,7 +80,7 @@ class RobocasaGr1Suite(SlotSuite):
 
 
 def check(suite: RobocasaGr1Suite) -> None:
-    """Look for the scenes' models, which no package index has.
+    """Look for the scenes, which no package index has.
 
     Raises:
         UserError: if a folder of them is missing, with the command that fetches it.
@@ -83,10 +88,10 @@ def check(suite: RobocasaGr1Suite) -> None:
     found = importlib.util.find_spec("robocasa_gr1")
     if found is None or found.origin is None:
         return
-    objects = Path(found.origin).parent / "models" / "assets" / "objects"
-    missing = [name for name in _OBJECTS if not (objects / name).is_dir()]
+    assets = Path(found.origin).parent / "models" / "assets"
+    missing = [name for name in SCENES if not (assets / name).is_dir()]
     if missing:
         raise UserError(
-            f"suite 'robocasa-gr1' lacks its objects {' and '.join(missing)} in {objects}: run "
+            f"suite 'robocasa-gr1' lacks {', '.join(missing)} in {assets}: run "
             f"{sys.executable} -m robocasa_gr1.scripts.download_tabletop_assets -y"
         )

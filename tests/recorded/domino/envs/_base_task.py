@@ -19,7 +19,7 @@ class _Actor:
         return SimpleNamespace(p=self.p.copy())
 
 
-class Base_Task(ArmsTask):  # noqa: N801, its name
+class Base_Task(ArmsTask):
     def setup_demo(self, is_test=False, **kwags):
         super().setup_demo(is_test=is_test, **kwags)
         assert kwags["use_dynamic"]

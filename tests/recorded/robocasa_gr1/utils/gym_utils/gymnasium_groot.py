@@ -1,9 +1,11 @@
 """Of `robocasa_gr1/utils/gym_utils/gymnasium_groot.py` and `gymnasium_basic.py`.
 
 Environments `gr1_unified/<task>_GR1ArmsAndWaistFourierHands_Env`: dictionaries of joint positions
-go in and come out. What the joints do is made up: they go half of the way, and the task is done when
+go in and come out. What joints do is made up: they go half of the way, and the task is done when
 the left shoulder's pitch is beyond 2.
 """
+
+# ruff: noqa: NPY002 - the simulator draws from the global generator.
 
 import gymnasium
 import numpy as np

@@ -81,17 +81,17 @@ SUITES = {
         experts=True,
         groups="envservers.metaworld.groups",
     ),
-    "gym": SuiteEntry("envservers.gym_suite", "GymSuite", 60 * _MEBIBYTE, 4 * _MEBIBYTE, 64),
     "libero": SuiteEntry(
         "envservers.libero.suite",
         "LiberoSuite",
-        2000 * _MEBIBYTE,
+        2600 * _MEBIBYTE,
         1 * _MEBIBYTE,
-        160,
+        64,
         environment="libero",
         graphics="opengl",
         experts=True,
         start_seconds=180.0,
+        groups="envservers.libero.groups",
     ),
     "robocasa-gr1": SuiteEntry(
         "envservers.robocasa_gr1.suite",
@@ -129,6 +129,7 @@ SUITES = {
         start_seconds=300.0,
         groups="envservers.domino.tasks",
     ),
+    "gym": SuiteEntry("envservers.gym_suite", "GymSuite", 60 * _MEBIBYTE, 4 * _MEBIBYTE, 64),
 }
 
 

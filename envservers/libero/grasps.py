@@ -17,7 +17,7 @@ TIP_BELOW = 0.011
 """Of the hand's site: where the fingers end."""
 PALM_ABOVE = 0.037
 """Of the hand's site: where the palm begins."""
-_FINGER = 0.014
+_FINGER = 0.011
 """Half the room that a finger takes, both ways."""
 _CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
 
@@ -146,7 +146,7 @@ def _blocked(grasp: Grasp, obstacles: Boxes) -> float:
     position, across = np.array(grasp.position), closing(grasp.yaw)
     penalty = 0.0
     for low, reach, half in (
-        (position[2] - TIP_BELOW, OPENING / 2 + 0.012, (_FINGER, _FINGER)),
+        (position[2] - TIP_BELOW, OPENING / 2 + 0.01, (_FINGER, _FINGER)),
         (position[2] + PALM_ABOVE, 0.0, (0.105, 0.035)),
     ):
         seen = obstacles.between(low + 0.002, np.inf)

@@ -55,8 +55,10 @@ class Gr1Simulator:
             self._env = self._make(name, enable_render=False, disable_env_checker=True).unwrapped
             self._task = start.task
         wrapper = self._opened()
-        # Scenes are drawn from a generator of the environment's own, which `reset` leaves alone.
-        wrapper.env.rng = np.random.default_rng(start.seed)
+        # Scenes are drawn from a generator of the environment's own, which `reset` leaves alone;
+        # it is set in place, for whatever holds on to it.
+        state = np.random.default_rng(start.seed).bit_generator.state
+        wrapper.env.rng.bit_generator.state = state
         self._seen, _ = wrapper.reset(seed=start.seed)
         return str(wrapper.env.get_ep_meta()["lang"])
 

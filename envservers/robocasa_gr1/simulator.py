@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envservers import opengl
+from envservers.plain_simulator import PlainSimulator
 from envservers.resizing import resized
 from envservers.robocasa_gr1.channels import PARTS
 from envservers.robocasa_gr1.tasks import ROBOT
@@ -20,7 +21,7 @@ _COLLISION_GROUP, _VISUAL_GROUP = 0, 1
 _MOST_SEEDS = 2**32
 
 
-class Gr1Simulator:
+class Gr1Simulator(PlainSimulator):
     """Implements `envservers.simulator.Simulator`.
 
     Args:
@@ -94,30 +95,6 @@ class Gr1Simulator:
     def info(self) -> dict[str, float]:
         """Nothing: the benchmark reports success alone."""
         return {}
-
-    def expert_action(self) -> NDArray[np.float32]:
-        """There is none.
-
-        Raises:
-            NotImplementedError: always.
-        """
-        raise NotImplementedError("RoboCasa-GR1 has no scripted expert")
-
-    def snapshot(self) -> bytes:
-        """Not yet: controllers keep goals of their own.
-
-        Raises:
-            NotImplementedError: always.
-        """
-        raise NotImplementedError("robocasa-gr1 makes no snapshots")
-
-    def restore(self, blob: bytes) -> None:
-        """As `snapshot`.
-
-        Raises:
-            NotImplementedError: always.
-        """
-        raise NotImplementedError("robocasa-gr1 makes no snapshots")
 
     def close(self) -> None:
         """Close the task's environment."""

@@ -9,16 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from envservers.plain_simulator import PlainSimulator
 from envservers.resizing import resized
 from envservers.robotwin.robot import CAMERAS, cameras
 from envservers.robotwin.scenes import Scenes
 from envservers.simulator import Outcome
 from vlarl.types import EpisodeStart
 
-_NO_SNAPSHOTS = "SAPIEN's scenes here make no snapshots"
 
-
-class RoboTwinSimulator:
+class RoboTwinSimulator(PlainSimulator):
     """Implements `envservers.simulator.Simulator`.
 
     Args:
@@ -78,30 +77,6 @@ class RoboTwinSimulator:
     def info(self) -> dict[str, float]:
         """Nothing: the benchmark reports success alone."""
         return {}
-
-    def expert_action(self) -> NDArray[np.float32]:
-        """There is none that answers step by step.
-
-        Raises:
-            NotImplementedError: always.
-        """
-        raise NotImplementedError("RoboTwin's experts plan whole episodes, not control steps")
-
-    def snapshot(self) -> bytes:
-        """There are none.
-
-        Raises:
-            NotImplementedError: always.
-        """
-        raise NotImplementedError(_NO_SNAPSHOTS)
-
-    def restore(self, blob: bytes) -> None:
-        """As `snapshot`.
-
-        Raises:
-            NotImplementedError: always.
-        """
-        raise NotImplementedError(_NO_SNAPSHOTS)
 
     def close(self) -> None:
         """Free the scene."""

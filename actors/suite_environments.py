@@ -130,7 +130,7 @@ def starts(name: str) -> dict[str, float]:
     """
     taken = {}
     for suite, entry in registry.SUITES.items():
-        # Its scenes are not of the environment, and nothing here can fetch them.
+        # One whose program is fetched by hand is nothing that was installed.
         if entry.environment != name or suite in ELSEWHERE:
             continue
         begun = time.monotonic()

@@ -61,6 +61,7 @@ _USUAL_IMAGE_SIZE = 64
 # MetaWorld: 200 MiB of libraries and 70 MiB for each task's scene, of which there are at most four
 # more than slots. ManiSkill: torch, SAPIEN and a software renderer's first scene made 1180 MB, each
 # further scene 4; what Simpler-WidowX takes is an estimate.
+# more than slots. RoboCasa-GR1, RoboTwin and DOMINO: estimates, never measured.
 SUITES = {
     "tabletop": SuiteEntry(
         "envservers.tabletop.suite", "TabletopSuite", 60 * _MEBIBYTE, 64 * _KIBIBYTE, 160
@@ -93,6 +94,42 @@ SUITES = {
         experts=True,
         start_seconds=180.0,
         groups="envservers.libero.groups",
+    ),
+    "robocasa-gr1": SuiteEntry(
+        "envservers.robocasa_gr1.suite",
+        "RobocasaGr1Suite",
+        1500 * _MEBIBYTE,
+        500 * _MEBIBYTE,
+        64,
+        environment="robocasa-gr1",
+        graphics="opengl",
+        check="check",
+        start_seconds=300.0,
+        groups="envservers.robocasa_gr1.tasks",
+    ),
+    "robotwin": SuiteEntry(
+        "envservers.robotwin.suite",
+        "RoboTwinSuite",
+        4000 * _MEBIBYTE,
+        500 * _MEBIBYTE,
+        192,
+        environment="robotwin",
+        graphics="vulkan",
+        check="check",
+        start_seconds=300.0,
+        groups="envservers.robotwin.tasks",
+    ),
+    "domino": SuiteEntry(
+        "envservers.domino.suite",
+        "DominoSuite",
+        4000 * _MEBIBYTE,
+        500 * _MEBIBYTE,
+        192,
+        environment="robotwin",
+        graphics="vulkan",
+        check="check",
+        start_seconds=300.0,
+        groups="envservers.domino.tasks",
     ),
     "gym": SuiteEntry("envservers.gym_suite", "GymSuite", 60 * _MEBIBYTE, 4 * _MEBIBYTE, 64),
     "maniskill": SuiteEntry(

@@ -62,12 +62,12 @@ class SlotSuite:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
         self.num_envs, self.spec = num_envs, spec
         self.terminate_on_success = terminate_on_success
+        self._limits = dict.fromkeys(spec.tasks, spec.max_steps) | dict(limits or {})
         self.render_seconds = 0.0
         """Spent drawing so far."""
         self.renders = 0
         """Environments drawn so far, all cameras of one at a time."""
         self._make = make
-        self._limits = dict(limits or {})
         self._simulators: list[Simulator | None] = [None] * num_envs
         self._episodes: list[_Episode | None] = [None] * num_envs
 
@@ -192,7 +192,7 @@ class SlotSuite:
         episode.step += 1
         episode.success = outcome.success
         episode.terminated = outcome.failed or (outcome.success and self.terminate_on_success)
-        limit = self._limits.get(episode.start.task, self.spec.max_steps)
+        limit = self._limits[episode.start.task]
         episode.truncated = episode.step >= limit and not episode.terminated
         return outcome.reward
 

@@ -23,6 +23,8 @@ BUILT_IN = [
     name if name != "gym" else GYM for name, e in registry.SUITES.items() if not e.environment
 ]
 ISOLATED = [name for name, entry in registry.SUITES.items() if entry.environment]
+SCENES_APART = ("robocasa-gr1", "robotwin", "domino", "simpler-widowx")
+"""Installed without their scenes, which a server says; `test_recorded_contract.py` has them too."""
 SHOWS_ITSELF = ("counting",)
 """What they show says which slot and episode it is of, so that no two are alike."""
 
@@ -43,9 +45,9 @@ def client(request):
     try:
         found = spawn_server(request.param, 2, options_of(request.param), deadline=300.0)
     except UserError as error:
-        if request.param not in ELSEWHERE:
+        if request.param not in SCENES_APART:
             raise
-        pytest.skip(f"scenes were not downloaded: {error}")
+        pytest.skip(str(error))
     yield found
     found.close()
 

@@ -19,6 +19,5 @@ ELSEWHERE = {
         "robotwin-download-assets"
     ),
     "domino": "no package index has it",
-    "vln-ce": "no package index has it, nor habitat-sim for this Python",
 }
 """Name -> why, and what to do."""

@@ -135,8 +135,12 @@ def scene_numbers(state: State, random: np.random.RandomState) -> NDArray[np.flo
 
 
 def _seed_of(state: State) -> int:
-    """FNV-1 of the state's values in words, as `pyhash.fnv1_32` has it: begun with 0."""
+    return fnv1_32(str({**state}.values()))
+
+
+def fnv1_32(words: str) -> int:
+    """A hash of text, as `pyhash.fnv1_32` has it: begun with 0, not with FNV's offset."""
     value = 0
-    for byte in str({**state}.values()).encode():
+    for byte in words.encode():
         value = (value * 0x01000193 & 0xFFFFFFFF) ^ byte
     return value

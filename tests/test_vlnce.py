@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -143,6 +144,13 @@ def test_following_the_demonstration_exactly_is_worth_one(suite):
 def test_what_there_is_none_of_is_refused(options, words):
     with pytest.raises(UserError, match=words):
         registry.describe_suite("vln-ce", **options)
+
+
+def test_without_the_simulator_it_says_how_it_gets_here(tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "habitat_sim", raising=False)
+    make_walks(tmp_path)
+    with pytest.raises(UserError, match=r"no habitat-sim in .*build it from source"):
+        registry.make_suite("vln-ce", 1, data=str(tmp_path))
 
 
 def test_the_published_evaluation_is_every_episode_once():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -100,11 +102,17 @@ class VlnSuite(SlotSuite):
 
 
 def check(suite: VlnSuite) -> None:
-    """Look for the dataset and the scenes.
+    """Look for the simulator, the dataset and the scenes.
 
     Raises:
         UserError: if they are not there, with what to do.
     """
+    if importlib.util.find_spec("habitat_sim") is None:
+        raise UserError(
+            f"suite 'vln-ce': no habitat-sim in {sys.prefix}. No package index has it for this "
+            f"Python: build it from source (docs/suites/vln-ce.md), then {sys.prefix}/bin/pip "
+            "install PATH_TO_SOURCE"
+        )
     missing = suite.dataset.missing()
     if missing:
         raise UserError(

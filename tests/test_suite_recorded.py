@@ -1,5 +1,7 @@
 """Suites that cannot be installed here, through the contract of all, on stand-ins (`recorded/`)."""
 
+import dataclasses
+
 import pytest
 from recorded_suites import MODULES, make_environment
 from test_suite_contract import (  # noqa: F401, collected from here, with this file's client
@@ -14,6 +16,8 @@ from test_suite_contract import (  # noqa: F401, collected from here, with this 
     test_what_is_no_action_is_refused,
 )
 
+from actors import suite_environments
+from envservers import environments
 from envservers.client import spawn_server
 from vlarl.errors import UserError
 
@@ -45,3 +49,20 @@ def test_what_is_missing_is_one_message_with_the_command(
     with pytest.raises(UserError, match=words) as error:
         spawn_server(name, 1, {option: str(tmp_path / "nowhere")}, deadline=60.0)
     assert str(tmp_path / "nowhere") in str(error.value)
+
+
+def test_what_is_put_there_by_hand_is_named_and_is_no_change(tmp_path, monkeypatch):
+    monkeypatch.setenv("VLARL_SUITES", str(tmp_path))
+    missing = suite_environments.state("vln-ce")
+    assert missing.state == "missing"
+    assert "then: habitat-sim, episodes" in missing.text
+    make_environment("vln-ce")
+    there = ["numpy==1.26.4", "habitat_sim==0.3.3"]
+    record = environments.record("vln-ce")
+    environments.write_record(dataclasses.replace(record, packages=("numpy==1.26.4",)))
+    monkeypatch.setattr(suite_environments, "_look", lambda _: {"packages": there})
+    assert suite_environments.state("vln-ce").state == "ready"
+    there.append("other==1")
+    broken = suite_environments.state("vln-ce")
+    assert (broken.state, "other==1" in broken.text) == ("broken", True)
+    assert "habitat" not in broken.text

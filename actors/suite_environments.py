@@ -191,8 +191,9 @@ def state(name: str) -> SuiteState:
     if record is None:
         if environments.folder(name).exists():
             return SuiteState(name, "broken", problem)
-        megabytes = environments.download_megabytes(name)
-        return SuiteState(name, "missing", f"vlarl suite install {name} (about {megabytes} MB)")
+        megabytes, then = environments.download_megabytes(name), environments.then(name)
+        words = f"vlarl suite install {name} (about {megabytes} MB)"
+        return SuiteState(name, "missing", f"{words}, then: {then}" if then else words)
     remedy = f"vlarl suite install {name} force=true"
     try:
         there = set(_look(environments.interpreter(name))["packages"])
@@ -200,7 +201,12 @@ def state(name: str) -> SuiteState:
         return SuiteState(name, "broken", f"its Python does not run: {error}; {remedy}", size)
     if problem:
         return SuiteState(name, "outdated", problem, size)
-    changed = sorted(there ^ set(record.packages))
+    by_hand = environments.beside(name)
+    changed = sorted(
+        package
+        for package in there ^ set(record.packages)
+        if package.partition("==")[0] not in by_hand
+    )
     if changed:
         return SuiteState(name, "broken", f"changed since: {', '.join(changed)}; {remedy}", size)
     return SuiteState(name, "ready", environments.about(name), size)

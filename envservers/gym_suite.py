@@ -21,6 +21,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from envservers.resize import resized
 from vlarl.errors import UserError
 from vlarl.types import VIEWS, CameraSpec, Channel, EnvSpec, EpisodeStart, TimeStep
 
@@ -193,7 +194,7 @@ class GymSuite:
         assert slot is not None
         images = _images_of(self._envs[env_id], slot.observation)
         return {
-            camera.name: _resize(images[self._sources[camera.name]], camera.height, camera.width)
+            camera.name: resized(images[self._sources[camera.name]], camera.height, camera.width)
             for camera in self.spec.cameras
         }
 
@@ -337,16 +338,3 @@ def _state_of(observation: Any) -> NDArray[np.float32]:
         if isinstance(value, np.ndarray | np.number) and not _is_image(value)
     ]
     return np.concatenate([np.zeros(0), *vectors]).astype(np.float32)
-
-
-def _resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Block means where the factors are whole, nearest pixels otherwise."""
-    rows, columns = image.shape[:2]
-    if (rows, columns) == (height, width):
-        return image
-    if rows % height == 0 and columns % width == 0:
-        blocks = image.reshape(height, rows // height, width, columns // width, 3)
-        return np.rint(blocks.mean(axis=(1, 3))).astype(np.uint8)
-    row_index = (np.arange(height) * rows) // height
-    column_index = (np.arange(width) * columns) // width
-    return image[row_index[:, None], column_index[None, :]]

@@ -154,6 +154,44 @@ SUITES = {
         start_seconds=600.0,
         groups="envservers.maniskill.tasks",
     ),
+    # Estimates, not measured: these were never run here. Of VLN-CE's buildings, each of hundreds of
+    # megabytes, two are kept.
+    "vln-ce": SuiteEntry(
+        "envservers.vlnce.suite",
+        "VlnSuite",
+        3000 * _MEBIBYTE,
+        1 * _MEBIBYTE,
+        64,
+        environment="vln-ce",
+        graphics="opengl",
+        check="check",
+        start_seconds=180.0,
+        groups="envservers.vlnce.groups",
+    ),
+    "calvin": SuiteEntry(
+        "envservers.calvin.suite",
+        "CalvinSuite",
+        600 * _MEBIBYTE,
+        150 * _MEBIBYTE,
+        64,
+        environment="calvin",
+        graphics="opengl",
+        check="check",
+        start_seconds=120.0,
+        groups="envservers.calvin.groups",
+    ),
+    "simpler-env": SuiteEntry(
+        "envservers.simpler.suite",
+        "SimplerSuite",
+        1500 * _MEBIBYTE,
+        300 * _MEBIBYTE,
+        64,
+        environment="simpler-env",
+        graphics="vulkan",
+        check="check",
+        start_seconds=180.0,
+        groups="envservers.simpler.groups",
+    ),
 }
 
 

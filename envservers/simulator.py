@@ -23,6 +23,10 @@ class Outcome(NamedTuple):
     """Whether the goal is achieved now."""
     failed: bool = False
     """Whether the episode is over without success, for a reason other than its time."""
+    expired: bool = False
+    """Whether the task's own time is up, where that is less than the spec's."""
+    instruction: str = ""
+    """What the policy is told from now on, where a step changes it; empty: as before."""
 
 
 class Simulator(Protocol):

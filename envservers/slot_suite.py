@@ -192,8 +192,10 @@ class SlotSuite:
         episode.step += 1
         episode.success = outcome.success
         episode.terminated = outcome.failed or (outcome.success and self.terminate_on_success)
-        limit = self._limits[episode.start.task]
-        episode.truncated = episode.step >= limit and not episode.terminated
+        late = outcome.expired or episode.step >= self._limits[episode.start.task]
+        episode.truncated = late and not episode.terminated
+        if outcome.instruction and episode.start.instruction is None:
+            episode.instruction = outcome.instruction
         return outcome.reward
 
     def _images(self, slot: int) -> dict[str, NDArray[np.uint8]]:

@@ -5,11 +5,13 @@ else `~/.cache/vlarl/suites`). `<name>.txt` beside this file pins what belongs i
 written last says what was installed, so that a half-made environment is never used. Making and
 removing them is the command line's business (`vlarl suite`). No simulator is imported here.
 
-A pins file is what pip reads, with up to three comments that are read here:
+A pins file is what pip reads, with up to five comments that are read here:
 
     # about: 50 manipulation tasks of a Sawyer arm
     # download: 150 MB
     # pip: --no-deps
+    # then: what no package index has, and how it gets here
+    # beside: distributions that are put into it by hand
 """
 
 from __future__ import annotations
@@ -83,6 +85,24 @@ def download_megabytes(name: str) -> int:
     """That installing downloads, about; 0 if its pins do not say."""
     found = re.fullmatch(r"(\d+) MB", _comment(name, "download"))
     return int(found[1]) if found else 0
+
+
+def then(name: str) -> str:
+    """What the suite needs beside its pins, which no package index has; empty if nothing."""
+    return _comment(name, "then")
+
+
+def beside(name: str) -> set[str]:
+    """Distributions that are put into it by hand, which are no change of what was installed."""
+    return set(_comment(name, "beside").split())
+
+
+def assets(name: str) -> Path:
+    """Where a suite looks for what `then` names, unless an option says otherwise.
+
+    Not in the environment's own folder, which is removed when it is made anew.
+    """
+    return home() / "assets" / name
 
 
 def _comment(name: str, key: str) -> str:

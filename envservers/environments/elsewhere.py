@@ -14,6 +14,5 @@ ELSEWHERE = {
         "no package index has it: vlarl suite install robotwin, git clone "
         "https://github.com/H-EmbodVis/DOMINO, then DOMINO_ROOT=FOLDER; see docs/suites/domino.md"
     ),
-    "vln-ce": "no package index has it, nor habitat-sim for this Python",
 }
 """Name -> why, and what to do."""

@@ -99,7 +99,8 @@ def drawn_chains(index: int, count: int) -> list[tuple[str, ...]]:
 def _chain_from(state: State, random: np.random.Generator) -> tuple[str, ...]:
     """A chain from `state`, one possible task after the other; begun anew where none is left."""
     while True:
-        now, tasks = state, []
+        now = state
+        tasks: list[str] = []
         while len(tasks) < CHAIN_LENGTH:
             used = {CATEGORY[task] for task in tasks}
             left = [t for t in RULES if CATEGORY[t] not in used and len(outcomes(now, t)) == 1]

@@ -18,6 +18,7 @@ from envservers.robotwin.scenes import EVALUATION, HELD_OUT, Scenes, seed_of
 from envservers.robotwin.simulator import RoboTwinSimulator
 from envservers.robotwin.tasks import LIMITS
 from envservers.robotwin.tasks import TASKS as ALL
+from envservers.simulator import Outcome
 from envservers.task_groups import expand, find_protocol
 from vlarl.config.embodiments import load_embodiment
 from vlarl.errors import UserError
@@ -145,7 +146,7 @@ def test_success_is_the_tasks_own_and_the_sentence_the_seeds(options):
     other.step(arms(0.5))
     np.testing.assert_allclose(other.state(), arms(0.5))
     assert not other.step(arms(0.9)).success
-    assert other.step(arms(1.1)) == (1.0, True, False)
+    assert other.step(arms(1.1)) == Outcome(1.0, True)
     assert other.images()["ego"].shape == (24, 32, 3)
 
 
@@ -184,7 +185,7 @@ def test_an_object_that_is_touched_no_longer_leaves(options):
 def test_success_counts_only_for_what_was_lifted(options):
     simulator = domino(options)
     simulator.reset(EpisodeStart("place_shoe", 0))
-    assert simulator.step(arms(1.5)) == (0.0, False, True)
+    assert simulator.step(arms(1.5)) == Outcome(0.0, False, failed=True)
     assert simulator.info()["route_completion"] < 100
     simulator.reset(EpisodeStart("place_shoe", 0))
     simulator.step(arms(0.0, second=0.1, gripper=CLOSED))

@@ -215,7 +215,7 @@ def test_an_interrupted_installation_is_never_used(place):
         (["install"], "needs NAME"),
         (["install", "tiny", "python=/nowhere/python"], "/nowhere/python'"),
         (["install", "tiny", "force=yes"], "must be true or false"),
-        (["install", "vln-ce"], "no package index has it"),
+        (["install", "domino"], "no package index has it"),
         (["remove", ".."], "no suite environment '..'"),
         (["remove", "../home"], "no suite environment"),
         (["remove", "tinny"], "Did you mean tiny?"),

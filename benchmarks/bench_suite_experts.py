@@ -19,7 +19,8 @@ from typing import Any
 from benchmarks.suite_processes import Inside
 
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
-    "metaworld": {f"action_repeat={repeat}": {"action_repeat": repeat} for repeat in (1, 2, 4)}
+    "metaworld": {f"action_repeat={repeat}": {"action_repeat": repeat} for repeat in (1, 2, 4)},
+    "libero": {"success": {"split": "all", "scenes": 1}},
 }
 """Suite -> column -> options; of another suite: as it is."""
 

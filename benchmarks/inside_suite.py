@@ -78,7 +78,33 @@ def _metaworld(size: int) -> Callable[[], int]:
     return advance
 
 
-PEERS = {"metaworld": _metaworld}
+def _libero(size: int) -> Callable[[], int]:
+    import os
+
+    os.environ.setdefault("MUJOCO_GL", "egl")
+    from libero.libero import get_libero_path
+    from libero.libero.envs import OffScreenRenderEnv
+
+    from envservers.libero.tasks import chosen, folder
+
+    task = chosen("object", None)[0]
+    file = f"{get_libero_path('bddl_files')}/{folder(task)}/{task.partition('/')[2]}.bddl"
+    env: Any = OffScreenRenderEnv(
+        bddl_file_name=file, camera_heights=size, camera_widths=size, ignore_done=True
+    )
+    env.reset()
+    random = np.random.default_rng(_SEED)
+
+    def advance() -> int:
+        picture = env.step(random.uniform(-1, 1, 7))[0]["agentview_image"]
+        if picture.shape != (size, size, 3):
+            raise RuntimeError(f"expected an image of {size} pixels, got {picture.shape}")
+        return 1
+
+    return advance
+
+
+PEERS = {"metaworld": _metaworld, "libero": _libero}
 """Suite -> its own loop at an image size."""
 
 

@@ -59,7 +59,9 @@ _USUAL_IMAGE_SIZE = 64
 # (4 slots of 2 x 3 bytes) and the copy that its reader takes (6). Gymnasium environments are too
 # different to be measured: each is granted 4 MiB, and its images what the counting suite's need.
 # MetaWorld: 200 MiB of libraries and 70 MiB for each task's scene, of which there are at most four
-# more than slots.
+# more than slots. ManiSkill: torch, SAPIEN and a software renderer's first scene made 1180 MB, each
+# further scene 4; what Simpler-WidowX takes is an estimate.
+# more than slots. RoboCasa-GR1, RoboTwin and DOMINO: estimates, never measured.
 SUITES = {
     "tabletop": SuiteEntry(
         "envservers.tabletop.suite", "TabletopSuite", 60 * _MEBIBYTE, 64 * _KIBIBYTE, 160
@@ -81,17 +83,76 @@ SUITES = {
         experts=True,
         groups="envservers.metaworld.groups",
     ),
-    "gym": SuiteEntry("envservers.gym_suite", "GymSuite", 60 * _MEBIBYTE, 4 * _MEBIBYTE, 64),
     "libero": SuiteEntry(
         "envservers.libero.suite",
         "LiberoSuite",
-        2000 * _MEBIBYTE,
+        2600 * _MEBIBYTE,
         1 * _MEBIBYTE,
-        160,
+        64,
         environment="libero",
         graphics="opengl",
         experts=True,
         start_seconds=180.0,
+        groups="envservers.libero.groups",
+    ),
+    "robocasa-gr1": SuiteEntry(
+        "envservers.robocasa_gr1.suite",
+        "RobocasaGr1Suite",
+        1500 * _MEBIBYTE,
+        500 * _MEBIBYTE,
+        64,
+        environment="robocasa-gr1",
+        graphics="opengl",
+        check="check",
+        start_seconds=300.0,
+        groups="envservers.robocasa_gr1.tasks",
+    ),
+    "robotwin": SuiteEntry(
+        "envservers.robotwin.suite",
+        "RoboTwinSuite",
+        4000 * _MEBIBYTE,
+        500 * _MEBIBYTE,
+        192,
+        environment="robotwin",
+        graphics="vulkan",
+        check="check",
+        start_seconds=300.0,
+        groups="envservers.robotwin.tasks",
+    ),
+    "domino": SuiteEntry(
+        "envservers.domino.suite",
+        "DominoSuite",
+        4000 * _MEBIBYTE,
+        500 * _MEBIBYTE,
+        192,
+        environment="robotwin",
+        graphics="vulkan",
+        check="check",
+        start_seconds=300.0,
+        groups="envservers.domino.tasks",
+    ),
+    "gym": SuiteEntry("envservers.gym_suite", "GymSuite", 60 * _MEBIBYTE, 4 * _MEBIBYTE, 64),
+    "maniskill": SuiteEntry(
+        "envservers.maniskill.suite",
+        "ManiSkillSuite",
+        1300 * _MEBIBYTE,
+        16 * _MEBIBYTE,
+        160,
+        environment="maniskill",
+        graphics="vulkan",
+        start_seconds=600.0,
+    ),
+    "simpler-widowx": SuiteEntry(
+        "envservers.maniskill.widowx",
+        "WidowXSuite",
+        1300 * _MEBIBYTE,
+        64 * _MEBIBYTE,
+        160,
+        environment="maniskill",
+        graphics="vulkan",
+        check="check_scenes",
+        start_seconds=600.0,
+        groups="envservers.maniskill.tasks",
     ),
     # Estimates, not measured: these were never run here. Of VLN-CE's buildings, each of hundreds of
     # megabytes, two are kept.

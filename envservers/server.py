@@ -25,7 +25,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import numpy as np
 import zmq
@@ -242,6 +242,21 @@ def _serve(arguments: argparse.Namespace) -> None:
     options = _options(arguments.options_json)
     key = None if arguments.key_file is None else read_key(arguments.key_file)
     socket, address = bind(arguments.bind, key)
+    # A simulator may print as it is imported, and go on: the host reads one line, `ready`, and then
+    # nothing, so that the pipe would fill.
+    with os.fdopen(os.dup(1), "w") as host:
+        os.dup2(2, 1)
+        _ready(arguments, options, socket, address, host)
+
+
+def _ready(
+    arguments: argparse.Namespace,
+    options: dict[str, Any],
+    socket: zmq.Socket[bytes],
+    address: str,
+    host: TextIO,
+) -> None:
+    """Make the suite, tell the host, answer until a client closes the server."""
     try:
         suite = make_suite(
             arguments.suite, arguments.num_envs, **{"threads": arguments.threads, **options}
@@ -249,9 +264,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         server = EnvServer(SuiteService(suite), socket, local=address.startswith("ipc://"))
         if arguments.address_file is not None:
             _publish(arguments.address_file, address)
-        print(f"ready {address}", flush=True)
-        # From here on nobody reads standard output: a suite that prints must not fill the pipe.
-        os.dup2(2, 1)
+        print(f"ready {address}", file=host, flush=True)
         try:
             server.serve()
         finally:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -44,6 +44,7 @@ class SlotSuite:
         spec: what they simulate.
         make: a new simulator.
         terminate_on_success: whether achieving the goal ends the episode, and the chunk.
+        limits: task -> control steps of its episodes, where fewer than the spec's.
 
     Raises:
         ValueError: if `num_envs` is not positive.
@@ -55,11 +56,13 @@ class SlotSuite:
         spec: EnvSpec,
         make: Callable[[], Simulator],
         terminate_on_success: bool = True,
+        limits: Mapping[str, int] | None = None,
     ) -> None:
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
         self.num_envs, self.spec = num_envs, spec
         self.terminate_on_success = terminate_on_success
+        self._limits = dict.fromkeys(spec.tasks, spec.max_steps) | dict(limits or {})
         self.render_seconds = 0.0
         """Spent drawing so far."""
         self.renders = 0
@@ -189,7 +192,7 @@ class SlotSuite:
         episode.step += 1
         episode.success = outcome.success
         episode.terminated = outcome.failed or (outcome.success and self.terminate_on_success)
-        late = outcome.expired or episode.step >= self.spec.max_steps
+        late = outcome.expired or episode.step >= self._limits[episode.start.task]
         episode.truncated = late and not episode.terminated
         if outcome.instruction and episode.start.instruction is None:
             episode.instruction = outcome.instruction

@@ -94,7 +94,7 @@ def test_an_env_server_is_started_where_only_its_requirements_are():
         "import os, sys\n"
         "absent = ('omegaconf', 'torch', 'ray', 'rich', 'transformers')\n"
         "sys.modules.update(dict.fromkeys(absent))\n"
-        "os.execve = lambda _program, words, _env: sys.exit(print(words))\n"
+        "os.execv = lambda _program, words: sys.exit(print(words))\n"
         "from actors import cli\n"
         "sys.exit(cli.run(['envserver', 'counting', 'options={max_steps: 80}']))"
     )

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from actors.episodes import HELD_OUT as TRAINING_ENDS
+from actors.episodes import held_out_starts
 from envservers.libero import tasks
 from envservers.libero.goals import Goal, parse
 from envservers.libero.grasps import boxes_of, candidates, closing
@@ -73,6 +74,14 @@ def test_the_spec_needs_no_simulator():
 
 def test_official_states_begin_where_training_seeds_end():
     assert tasks.HELD_OUT == TRAINING_ENDS
+
+
+def test_the_published_protocol_plays_each_official_state_of_each_task_once():
+    names = tasks.chosen("goal", None)
+    starts = held_out_starts(names, len(names) * tasks.TRIALS, TRAINING_ENDS)
+    played = [(start.task, tasks.official_state(start.seed, len(names))) for start in starts]
+    assert sorted(played) == sorted((name, state) for name in names for state in range(50))
+    assert tasks.official_state(TRAINING_ENDS - 1, len(names)) is None
 
 
 def test_a_variant_has_a_folder_of_its_own():

@@ -172,6 +172,5 @@ def test_variants_change_what_they_say():
     answer = words
     """)
     assert answer[""] == "turn on the stove"
-    assert answer["lan"] != answer[""]
     assert len(set(answer.values())) == 3
     assert all(answer.values())

@@ -13,7 +13,7 @@ from envservers.client import spawn_server
 from envservers.counting import success_step
 from envservers.environments.elsewhere import ELSEWHERE
 from vlarl.config.embodiments import load_embodiment
-from vlarl.errors import EnvServerError
+from vlarl.errors import EnvServerError, UserError
 from vlarl.types import EpisodeStart
 
 GYM = "gym:envservers.tabletop.gym_env:vlarl/Tabletop-green_on_yellow-v0"
@@ -23,6 +23,8 @@ BUILT_IN = [
     name if name != "gym" else GYM for name, e in registry.SUITES.items() if not e.environment
 ]
 ISOLATED = [name for name, entry in registry.SUITES.items() if entry.environment]
+SCENES_APART = ("robocasa-gr1", "robotwin", "domino", "simpler-widowx")
+"""Installed without their scenes, which a server says; `test_recorded_contract.py` has them too."""
 SHOWS_ITSELF = ("counting",)
 """What they show says which slot and episode it is of, so that no two are alike."""
 
@@ -40,7 +42,12 @@ def client(request):
     environment = registry.find_suite(request.param).environment
     if environment and (lacks := environments.problem(environment)):
         pytest.skip(f"{request.param}: {lacks}")
-    found = spawn_server(request.param, 2, options_of(request.param), deadline=300.0)
+    try:
+        found = spawn_server(request.param, 2, options_of(request.param), deadline=300.0)
+    except UserError as error:
+        if request.param not in SCENES_APART:
+            raise
+        pytest.skip(str(error))
     yield found
     found.close()
 
@@ -92,7 +99,11 @@ def test_the_spec_is_what_the_class_says_without_its_simulator(client):
     assert all(c.low < c.high for c in spec.channels)
     assert spec.max_steps == LENGTH
     stats = client.stats()
-    assert not any(stats[name] for name in stats if name.startswith("imported_"))
+    heavy = {name for name in stats if name.startswith("imported_") and stats[name]}
+    environment = registry.find_suite(spec.suite).environment
+    pins = environments.requirements(environment) if environment else []
+    # A simulator may demand torch; nothing of ours does.
+    assert heavy <= {"imported_torch" for pin in pins if pin.startswith("torch==")}
 
 
 def test_an_episode_begins_as_its_start_says_in_any_slot_and_after_anything(client):

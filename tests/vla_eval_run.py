@@ -8,6 +8,7 @@ it was told to do as colors, and records what it is answered.
 
 import json
 import sys
+import tempfile
 
 import numpy as np
 from vla_eval import api
@@ -84,7 +85,9 @@ def main(url, suite, episodes, max_steps="0", max_tasks="1"):
     if int(max_steps):
         entry["max_steps"] = int(max_steps)
     config = {"server": {"url": url, "timeout": 120.0}, "benchmarks": [entry]}
-    results = api.run(config, docker=False, no_save=True)
+    # Even unsaved, it keeps a file of its progress.
+    with tempfile.TemporaryDirectory() as folder:
+        results = api.run(config, docker=False, no_save=True, output_dir=folder)
     print(json.dumps(results, default=str))
 
 

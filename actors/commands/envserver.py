@@ -47,7 +47,8 @@ def run(invocation: Invocation) -> dict[str, Any]:
     sys.stdout.flush()
     # Replaces this process: an env server shares nothing with the command line that started it.
     python, path = _interpreter(invocation.arguments[0], options)
-    os.execve(python, [python, *words], {**os.environ, **path})
+    os.environ.update(path)
+    os.execv(python, [python, *words])
 
 
 def _interpreter(suite: str, options: dict[str, Any]) -> tuple[str, dict[str, str]]:

@@ -7,17 +7,12 @@ from __future__ import annotations
 
 ELSEWHERE = {
     "simpler-widowx": (
-        "scenes are not on a package index: python -m mani_skill.utils.download_asset "
-        "bridge_v2_real2sim, then widowx250s, in the environment of maniskill"
+        "scenes are not on a package index: vlarl suite install maniskill, then with its Python "
+        "python -m mani_skill.utils.download_asset bridge_v2_real2sim -y, and widowx250s -y"
     ),
-    "robocasa-gr1": (
-        "scenes are not on a package index: pip install praxis-robocasa-gr1, then "
-        "python -m robocasa_gr1.scripts.download_tabletop_assets -y"
+    "domino": (
+        "no package index has it: vlarl suite install robotwin, git clone "
+        "https://github.com/H-EmbodVis/DOMINO, then DOMINO_ROOT=FOLDER; see docs/suites/domino.md"
     ),
-    "robotwin": (
-        "scenes are not on a package index: pip install rlinf-robotwin-runtime, then "
-        "robotwin-download-assets"
-    ),
-    "domino": "no package index has it",
 }
 """Name -> why, and what to do."""

@@ -58,12 +58,13 @@ class Drawing:
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
         self._canvas = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._canvas)
 
     def draw(self, data: Any, view: str) -> NDArray[np.uint8]:
         """[size, size, 3], flipped on both axes, as published policies see it."""
         gl = self._mujoco
         _context().make_current()
+        # The buffer that is drawn into is the shared context's, whoever drew last.
+        gl.mjr_setBuffer(gl.mjtFramebuffer.mjFB_OFFSCREEN, self._canvas)
         self._camera.fixedcamid = self._model.camera(CAMERAS[view]).id
         everything = gl.mjtCatBit.mjCAT_ALL
         gl.mjv_updateScene(

@@ -152,7 +152,7 @@ def _lift(view: View, memory: Memory) -> NDArray[np.float64]:
     memory["height"] = float(height)
     if _lost(view, memory, goal):
         memory["move"], memory["tries"] = "release", memory["tries"] + 1
-    elif view.hand[2] > height - 0.02 or memory["steps"] > 60:
+    elif view.hand[2] > height - 0.008 or memory["steps"] > 60:
         memory["move"] = "carry"
     return toward(view, np.array([start[0], start[1], height]), down(view, memory["yaw"]), CLOSED)
 
@@ -161,6 +161,8 @@ def _carry(view: View, memory: Memory) -> NDArray[np.float64]:
     goal = _goal(view, memory)
     target, _ = _destination(view, memory, goal)
     over = np.array([target[0], target[1], max(memory["height"], target[2])])
+    if view.hand[2] < over[2] - 0.03:
+        over[:2] = view.hand[:2]
     if _lost(view, memory, goal):
         memory["move"], memory["tries"] = "release", memory["tries"] + 1
     elif np.linalg.norm(view.hand[:2] - over[:2]) < 0.008 or memory["steps"] > 150:
@@ -267,4 +269,4 @@ def _travel_height(view: View, goal: Goal, spot: NDArray[np.float64]) -> float:
     share = np.clip((middles - start) @ way / max(length, 1e-6), 0, 1)
     apart = np.linalg.norm(start + share[..., None] * way - middles, axis=-1).min(axis=1)
     tops = seen[..., 2].max(axis=1)[apart < 0.1]
-    return float(tops.max(initial=0.0)) + 0.04
+    return float(tops.max(initial=0.0)) + 0.05

@@ -17,7 +17,7 @@ TIP_BELOW = 0.011
 """Of the hand's site: where the fingers end."""
 PALM_ABOVE = 0.037
 """Of the hand's site: where the palm begins."""
-_FINGER = 0.014
+_FINGER = 0.011
 """Half the room that a finger takes, both ways."""
 _CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
 
@@ -84,6 +84,8 @@ def candidates(
         rims: whether the object may be held at its rim.
     """
     found = _around(item) + (_rims(item, center) if rims else [])
+    if rims and not found:
+        found = _rims(item, center, flat=True)
     judged = [grasp._replace(cost=grasp.cost + _blocked(grasp, obstacles)) for grasp in found]
     return sorted(judged, key=lambda grasp: grasp.cost)
 
@@ -109,7 +111,8 @@ def _around(item: Boxes) -> list[Grasp]:
     return found
 
 
-def _rims(item: Boxes, center: NDArray[np.float64]) -> list[Grasp]:
+def _rims(item: Boxes, center: NDArray[np.float64], flat: bool = False) -> list[Grasp]:
+    """Grasps at the rim of what is hollow, or of what is `flat`, as a plate is."""
     height = max(item.top - 0.012, item.bottom + TIP_BELOW + 0.002)
     seen = item.between(item.top - 0.022, item.top + 0.01)
     offsets = seen - center
@@ -121,7 +124,7 @@ def _rims(item: Boxes, center: NDArray[np.float64]) -> list[Grasp]:
         out, side = offsets @ outward, offsets @ sideways
         # Boxes that this ray from the center passes.
         passed = (side.min(axis=1) < 0.004) & (side.max(axis=1) > -0.004) & (out.max(axis=1) > 0.02)
-        if not passed.any() or _reaches(solid, outward, sideways):
+        if not passed.any() or (not flat and _reaches(solid, outward, sideways)):
             continue
         far = float(out[passed].max())
         near = max(float(out[passed].min()), far - 0.012)
@@ -146,7 +149,7 @@ def _blocked(grasp: Grasp, obstacles: Boxes) -> float:
     position, across = np.array(grasp.position), closing(grasp.yaw)
     penalty = 0.0
     for low, reach, half in (
-        (position[2] - TIP_BELOW, OPENING / 2 + 0.012, (_FINGER, _FINGER)),
+        (position[2] - TIP_BELOW, OPENING / 2 + 0.01, (_FINGER, _FINGER)),
         (position[2] + PALM_ABOVE, 0.0, (0.105, 0.035)),
     ):
         seen = obstacles.between(low + 0.002, np.inf)

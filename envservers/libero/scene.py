@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import io
+import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envservers import opengl
 from envservers.libero.camera import Drawing
 from envservers.libero.goals import Problem, parse
 from envservers.libero.tasks import folder
 from envservers.libero.textures import shrink
+from envservers.opengl import choose
 
 CONTROL_HZ = 20.0
 SUBSTEPS = 25
@@ -88,8 +89,8 @@ class Scene:
     def __init__(
         self, task: str, variant: str, size: int, tuned_rendering: bool, tuned_physics: bool
     ) -> None:
-        # MuJoCo and robosuite look when they are imported.
-        opengl.choose()
+        if "mujoco" not in sys.modules:
+            choose()
         import mujoco
         from libero.libero import get_libero_path
 

@@ -11,7 +11,7 @@ from envservers.libero.camera import CAMERAS
 from envservers.libero.expert import Expert
 from envservers.libero.scene import EpisodeState, Scene
 from envservers.libero.stage import Actor, Stage
-from envservers.libero.tasks import HELD_OUT, OWN_WORDING, TRIALS, sentence
+from envservers.libero.tasks import HELD_OUT, OWN_WORDING, official_state, sentence
 from envservers.simulator import Outcome
 from vlarl.types import EpisodeStart
 
@@ -25,17 +25,17 @@ class LiberoSimulator:
     Args:
         stage: where its scenes are.
         variant: of LIBERO-PRO, or empty.
+        tasks: how many the suite has.
     """
 
-    def __init__(self, stage: Stage, variant: str) -> None:
-        self._stage, self._variant = stage, variant
+    def __init__(self, stage: Stage, variant: str, tasks: int) -> None:
+        self._stage, self._variant, self._tasks = stage, variant, tasks
         self._actor = Actor()
         self._expert = Expert()
 
     def reset(self, start: EpisodeStart) -> str:
         """Begin an episode; see `docs/suites/libero.md` for what its seed means."""
-        held_out = start.seed >= HELD_OUT
-        official = (start.seed - HELD_OUT) % TRIALS if held_out else None
+        official = official_state(start.seed, self._tasks)
         # An official state is one start, whatever number it was asked for by.
         seed = start.seed if official is None else HELD_OUT + official
         scene = self._stage.cleared(self._actor, start.task)

@@ -84,9 +84,11 @@ class LiberoSuite(SlotSuite):
             return Scene(task, variant, image_size, renderer == "tuned", physics == "tuned")
 
         self._stage = Stage(scene, scenes or min(len(names), MOST_SCENES))
-        super().__init__(
-            num_envs, spec, lambda: LiberoSimulator(self._stage, variant), terminate_on_success
-        )
+
+        def simulator() -> LiberoSimulator:
+            return LiberoSimulator(self._stage, variant, len(names))
+
+        super().__init__(num_envs, spec, simulator, terminate_on_success)
 
     def load(self) -> None:
         """Make the first task's scene now, so that what is missing shows before anybody waits."""

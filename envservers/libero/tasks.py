@@ -136,6 +136,17 @@ def limit(tasks: Sequence[str]) -> int:
     return max(group_of(task).max_steps for task in tasks)
 
 
+def official_state(seed: int, tasks: int) -> int | None:
+    """Which of a task's published initial states a seed means; None: a placement drawn by it.
+
+    Args:
+        seed: of the episode.
+        tasks: how many the suite has. An evaluation goes over them in turn, one seed after the
+            other, so that each task gets its states in order, and all of them in 50 rounds.
+    """
+    return (seed - HELD_OUT) // tasks % TRIALS if seed >= HELD_OUT else None
+
+
 def sentence(task: str) -> str:
     """The instruction that a task's name spells, without its scene."""
     words = task.partition("/")[2]

@@ -1,0 +1,5 @@
+from recorded_arms import ArmsTask
+
+
+class click_bell(ArmsTask):
+    pass

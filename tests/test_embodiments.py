@@ -130,7 +130,7 @@ def test_every_row_of_table_2(robot: str, arms: str, action: str, name: str, cha
 def test_nothing_ships_that_is_not_accounted_for() -> None:
     others = {"vln_agent", "driving_car", "tabletop_arm", "tabletop_arm_turned", "counting"}
     others |= {"metaworld_sawyer", "metaworld_sawyer_40hz", "metaworld_sawyer_20hz"}
-    others |= {"fourier_gr1_joint_hand", "aloha_agilex_joint", "calvin_panda"}
+    others |= {"fourier_gr1_joint_hand", "aloha_agilex_joint", "calvin_panda", "maniskill_panda"}
     assert {name for *_, name, _ in TABLE_2} | others == set(NAMES)
 
 

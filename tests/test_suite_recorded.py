@@ -1,4 +1,4 @@
-"""Suites that cannot be installed here, through the contract of all, on stand-ins (`recorded_elsewhere/`)."""
+"""Suites that cannot be installed here, through the contract of all, on stand-ins."""
 
 import dataclasses
 

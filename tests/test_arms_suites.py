@@ -189,7 +189,7 @@ def test_success_counts_only_for_what_was_lifted(options):
     assert simulator.info()["route_completion"] < 100
     simulator.reset(EpisodeStart("place_shoe", 0))
     simulator.step(arms(0.0, second=0.1, gripper=CLOSED))
-    assert simulator.step(arms(1.5)) == (1.0, True, False)
+    assert simulator.step(arms(1.5)) == Outcome(1.0, True)
     assert simulator.info()["manipulation_score"] == 100.0
 
 

@@ -1,9 +1,9 @@
-"""Suites that cannot be installed here, through the contract of all, on stand-ins (`recorded/`)."""
+"""Suites that cannot be installed here, through the contract of all, on stand-ins."""
 
 import dataclasses
 
 import pytest
-from stand_in_suites import MODULES, make_environment
+from recorded_environments import MODULES, make_environment
 from test_suite_contract import (  # noqa: F401, collected from here, with this file's client
     options_of,
     test_a_chunk_is_its_control_steps_one_after_the_other,

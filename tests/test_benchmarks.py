@@ -115,6 +115,7 @@ def test_a_model_that_memory_cannot_hold_is_left_out(monkeypatch, capsys) -> Non
     assert "left out" in capsys.readouterr().out
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_experts_are_compared_after_the_same_training(tmp_path) -> None:
     small = [word for word in bench_experts._QUICK if "steps" not in word]
@@ -205,6 +206,7 @@ def test_the_plan_of_weights_adds_up_the_steps_of_each_way() -> None:
     assert there["slowest"] == here["slowest"] == pytest.approx(1)
 
 
+@pytest.mark.soak
 def test_the_plain_loop_computes_as_much_as_the_trainer(tmp_path) -> None:
     """The same rows, prompts and steps; pixels and actions are others."""
     job = train_jobs.make(tmp_path, "mixture", 8)

@@ -94,6 +94,7 @@ def test_two_processes_train_all_of_the_model_like_one(tmp_path):
         assert gap.mean() < 1e-5, part
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_two_processes_with_a_part_of_the_model_each_train_like_one(tmp_path):
     """Whole trajectories, which each process groups for itself; then one process goes on."""

@@ -47,8 +47,9 @@ def test_two_learners_of_a_divided_model_train_and_one_goes_on(tmp_path, monkeyp
     assert [row["step"] for row in run.metrics()] == [1, 2, 3]
 
 
+@pytest.mark.soak
 @pytest.mark.slow
-@pytest.mark.parametrize("shard", ["full", pytest.param("none", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("shard", ["full", "none"])
 def test_two_learners_take_what_a_rollout_that_goes_on_hands_over(tmp_path, monkeypatch, shard):
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     words = ["runtime.kind=ray", "env.mode=spawn", "runtime.learners=2", f"runtime.shard={shard}"]
@@ -67,6 +68,7 @@ def test_two_learners_take_what_a_rollout_that_goes_on_hands_over(tmp_path, monk
     assert "eval_success_rate" in rows[1]
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_a_learner_that_dies_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from envservers.navigation import expert as navigation
 from envservers.navigation.suite import NavigationSuite
-from envservers.registry import SUITES, make_suite
+from envservers.registry import make_suite
+from envservers.suite_table import SUITES
 from envservers.tabletop import expert as tabletop
 from envservers.tabletop.suite import TabletopSuite
 from vlarl.config.data_schema import CollectConfig

@@ -1,6 +1,6 @@
 """Suites by name, and the checks that can be made before a simulator is even imported.
 
-Names, options and memory are checked from the table below, so that a host can refuse a typo or an
+Names, options and memory are checked by `suite_table.py`, so that a host can refuse a typo or an
 impossible number of environments before it starts a process.
 """
 
@@ -9,190 +9,20 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from envservers.options import check_options, suggestion
+from envservers.suite_table import SUITES, SuiteEntry
 from vlarl.config.process_schema import EnvConfig
 from vlarl.env_protocol import Suite
 from vlarl.errors import UserError
 from vlarl.types import EnvSpec
 
-
-@dataclass(frozen=True)
-class SuiteEntry:
-    """Where a suite's class lives, and about how much memory it takes."""
-
-    module: str
-    class_name: str
-    process_bytes: int
-    """Interpreter, libraries and whatever all environments of a process share."""
-    env_bytes: int
-    """For each environment, without its images."""
-    pixel_bytes: int
-    """For each of the `image_size ** 2` pixels of an environment, all cameras together."""
-    environment: str = ""
-    """The virtual environment that the suite's processes run in (`envservers.environments`); empty:
-    this one."""
-    graphics: str = ""
-    """`opengl` or `vulkan`, if it cannot be without; looked for before a process is started."""
-    experts: bool = False
-    """Whether its servers have scripted experts (`expert_actions`) for each of its tasks."""
-    check: str = ""
-    """Function of the module that is called with the suite where its simulator is installed, before
-    the first instance is made: raises UserError for what is missing, such as a folder of scenes."""
-    start_seconds: float = 60.0
-    """Until a server of it is ready, at most."""
-    groups: str = ""
-    """The module whose `GROUPS` (`envservers.task_groups`) names several tasks at once."""
-
-
 _MEBIBYTE = 1024 * 1024
 _KIBIBYTE = 1024
 _USUAL_IMAGE_SIZE = 64
 """Where no option says otherwise; no suite's own is larger."""
-
-# Measured as peak resident memory over 1 to 256 environments with images of 8 to 512 pixels, then
-# rounded up. Tabletop: 125 bytes a pixel while rays are cast (directions and normals of 24 each,
-# distances, geoms, shades, two cameras' colors); counting: 34. On top of it come the image ring
-# (4 slots of 2 x 3 bytes) and the copy that its reader takes (6). Gymnasium environments are too
-# different to be measured: each is granted 4 MiB, and its images what the counting suite's need.
-# MetaWorld: 200 MiB of libraries and 70 MiB for each task's scene, of which there are at most four
-# more than slots. ManiSkill: torch, SAPIEN and a software renderer's first scene made 1180 MB, each
-# further scene 4; what Simpler-WidowX takes is an estimate.
-# more than slots. RoboCasa-GR1, RoboTwin and DOMINO: estimates, never measured.
-SUITES = {
-    "tabletop": SuiteEntry(
-        "envservers.tabletop.suite", "TabletopSuite", 60 * _MEBIBYTE, 64 * _KIBIBYTE, 160
-    ),
-    "navigation": SuiteEntry(
-        "envservers.navigation.suite", "NavigationSuite", 60 * _MEBIBYTE, 64 * _KIBIBYTE, 160
-    ),
-    "counting": SuiteEntry(
-        "envservers.counting", "CountingSuite", 30 * _MEBIBYTE, 16 * _KIBIBYTE, 64
-    ),
-    "metaworld": SuiteEntry(
-        "envservers.metaworld.suite",
-        "MetaWorldSuite",
-        480 * _MEBIBYTE,
-        72 * _MEBIBYTE,
-        64,
-        environment="metaworld",
-        graphics="opengl",
-        experts=True,
-        groups="envservers.metaworld.groups",
-    ),
-    "libero": SuiteEntry(
-        "envservers.libero.suite",
-        "LiberoSuite",
-        2600 * _MEBIBYTE,
-        1 * _MEBIBYTE,
-        64,
-        environment="libero",
-        graphics="opengl",
-        experts=True,
-        start_seconds=180.0,
-        groups="envservers.libero.groups",
-    ),
-    "robocasa-gr1": SuiteEntry(
-        "envservers.robocasa_gr1.suite",
-        "RobocasaGr1Suite",
-        1500 * _MEBIBYTE,
-        500 * _MEBIBYTE,
-        64,
-        environment="robocasa-gr1",
-        graphics="opengl",
-        check="check",
-        start_seconds=300.0,
-        groups="envservers.robocasa_gr1.tasks",
-    ),
-    "robotwin": SuiteEntry(
-        "envservers.robotwin.suite",
-        "RoboTwinSuite",
-        4000 * _MEBIBYTE,
-        500 * _MEBIBYTE,
-        192,
-        environment="robotwin",
-        graphics="vulkan",
-        check="check",
-        start_seconds=300.0,
-        groups="envservers.robotwin.tasks",
-    ),
-    "domino": SuiteEntry(
-        "envservers.domino.suite",
-        "DominoSuite",
-        4000 * _MEBIBYTE,
-        500 * _MEBIBYTE,
-        192,
-        environment="robotwin",
-        graphics="vulkan",
-        check="check",
-        start_seconds=300.0,
-        groups="envservers.domino.tasks",
-    ),
-    "gym": SuiteEntry("envservers.gym_suite", "GymSuite", 60 * _MEBIBYTE, 4 * _MEBIBYTE, 64),
-    "maniskill": SuiteEntry(
-        "envservers.maniskill.suite",
-        "ManiSkillSuite",
-        1300 * _MEBIBYTE,
-        16 * _MEBIBYTE,
-        160,
-        environment="maniskill",
-        graphics="vulkan",
-        start_seconds=600.0,
-    ),
-    "simpler-widowx": SuiteEntry(
-        "envservers.maniskill.widowx",
-        "WidowXSuite",
-        1300 * _MEBIBYTE,
-        64 * _MEBIBYTE,
-        160,
-        environment="maniskill",
-        graphics="vulkan",
-        check="check_scenes",
-        start_seconds=600.0,
-        groups="envservers.maniskill.tasks",
-    ),
-    # Estimates, not measured: these were never run here. Of VLN-CE's buildings, each of hundreds of
-    # megabytes, two are kept.
-    "vln-ce": SuiteEntry(
-        "envservers.vlnce.suite",
-        "VlnSuite",
-        3000 * _MEBIBYTE,
-        1 * _MEBIBYTE,
-        64,
-        environment="vln-ce",
-        graphics="opengl",
-        check="check",
-        start_seconds=180.0,
-        groups="envservers.vlnce.groups",
-    ),
-    "calvin": SuiteEntry(
-        "envservers.calvin.suite",
-        "CalvinSuite",
-        600 * _MEBIBYTE,
-        150 * _MEBIBYTE,
-        64,
-        environment="calvin",
-        graphics="opengl",
-        check="check",
-        start_seconds=120.0,
-        groups="envservers.calvin.groups",
-    ),
-    "simpler-env": SuiteEntry(
-        "envservers.simpler.suite",
-        "SimplerSuite",
-        1500 * _MEBIBYTE,
-        300 * _MEBIBYTE,
-        64,
-        environment="simpler-env",
-        graphics="vulkan",
-        check="check",
-        start_seconds=180.0,
-        groups="envservers.simpler.groups",
-    ),
-}
 
 
 def find_suite(name: str) -> SuiteEntry:
@@ -308,8 +138,8 @@ def memory_needed(
 ) -> int:
     """Bytes that the servers will take, about; arguments as those of `check_memory`."""
     entry = find_suite(name)
-    each = entry.env_bytes + _image_size(options) ** 2 * entry.pixel_bytes
-    return servers * (entry.process_bytes + num_envs * each)
+    each = entry.env_kib * _KIBIBYTE + _image_size(options) ** 2 * entry.pixel_bytes
+    return servers * (entry.process_mib * _MEBIBYTE + num_envs * each)
 
 
 def _image_size(options: Mapping[str, Any] | None) -> int:

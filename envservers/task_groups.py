@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from envservers.options import suggestion
-from envservers.registry import SUITES
+from envservers.suite_table import SUITES
 from vlarl.errors import UserError
 
 

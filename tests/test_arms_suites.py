@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from recorded_suites import ARMS, RECORDED, environment, lay_out
+from stand_in_arms import ARMS, RECORDED, environment, lay_out
 
 from actors.episodes import HELD_OUT as TRAINING_ENDS
 from envservers.client import spawn_server

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from recorded_environments import RECORDED, make_table
+from stand_in_environments import RECORDED, make_table
 
 from actors.episodes import HELD_OUT
 from envservers import registry

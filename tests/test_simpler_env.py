@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from recorded_environments import RECORDED
+from stand_in_environments import RECORDED
 
 from actors.episodes import HELD_OUT
 from envservers import registry

@@ -30,7 +30,7 @@ from envservers.task_groups import find_protocol
 from vlarl.errors import UserError
 from vlarl.types import EpisodeStart
 
-FAKE = Path(__file__).parent / "fake_maniskill"
+FAKE = Path(__file__).parent / "stand_ins" / "maniskill"
 SPOON, EGGPLANT = "PutSpoonOnTableClothInScene-v1", "PutEggplantInBasketScene-v1"
 PARTS = ("tasks/bridge_v2_real2sim_dataset/real_inpainting", "robots/widowx")
 

@@ -24,7 +24,7 @@ BUILT_IN = [
 ]
 ISOLATED = [name for name, entry in registry.SUITES.items() if entry.environment]
 SCENES_APART = ("robocasa-gr1", "robotwin", "domino", "simpler-widowx")
-"""Installed without their scenes, which a server says; `test_recorded_contract.py` has them too."""
+"""Installed without their scenes, which a server says; `test_contract_arms.py` has them too."""
 SHOWS_ITSELF = ("counting",)
 """What they show says which slot and episode it is of, so that no two are alike."""
 

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from recorded_environments import RECORDED, make_walks
+from stand_in_environments import RECORDED, make_walks
 
 from actors.episodes import HELD_OUT
 from envservers import registry

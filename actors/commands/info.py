@@ -128,7 +128,8 @@ def _only(invocation: Invocation, topic: str, allowed: set[str]) -> None:
 
 
 def _suites(name: str, _invocation: Invocation) -> dict[str, Any]:
-    from envservers.registry import SUITES, describe_suite
+    from envservers.registry import describe_suite
+    from envservers.suite_table import SUITES
 
     names = [name] if name else [suite for suite in SUITES if suite != "gym"]
     found: dict[str, Any] = {}

@@ -20,7 +20,6 @@ import hashlib
 import json
 import os
 import re
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -188,8 +187,3 @@ def light_path() -> str:
             draft.symlink_to(target)
             draft.replace(link)
     return str(place)
-
-
-def is_inside(name: str) -> bool:
-    """Whether this very process runs in the environment."""
-    return Path(sys.prefix).resolve() == folder(name).resolve()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from envservers import opengl
 from envservers.plain_simulator import PlainSimulator
-from envservers.resizing import resized
+from envservers.resize import resized
 from envservers.robocasa_gr1.channels import PARTS
 from envservers.robocasa_gr1.tasks import ROBOT
 from envservers.simulator import Outcome

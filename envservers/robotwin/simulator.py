@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envservers.plain_simulator import PlainSimulator
-from envservers.resizing import resized
+from envservers.resize import resized
 from envservers.robotwin.robot import CAMERAS, cameras
 from envservers.robotwin.scenes import Scenes
 from envservers.simulator import Outcome

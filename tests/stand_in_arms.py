@@ -1,4 +1,4 @@
-"""Suites whose simulators cannot be installed here, made runnable by stand-ins (`recorded/`).
+"""Suites whose simulators cannot be installed here, made runnable by stand-ins (`stand_ins/arms/`).
 
 Stand-ins have the modules, names, signatures, keys, shapes and types that the simulator's source
 shows; adapters run against them unchanged.
@@ -11,7 +11,7 @@ from pathlib import Path
 from envservers.robocasa_gr1.suite import SCENES
 from vlarl.config.paths import configs_folder
 
-RECORDED = Path(__file__).parent / "recorded"
+RECORDED = Path(__file__).parent / "stand_ins" / "arms"
 ARMS = ["place_shoe", "click_bell"]
 
 

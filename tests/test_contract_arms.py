@@ -1,4 +1,4 @@
-"""The contract of all suites, for those whose simulators are stood in for (`recorded_suites.py`).
+"""The contract of all suites, for those whose simulators are stood in for (`stand_in_arms.py`).
 
 The same tests as for installed ones, through the same env server.
 """
@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import test_suite_contract as contract
-from recorded_suites import environment, lay_out
+from stand_in_arms import environment, lay_out
 from test_suite_contract import (  # noqa: F401, collected here with the fixture below
     test_a_chunk_is_its_control_steps_one_after_the_other,
     test_a_snapshot_goes_on_bit_for_bit,

@@ -1,4 +1,4 @@
-"""Simulators that cannot be installed here, replaced by the stand-ins under `recorded_elsewhere/`.
+"""Simulators that cannot be installed here, replaced by the stand-ins under `stand_ins/`.
 
 Each gets a virtual environment of its own with the stand-in in it, and the files that its adapter
 looks for, so that everything but the simulator itself is what users run.
@@ -16,7 +16,7 @@ import yaml
 from envservers import environments
 from envservers.calvin.tasks import RULES
 
-RECORDED = Path(__file__).parent / "recorded_elsewhere"
+RECORDED = Path(__file__).parent / "stand_ins"
 MODULES = {"vln-ce": "habitat", "calvin": "pybullet", "simpler-env": ""}
 """Suite -> folder of what is installed into its environment."""
 SCENE = "mp3d/room/room.glb"

@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from recorded_environments import MODULES, make_environment
+from stand_in_environments import MODULES, make_environment
 from test_suite_contract import (  # noqa: F401, collected from here, with this file's client
     options_of,
     test_a_chunk_is_its_control_steps_one_after_the_other,

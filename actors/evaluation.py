@@ -18,7 +18,7 @@ from actors.arena import Arena, named
 from actors.episodes import held_out_starts, swapped_starts
 from actors.player import EpisodeRecord, Progress, play_together
 from actors.rollout import Restart
-from envservers.task_groups import reported_groups
+from envservers.task_groups import published_metrics, reported_groups
 from vlarl.env_protocol import EnvClient
 from vlarl.evaluation.results import Outcome, SwapOutcome, summarize, summarize_swap
 from vlarl.evaluation.video import write_gif
@@ -131,10 +131,7 @@ def evaluate_arenas(
         return EvalResult(summarize_swap(swapped, request.seed), films)
     # Groups are of one suite: over several of them a mean would say nothing.
     groups = reported_groups(arenas[0].spec.suite, arenas[0].tasks) if len(arenas) == 1 else {}
-    outcomes = [
-        Outcome(named(arena.suite, r.start.task), r.start.seed, r.success, r.steps)
-        for arena, r in played
-    ]
+    outcomes = [_outcome(arena, record) for arena, record in played]
     by_name = {name: [named(arenas[0].suite, t) for t in own] for name, own in groups.items()}
     return EvalResult(summarize(outcomes, request.seed, by_name), films)
 
@@ -146,6 +143,16 @@ def write_videos(result: EvalResult, folder: Path, prefix: str) -> list[Path]:
         files.append(folder / f"{prefix}_{number}.gif")
         write_gif(files[-1], film.frames, film.control_hz, film.caption)
     return files
+
+
+def _outcome(arena: Arena, record: EpisodeRecord) -> Outcome:
+    return Outcome(
+        task=named(arena.suite, record.start.task),
+        seed=record.start.seed,
+        success=record.success,
+        steps=record.steps,
+        metrics={name: record.info[name] for name in published_metrics(arena.spec.suite)},
+    )
 
 
 def _swap_outcome(arena: Arena, record: EpisodeRecord, own: str) -> SwapOutcome:

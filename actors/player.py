@@ -43,6 +43,8 @@ class EpisodeRecord:
     """[tasks] which tasks' goals held at the end of some chunk."""
     frames: NDArray[np.uint8] | None = None
     """[steps, height, width, 3] of the first camera, if asked for."""
+    info: dict[str, float] = field(default_factory=dict)
+    """The simulator's `TimeStep.info` when the episode ended."""
 
 
 def play(
@@ -298,6 +300,7 @@ class _Player:
                 steps=int(answer.step[row]),
                 achieved=playing.achieved,
                 frames=np.concatenate(playing.film) if playing.film else None,
+                info={name: float(values[row]) for name, values in answer.info.items()},
             )
             self._playing[slot] = None
 

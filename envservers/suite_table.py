@@ -32,6 +32,9 @@ class SuiteEntry:
     the first instance is made: raises UserError for what is missing, such as a folder of scenes."""
     start_seconds: float = 60.0
     """Until a server of it is ready, at most."""
+    metrics: tuple[str, ...] = ()
+    """Those of `TimeStep.info` that the suite's published tables hold beside success: what they are
+    when an episode ends."""
     groups: str = ""
     """The module whose `GROUPS` (`envservers.task_groups`) names several tasks at once."""
 
@@ -43,7 +46,9 @@ class SuiteEntry:
 # different to be measured: each is granted 4 MiB, and its images what the counting suite's need.
 _OWN = {
     "tabletop": SuiteEntry("envservers.tabletop.suite", "TabletopSuite", 60, 64, 160),
-    "navigation": SuiteEntry("envservers.navigation.suite", "NavigationSuite", 60, 64, 160),
+    "navigation": SuiteEntry(
+        "envservers.navigation.suite", "NavigationSuite", 60, 64, 160, metrics=("spl",)
+    ),
     "counting": SuiteEntry("envservers.counting", "CountingSuite", 30, 16, 64),
     "gym": SuiteEntry("envservers.gym_suite", "GymSuite", 60, 4096, 64),
 }
@@ -145,6 +150,7 @@ _ESTIMATED = {
         graphics="vulkan",
         check="check",
         start_seconds=300.0,
+        metrics=("manipulation_score", "route_completion"),
         groups="envservers.domino.tasks",
     ),
     "calvin": SuiteEntry(
@@ -157,6 +163,7 @@ _ESTIMATED = {
         graphics="opengl",
         check="check",
         start_seconds=120.0,
+        metrics=("tasks_done",),
         groups="envservers.calvin.groups",
     ),
     "vln-ce": SuiteEntry(
@@ -169,6 +176,7 @@ _ESTIMATED = {
         graphics="opengl",
         check="check",
         start_seconds=180.0,
+        metrics=("distance_to_goal", "oracle_success", "spl", "ndtw"),
         groups="envservers.vlnce.groups",
     ),
 }

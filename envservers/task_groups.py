@@ -59,6 +59,12 @@ def reported_groups(suite: str, tasks: Sequence[str]) -> dict[str, tuple[str, ..
     return {name: own for name, own in found.items() if own}
 
 
+def published_metrics(suite: str) -> tuple[str, ...]:
+    """Those of `TimeStep.info` that the suite's tables hold; none of one that is not ours."""
+    entry = SUITES.get(suite)
+    return () if entry is None else entry.metrics
+
+
 def find_protocol(suite: str, name: str) -> Protocol:
     """A suite's protocol.
 

@@ -99,6 +99,11 @@ def test_debug_configs_run_with_a_history(
         "runtime.kind=inprocess",
     )
     assert played["episodes"] == 2
+    paths = [row["metrics"]["spl"] for row in played["outcomes"]]
+    assert all(
+        0 <= spl <= row["success"] for spl, row in zip(paths, played["outcomes"], strict=True)
+    )
+    assert played["metrics"]["spl"]["mean"] == pytest.approx(sum(paths) / 2)
 
 
 def nearness(seen: RewardInput) -> NDArray[np.float32]:

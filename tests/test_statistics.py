@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from vlarl.evaluation.report import plain_metrics
 from vlarl.evaluation.results import (
     Outcome,
     SwapOutcome,
@@ -12,7 +13,7 @@ from vlarl.evaluation.results import (
     summarize,
     summarize_swap,
 )
-from vlarl.evaluation.statistics import mcnemar, paired_interval, wilson
+from vlarl.evaluation.statistics import mcnemar, normal_interval, paired_interval, wilson
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,35 @@ def test_wilson_mirrors_when_success_and_failure_change_places():
 def test_wilson_refuses_impossible_counts(successes, n):
     with pytest.raises(ValueError, match="episodes"):
         wilson(successes, n)
+
+
+def test_the_interval_of_a_mean_holds_it_as_often_as_it_says_and_moves_with_the_values():
+    draws = random.Random(0)
+    samples = [[draws.uniform(0, 1) for _ in range(40)] for _ in range(2000)]
+    intervals = [normal_interval(sample) for sample in samples]
+    held = sum(low < 0.5 < high for low, high in intervals) / len(intervals)
+    assert 0.925 < held < 0.965
+    moved = normal_interval([3 - 2 * value for value in samples[0]])
+    low, high = intervals[0]
+    assert moved == pytest.approx((3 - 2 * high, 3 - 2 * low))
+    with pytest.raises(ValueError, match="two or more"):
+        normal_interval([0.5])
+
+
+def test_metrics_are_means_over_the_episodes_that_have_them():
+    rows = [
+        Outcome("walk", 1, True, 9, {"spl": 1.0}),
+        Outcome("walk", 2, False, 9, {"spl": 0.0}),
+        Outcome("ride", 3, True, 9, {"spl": 0.25}),
+        Outcome("grasp", 4, True, 9),
+    ]
+    summary = summarize(rows, 1)
+    assert summary["metrics"]["spl"]["mean"] == pytest.approx(1.25 / 3)
+    assert summary["tasks"]["walk"]["metrics"]["spl"]["mean"] == 0.5
+    assert summary["tasks"]["ride"]["metrics"]["spl"] == {"mean": 0.25, "interval": None}
+    assert "metrics" not in summary["tasks"]["grasp"]
+    assert "spl  0.417" in plain_metrics(summary)
+    assert plain_metrics(summarize(rows[3:], 4)) == ""
 
 
 def table(both, lost, gained, neither):

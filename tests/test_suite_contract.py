@@ -12,6 +12,7 @@ from envservers import environments, registry
 from envservers.client import spawn_server
 from envservers.counting import success_step
 from envservers.environments.elsewhere import ELSEWHERE
+from envservers.task_groups import published_metrics
 from vlarl.config.embodiments import load_embodiment
 from vlarl.errors import EnvServerError, UserError
 from vlarl.types import EpisodeStart
@@ -158,6 +159,7 @@ def test_an_episode_ends_at_its_limit_and_then_takes_no_more(client):
     assert not (after.terminated & after.truncated).any()
     np.testing.assert_array_equal(after.step[after.truncated], LENGTH)
     assert after.truncated.any()
+    assert set(published_metrics(client.spec.suite)) <= set(after.info)
     with pytest.raises(EnvServerError, match=r"reset (it|them)"):
         client.step(ids, chunk(client, 2, 1))
     assert (client.reset(ids, starts(client, 3, 4)).step == 0).all(), "the server goes on"

@@ -20,7 +20,8 @@ from vlarl.types import EnvSpec, EpisodeStart, TimeStep
 class Suite(Protocol):
     """`num_envs` environments of one suite in one process.
 
-    One that draws its own images may say how long that took so far, as `render_seconds`.
+    One that draws its own images may say how long that took so far, as `render_seconds`; one that
+    takes long to begin does so in `load()`; one with scripted experts has `expert_actions(env_ids)`.
     """
 
     spec: EnvSpec

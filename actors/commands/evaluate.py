@@ -39,8 +39,6 @@ WS = ("ws.observation", "ws.actions", "ws.deadline_seconds")
 
 def run(invocation: Invocation) -> dict[str, Any]:
     """Evaluate and print the table."""
-    from vlarl.evaluation.report import plain_table
-
     if invocation.arguments[0].startswith(("ws://", "wss://")):
         return _of_server(invocation)
     for key in invocation.settings:
@@ -50,10 +48,18 @@ def run(invocation: Invocation) -> dict[str, Any]:
     from actors.evaluate_checkpoint import evaluate_checkpoint
 
     summary = evaluate_checkpoint(checkpoint, config)
-    print(plain_table({"checkpoint": summary}))
+    _print("checkpoint", summary)
     if source is not None:
         print(f"Episodes and sampling as in {source}.")
     return summary | {"config": None if source is None else str(source)}
+
+
+def _print(heading: str, summary: Mapping[str, Any]) -> None:
+    from vlarl.evaluation.report import plain_metrics, plain_table
+
+    print(plain_table({heading: summary}))
+    if beside := plain_metrics(summary):
+        print(f"\n{beside}")
 
 
 def config_of(invocation: Invocation) -> tuple[str, str | Path | None, RunConfig]:
@@ -103,8 +109,6 @@ def _of_protocol(given: Mapping[str, str], suite: str) -> list[str]:
 
 def _of_server(invocation: Invocation) -> dict[str, Any]:
     """Evaluate the policy behind a websocket."""
-    from vlarl.evaluation.report import plain_table
-
     address, *rest = invocation.arguments
     settings = dict(invocation.settings)
     told = {key: settings.pop(key) for key in WS if key in settings}
@@ -122,7 +126,7 @@ def _of_server(invocation: Invocation) -> dict[str, Any]:
     units = one_of(told, "ws.actions", usual.actions, UNITS)
     keys = told.get("ws.observation", usual.observation)
     summary = evaluate_server(address, config, ServerSettings(keys, units, _seconds(deadline)))
-    print(plain_table({address: summary}))
+    _print(address, summary)
     return summary | {"server": address, "config": rest[0] if rest else None}
 
 

@@ -44,6 +44,7 @@ def write_report(run: str | Path) -> Path:
     sections = [
         _summary(evaluation),
         _task_table(evaluation, folder),
+        _metrics_section(evaluation),
         _paired_section(evaluation),
         _swap_section(evaluation),
         _curves_section(rows, folder),
@@ -80,6 +81,27 @@ def plain_table(summaries: Mapping[str, Mapping[str, Any]]) -> str:
         )
         for row in rows
     )
+
+
+def plain_metrics(summary: Mapping[str, Any]) -> str:
+    """What a suite publishes beside success, a line each for a terminal; empty if nothing."""
+    cells = _metric_rows(summary)
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [
+        "  ".join([name.ljust(widths[0]), mean.rjust(widths[1]), interval.rjust(widths[2])])
+        for name, mean, interval in cells
+    ]
+    return "\n".join(lines)
+
+
+def _metric_rows(summary: Mapping[str, Any]) -> list[list[str]]:
+    """Name, mean and interval over all episodes, of each metric."""
+    rows = []
+    for name, entry in summary.get("metrics", {}).items():
+        interval = entry["interval"]
+        shown = "" if interval is None else f"{interval[0]:.3g} to {interval[1]:.3g}"
+        rows.append([name, f"{entry['mean']:.3g}", shown])
+    return rows
 
 
 def _read_evaluation(folder: Path) -> dict[str, Any]:
@@ -186,6 +208,21 @@ def _task_table(evaluation: Mapping[str, Any], folder: Path) -> str:
     return (
         f"<h2>Success by task</h2>{_table([*head, 'Episodes'], rows, emphasize_last=True)}"
         f"<p class=note>{note}</p>{_image(figure, 'png', 'success by task')}"
+    )
+
+
+def _metrics_section(evaluation: Mapping[str, Any]) -> str:
+    """What the suite's own tables hold beside success."""
+    names = {"sft": "SFT", "instruct": "Instruct"}
+    rows = [
+        [name, *row] for key, name in names.items() for row in _metric_rows(evaluation.get(key, {}))
+    ]
+    if not rows:
+        return ""
+    note = "As the suite's published tables have them: means over the same episodes."
+    return (
+        f"<h2>Beside success</h2>{_table(['Policy', 'Figure', 'Mean', '95% interval'], rows)}"
+        f"<p class=note>{note}</p>"
     )
 
 

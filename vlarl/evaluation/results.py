@@ -12,13 +12,15 @@ Every part but `sft` may be missing. Plain dictionaries, so that they are JSON a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from statistics import fmean
 from typing import Any
 
 from vlarl.evaluation.statistics import (
     PAIRED_METHOD,
     mcnemar,
     mean_interval,
+    normal_interval,
     paired_counts,
     paired_interval,
     wilson,
@@ -34,6 +36,8 @@ class Outcome:
     success: bool
     steps: int
     """Control steps until the episode ended."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """What the suite's published tables hold beside success, such as `spl`."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,9 @@ def summarize(
 
     Returns:
         `{"success_rate", "interval": [low, high], "episodes", "seed", "tasks": {name: {...}},
-        "outcomes": [...]}`, and with groups `"groups": {name: {...}}` and `"mean_of_groups":
+        "outcomes": [...]}`, where the episodes have metrics, over all and for each task,
+        `"metrics": {name: {"mean", "interval"}}` (None for the interval of one episode), and with
+        groups `"groups": {name: {...}}` and `"mean_of_groups":
         {"success_rate", "interval", "episodes"}`, in which each group counts the same.
 
     Raises:
@@ -75,9 +81,10 @@ def summarize(
     }
     return {
         **_rate([outcome.success for outcome in outcomes]),
+        **_metrics(outcomes),
         **(_groups(grouped) if grouped else {}),
         "seed": seed,
-        "tasks": {task: _rate([o.success for o in outcomes if o.task == task]) for task in tasks},
+        "tasks": {task: _of_task([o for o in outcomes if o.task == task]) for task in tasks},
         "outcomes": [asdict(outcome) for outcome in outcomes],
     }
 
@@ -144,6 +151,24 @@ def _rate(successes: Sequence[bool]) -> dict[str, Any]:
         "interval": list(interval),
         "episodes": len(successes),
     }
+
+
+def _of_task(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    return {**_rate([outcome.success for outcome in outcomes]), **_metrics(outcomes)}
+
+
+def _metrics(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Means of what each of the episodes' metrics came to, of those that have it."""
+    names = dict.fromkeys(name for outcome in outcomes for name in outcome.metrics)
+    found = {}
+    for name in names:
+        values = [outcome.metrics[name] for outcome in outcomes if name in outcome.metrics]
+        interval = normal_interval(values) if len(values) > 1 else None
+        found[name] = {
+            "mean": fmean(values),
+            "interval": None if interval is None else list(interval),
+        }
+    return {"metrics": found} if found else {}
 
 
 def _groups(successes: Mapping[str, Sequence[bool]]) -> dict[str, Any]:

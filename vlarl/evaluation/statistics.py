@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import NormalDist
+from statistics import NormalDist, fmean, stdev
 
 PAIRED_METHOD = "Newcombe's hybrid score interval for paired proportions"
 
@@ -52,6 +52,19 @@ def mean_interval(
     below = math.hypot(*(rate - low for rate, low, _ in limits)) / len(counts)
     above = math.hypot(*(high - rate for rate, _, high in limits)) / len(counts)
     return max(0.0, mean - below), min(1.0, mean + above)
+
+
+def normal_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of a mean by the normal approximation: for figures other than success.
+
+    Raises:
+        ValueError: for fewer than two values.
+    """
+    if len(values) < 2:
+        raise ValueError(f"{len(values)} values: the interval of a mean needs two or more")
+    mean = fmean(values)
+    spread = _quantile(confidence) * stdev(values, mean) / math.sqrt(len(values))
+    return mean - spread, mean + spread
 
 
 def paired_counts(before: Sequence[bool], after: Sequence[bool]) -> tuple[int, int, int, int]:

@@ -18,7 +18,7 @@ from actors.arena import Arena, named
 from actors.episodes import held_out_starts, swapped_starts
 from actors.player import EpisodeRecord, Progress, play_together
 from actors.rollout import Restart
-from envservers.task_groups import published_metrics, reported_groups
+from envservers.task_groups import expand, published_metrics, reported_groups
 from vlarl.env_protocol import EnvClient
 from vlarl.evaluation.results import Outcome, SwapOutcome, summarize, summarize_swap
 from vlarl.evaluation.video import write_gif
@@ -35,7 +35,7 @@ class EvaluationRequest:
     seed: int
     """First scene seed."""
     tasks: tuple[str, ...] = ()
-    """Empty: all tasks of the suite."""
+    """Names of tasks or of the suite's groups; empty: all tasks of the suite."""
     videos: int = 0
     """How many of the first episodes to film."""
     swap: bool = False
@@ -75,7 +75,8 @@ def evaluate(
         UserError: for a request that cannot be met (too few tasks to swap, a seed of training).
         EnvServerError: naming a server that failed more often than allowed.
     """
-    tasks = request.tasks or clients[0].spec.tasks
+    spec = clients[0].spec
+    tasks = expand(spec.suite, request.tasks) or spec.tasks
     arena = Arena(policy, dict(enumerate(clients)), tasks)
     return evaluate_arenas(
         [arena], request, restart=restart, max_restarts=max_restarts, progress=progress

@@ -21,6 +21,7 @@ from actors.recording import EpisodeQuota, Recording
 from envservers.client import ServerClient, spawn_server
 from envservers.inprocess import InprocessClient
 from envservers.registry import check_memory, describe_suite
+from envservers.suite_table import SUITES
 from envservers.usable import check_usable
 from vlarl.config.data_schema import CollectConfig
 from vlarl.data.episode import Episode
@@ -77,6 +78,21 @@ def check_settings(suite: str, config: CollectConfig) -> None:
                 f"collect.{name} = {getattr(config, name)}: has no effect with suite {suite!r}, "
                 f"whose experts run in its servers. Use action_noise, and leave {name} out"
             )
+
+
+def check_tasks(suite: str, tasks: Sequence[str]) -> None:
+    """Refuse tasks that nobody demonstrates.
+
+    Raises:
+        ConfigError: naming them, and those that somebody does.
+    """
+    without = SUITES[suite].without_expert
+    if missing := [task for task in tasks if task in without]:
+        others = [task for task in tasks if task not in without]
+        raise ConfigError(
+            f"suite {suite!r} has no expert for {', '.join(missing)}: collect "
+            f"tasks={','.join(others) or 'OTHERS'}"
+        )
 
 
 def served_episodes(

@@ -26,7 +26,9 @@ class SuiteEntry:
     graphics: str = ""
     """`opengl` or `vulkan`, if it cannot be without; looked for before a process is started."""
     experts: bool = False
-    """Whether its servers have scripted experts (`expert_actions`) for each of its tasks."""
+    """Whether its servers have scripted experts (`expert_actions`) of its tasks."""
+    without_expert: tuple[str, ...] = ()
+    """But for these tasks."""
     check: str = ""
     """Function of the module that is called with the suite where its simulator is installed, before
     the first instance is made: raises UserError for what is missing, such as a folder of scenes."""
@@ -87,6 +89,8 @@ _RUN = {
         pixel_bytes=160,
         environment="maniskill",
         graphics="vulkan",
+        experts=True,
+        without_expert=("PullCubeTool-v1", "PokeCube-v1", "RollBall-v1"),
         start_seconds=600.0,
     ),
 }

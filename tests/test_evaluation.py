@@ -9,8 +9,10 @@ from actors import player
 from actors.episodes import HELD_OUT, held_out_starts, swapped_starts
 from actors.evaluation import EvaluationRequest, evaluate, write_videos
 from actors.player import play
+from envservers import task_groups
 from envservers.counting import TASKS, CountingSuite, success_step
 from envservers.inprocess import InprocessClient
+from envservers.task_groups import TaskGroups
 from vlarl.errors import EnvServerError, UserError
 
 ENVS, LENGTH = 3, 10
@@ -34,6 +36,12 @@ def test_every_start_is_played_once_and_judged_by_its_own_task():
         goal = success_step(row["seed"], row["task"], LENGTH)
         assert row["success"] == (goal <= LENGTH)
         assert row["steps"] == min(goal, LENGTH)
+
+
+def test_a_group_stands_for_its_tasks(monkeypatch):
+    monkeypatch.setattr(task_groups, "groups_of", lambda suite: TaskGroups({"pair": TASKS[:2]}))
+    asked = evaluate(FakePolicy(), clients(), request(6, tasks=("pair",))).summary
+    assert asked == evaluate(FakePolicy(), clients(), request(6, tasks=TASKS[:2])).summary
 
 
 @pytest.mark.parametrize("episodes", [1, 5, 40])

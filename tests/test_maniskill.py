@@ -3,6 +3,10 @@
 import numpy as np
 import pytest
 
+from actors.server_demonstrations import check_tasks
+from envservers.maniskill import rotations
+from envservers.maniskill.expert import Expert
+from envservers.maniskill.planner import Motion
 from envservers.maniskill.robots import PANDA, WIDOWX, hand_state
 from envservers.maniskill.tasks import TABLE_TOP
 from envservers.registry import describe_suite
@@ -87,3 +91,99 @@ def test_the_hand_is_told_in_the_frame_of_the_base():
         np.testing.assert_allclose(hand_state(base, same, told[6:]), told, atol=1e-6)
     at_rest = hand_state(base, base, np.zeros(2))
     np.testing.assert_array_equal(at_rest, np.zeros(8))
+
+
+def quaternion(vector):
+    """[4] of a turn, given as axis times angle."""
+    angle = np.linalg.norm(vector)
+    return np.concatenate([[np.cos(angle / 2)], np.sin(angle / 2) / angle * np.asarray(vector)])
+
+
+def test_angles_about_fixed_axes_are_the_turn_they_come_from():
+    vector = np.array([0.3, -0.5, 0.2])
+    roll, pitch, yaw = rotations.fixed_angles(vector)
+    turn = quaternion(vector)
+    np.testing.assert_allclose(rotations.rotation_vector(turn), vector, atol=1e-12)
+    np.testing.assert_allclose(rotations.rotation_vector(-turn), vector, atol=1e-12)
+    for axis in np.eye(3):
+        np.testing.assert_allclose(
+            turned(yaw, 2) @ turned(pitch, 1) @ turned(roll, 0) @ axis,
+            rotations.turned(turn, axis),
+            atol=1e-12,
+        )
+    np.testing.assert_array_equal(rotations.fixed_angles(np.zeros(3)), np.zeros(3))
+
+
+class Planned:
+    """Stands in for the planner: down to a thing, which is then carried aside and turned."""
+
+    def __init__(self, found=True):
+        self.found, self.asked = found, []
+
+    def solve(self, task, seed):
+        self.asked.append((task, seed))
+        if not self.found:
+            return None
+        down = np.linspace([0.0, 0.0, 0.3], [0.1, 0.0, 0.05], 40)
+        aside = np.linspace([0.1, 0.0, 0.05], [0.1, 0.2, 0.2], 60)
+        turns = [quaternion([1e-9, 0.0, 0.5 * share]) for share in np.linspace(0, 1, 60)]
+        poses = [np.concatenate([place, quaternion([1e-9, 0, 0])]) for place in down]
+        poses += [np.concatenate([place, turn]) for place, turn in zip(aside, turns, strict=True)]
+        return Motion(np.array(poses), np.repeat([1.0, -1.0], [40, 60]))
+
+
+BASE = np.concatenate([[0.5, 0.0, 0.0], quaternion([0.0, 0.0, 1.2])])
+
+
+def moved(hand, action, reached=0.4):
+    """Where a hand is that does `reached` of what it is told, in the frame of `BASE`."""
+    base = BASE[3:]
+    turn = rotations.turned(base, np.asarray(action[3:6], float) * reached)
+    angle = np.linalg.norm(turn)
+    spun = rotations.product(quaternion(turn), hand[3:]) if angle > 1e-9 else hand[3:]
+    return np.concatenate([hand[:3] + rotations.turned(base, action[:3] * reached), spun])
+
+
+def test_the_expert_goes_the_planned_way_and_closes_the_hand_where_it_should():
+    expert, planned = Expert(planner := Planned(), PANDA), Planned().solve("", 0)
+    expert.begin("PickCube-v1", 3)
+    hand = np.concatenate([[0.02, -0.03, 0.32], quaternion([0.0, 0.0, 0.2])])
+    closed_at, steps = None, 0
+    while np.linalg.norm(hand[:3] - planned.poses[-1, :3]) > 0.004 and steps < 60:
+        action = expert.act(BASE, hand)
+        assert (np.abs(action) <= np.array([PANDA.reach] * 3 + [PANDA.turn] * 3 + [1]) + 1e-6).all()
+        np.testing.assert_array_equal(expert.act(BASE, hand), action)
+        if closed_at is None and action[6] < 0:
+            closed_at = hand
+        hand, steps = moved(hand, action), steps + 1
+        expert.look_anew()
+    assert steps < 40, "it hurries: the plan has 100 steps"
+    assert np.linalg.norm(closed_at[:3] - planned.poses[39, :3]) < 0.004
+    turn = rotations.product(planned.poses[-1, 3:], rotations.conjugate(hand[3:]))
+    assert np.linalg.norm(rotations.rotation_vector(turn)) < 0.2
+    assert planner.asked == [("PickCube-v1", 3)], "one plan an episode"
+
+
+def test_an_expert_goes_on_from_the_progress_of_another():
+    one, other = Expert(Planned(), PANDA), Expert(Planned(), PANDA)
+    one.begin("PickCube-v1", 3)
+    hand = np.concatenate([[0.0, 0.0, 0.3], quaternion([1e-9, 0.0, 0.0])])
+    for _ in range(20):
+        hand = moved(hand, one.act(BASE, hand))
+        one.look_anew()
+    other.begin("PickCube-v1", 3)
+    other.progress = one.progress
+    np.testing.assert_array_equal(other.act(BASE, hand), one.act(BASE, hand))
+
+
+def test_where_no_way_is_found_the_hand_stays():
+    expert = Expert(Planned(found=False), PANDA)
+    expert.begin("PickCube-v1", 3)
+    hand = np.concatenate([[0.0, 0.1, 0.3], quaternion([0.0, 0.0, 0.4])])
+    np.testing.assert_allclose(expert.act(BASE, hand), [0, 0, 0, 0, 0, 0, 1], atol=1e-12)
+
+
+def test_tasks_that_nobody_demonstrates_are_refused_before_anything_starts():
+    with pytest.raises(UserError, match=r"no expert for RollBall-v1: collect tasks=PickCube-v1"):
+        check_tasks("maniskill", ["PickCube-v1", "RollBall-v1"])
+    check_tasks("metaworld", ["reach-v3"])

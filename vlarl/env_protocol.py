@@ -21,7 +21,7 @@ class Suite(Protocol):
     """`num_envs` environments of one suite in one process.
 
     One that draws its own images may say how long that took so far, as `render_seconds`; one that
-    takes long to begin does so in `load()`; one with scripted experts has `expert_actions(env_ids)`.
+    takes long to begin does so in `load()`; one with experts has `expert_actions(env_ids)`.
     """
 
     spec: EnvSpec

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from envservers.maniskill.rotations import conjugate, product, rotation_vector, turned
 from vlarl.types import Channel
 
 
@@ -92,12 +93,9 @@ def hand_state(
         hand: [7] likewise.
         fingers: [2] how far each is open.
     """
-    back = _conjugate(base[3:])
-    place = _turned(back, hand[:3] - base[:3])
-    w, *axis = _product(back, hand[3:])
-    length = float(np.linalg.norm(axis))
-    angle = 2 * np.arctan2(length, abs(w)) * (1.0 if w >= 0 else -1.0)
-    vector = np.array(axis) * (angle / length if length > 1e-9 else 2.0)
+    back = conjugate(base[3:])
+    place = turned(back, hand[:3] - base[:3])
+    vector = rotation_vector(product(back, hand[3:]))
     return np.concatenate([place, vector, fingers]).astype(np.float32)
 
 
@@ -110,16 +108,3 @@ def _reordered(angles: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.array(
         [np.arctan2(-r12, r22), np.arcsin(np.clip(r02, -1.0, 1.0)), np.arctan2(-r01, r00)]
     )
-
-
-def _conjugate(q: NDArray[np.float64]) -> NDArray[np.float64]:
-    return q * (1.0, -1.0, -1.0, -1.0)
-
-
-def _product(p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.float64]:
-    real = p[0] * q[0] - p[1:] @ q[1:]
-    return np.concatenate([[real], p[0] * q[1:] + q[0] * p[1:] + np.cross(p[1:], q[1:])])
-
-
-def _turned(q: NDArray[np.float64], vector: NDArray[np.float64]) -> NDArray[np.float64]:
-    return _product(_product(q, np.concatenate([[0.0], vector])), _conjugate(q))[1:]

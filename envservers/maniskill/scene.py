@@ -94,13 +94,14 @@ class Scene:
 
     def state(self) -> NDArray[np.float32]:
         """[8] the hand in the base's frame, see `hand_state`."""
+        joints = np.asarray(self._env.agent.robot.get_qpos()[0], np.float64)
+        return hand_state(*self.poses(), joints[-2:])
+
+    def poses(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """[7] of the arm's base and [7] of the hand, in the world."""
         arm = self._env.agent.robot
         hand = arm.links_map[self._robot.hand].pose
-        base, hand, joints = (
-            np.asarray(row[0], np.float64)
-            for row in (arm.pose.raw_pose, hand.raw_pose, arm.get_qpos())
-        )
-        return hand_state(base, hand, joints[-2:])
+        return np.asarray(arm.pose.raw_pose[0], float), np.asarray(hand.raw_pose[0], float)
 
     def close(self) -> None:
         """Free physics and pictures."""

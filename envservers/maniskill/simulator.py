@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from envservers.maniskill.expert import Expert, Progress
 from envservers.maniskill.scene import Scene, Scenes
 from envservers.maniskill.tasks import Task
 from envservers.simulator import Outcome
@@ -28,6 +29,7 @@ class ManiSkillSimulator:
         info_names: what `info` holds of ManiSkill's; 0 where a task has none of it.
         options_of: ManiSkill's `reset` options for a start.
         on_close: called once when this one is closed.
+        expert: of the episodes, if there is one.
     """
 
     def __init__(
@@ -38,9 +40,10 @@ class ManiSkillSimulator:
         info_names: Sequence[str],
         options_of: Callable[[EpisodeStart], Mapping[str, Any]],
         on_close: Callable[[], None],
+        expert: Expert | None = None,
     ) -> None:
         self._scenes, self._tasks, self._size = scenes, tasks, image_size
-        self._options_of, self._on_close = options_of, on_close
+        self._options_of, self._on_close, self._expert = options_of, on_close, expert
         self._info = dict.fromkeys(info_names, 0.0)
         self._playing: Scene | None = None
         self._start = EpisodeStart("", 0)
@@ -60,6 +63,8 @@ class ManiSkillSimulator:
         if self._playing is None:
             self._playing = self._scenes.take(start.task)
         self._start, self._played = start, []
+        if self._expert is not None:
+            self._expert.begin(start.task, start.seed)
         self._remember(self._playing.begin(start.seed, self._options_of(start)))
         return self._tasks[start.task].instruction
 
@@ -67,6 +72,8 @@ class ManiSkillSimulator:
         """One control step."""
         result = self._scene().step(action)
         self._played.append(np.array(action, np.float32))
+        if self._expert is not None:
+            self._expert.look_anew()
         self._remember(result.info)
         return Outcome(
             result.reward, bool(result.info["success"]), failed=bool(result.info.get("fail", 0.0))
@@ -85,27 +92,32 @@ class ManiSkillSimulator:
         return self._info
 
     def expert_action(self) -> NDArray[np.float32]:
-        """There is none yet.
+        """[7] the next step on the way that ManiSkill's motion planner found.
 
         Raises:
-            NotImplementedError: always.
+            NotImplementedError: for a task that it has no solution of, or a suite without.
         """
-        raise NotImplementedError("ManiSkill's suite has no expert that acts step by step")
+        if self._expert is None:
+            raise NotImplementedError("there is no expert of ManiSkill's scenes of the WidowX")
+        return self._expert.act(*self._scene().poses())
 
     def snapshot(self) -> bytes:
-        """The start and the actions so far: `get_state` of ManiSkill leaves contacts out."""
+        """Start, actions so far, the expert's progress: `get_state` leaves contacts out."""
         self._scene()
         start = [self._start.task, self._start.seed, self._start.instruction]
-        head = json.dumps([start, len(self._played)]).encode()
+        progress = self._expert.progress if self._expert is not None else Progress()
+        head = json.dumps([start, len(self._played), progress]).encode()
         return len(head).to_bytes(4, "little") + head + b"".join(a.tobytes() for a in self._played)
 
     def restore(self, blob: bytes) -> None:
         """Play the episode up to where `snapshot` returned `blob`."""
         begin = 4 + int.from_bytes(blob[:4], "little")
-        start, count = json.loads(blob[4:begin])
+        start, count, progress = json.loads(blob[4:begin])
         self.reset(EpisodeStart(*start))
         for action in np.frombuffer(blob[begin:], np.float32).reshape(count, -1):
             self.step(action)
+        if self._expert is not None:
+            self._expert.progress = Progress(*progress)
 
     def close(self) -> None:
         """Close the scene."""

@@ -51,6 +51,7 @@ class SceneSuite(SlotSuite):
         info_names: what `info` holds.
         terminate_on_success: whether achieving the goal ends the episode.
         max_steps: control steps of an episode of any task; 0: each task's own.
+        planned: whether ManiSkill's motion planners are the tasks' experts.
     """
 
     def __init__(
@@ -63,12 +64,15 @@ class SceneSuite(SlotSuite):
         info_names: Sequence[str],
         terminate_on_success: bool,
         max_steps: int,
+        planned: bool = False,
     ) -> None:
         limits = {} if max_steps else {name: tasks[name].max_steps for name in spec.tasks}
         super().__init__(num_envs, spec, self._simulator_of_one, terminate_on_success, limits)
         self._robot, self._tasks, self._drawing = robot, tasks, drawing
         self._info_names = info_names
+        self._planned = planned
         self._scenes: Any = None
+        self._planner: Any = None
         self._playing = 0
 
     def reward_mode(self, task: str) -> str:
@@ -80,6 +84,8 @@ class SceneSuite(SlotSuite):
         return {}
 
     def _simulator_of_one(self) -> ManiSkillSimulator:
+        from envservers.maniskill.expert import Expert
+        from envservers.maniskill.planner import Planner
         from envservers.maniskill.scene import Scene, Scenes
         from envservers.maniskill.simulator import ManiSkillSimulator
 
@@ -88,6 +94,8 @@ class SceneSuite(SlotSuite):
             self._scenes = Scenes(
                 _SPARE, lambda task: Scene(task, self._robot, drawing, self.reward_mode(task))
             )
+        if self._planned and self._planner is None:
+            self._planner = Planner(self._robot.uid)
         self._playing += 1
         return ManiSkillSimulator(
             self._scenes,
@@ -96,6 +104,7 @@ class SceneSuite(SlotSuite):
             self._info_names,
             self.reset_options,
             self._one_less,
+            Expert(self._planner, self._robot) if self._planned else None,
         )
 
     def load(self) -> None:
@@ -108,6 +117,9 @@ class SceneSuite(SlotSuite):
         if not self._playing and self._scenes is not None:
             self._scenes.close()
             self._scenes = None
+            if self._planner is not None:
+                self._planner.close()
+                self._planner = None
 
 
 class ManiSkillSuite(SceneSuite):
@@ -147,7 +159,15 @@ class ManiSkillSuite(SceneSuite):
         self._cameras = {view: CAMERAS[view] for view in cameras}
         self._picture = image_size, RENDERERS[renderer], show_goal
         super().__init__(
-            num_envs, spec, PANDA, TABLE_TOP, self._to_draw, INFO, terminate_on_success, max_steps
+            num_envs,
+            spec,
+            PANDA,
+            TABLE_TOP,
+            self._to_draw,
+            INFO,
+            terminate_on_success,
+            max_steps,
+            planned=True,
         )
 
     def reward_mode(self, task: str) -> str:

@@ -4,6 +4,7 @@ Several env servers simulate at once, one control step of all of them after the 
 same seed makes the same episodes in the same order. What is executed is the expert's action and a
 noise that persists for some steps; what is recorded is the expert's action alone, in the states to
 which the noise led (DART, Laskey et al. 2017): the demonstrations show how to come back.
+Demonstrators may take their time: each episode's displacements are a share of the expert's.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ PATIENCE_SECONDS = 300.0
 """For an answer: the first episode of a task may compile its scene, on a machine that is busy."""
 PERSISTENCE = 0.9
 """Of the noise, from one control step to the next."""
-_ELSEWHERE = {"waypoint_noise": 0.0, "clumsy_steps": 0, "slowest_pace": 1.0}
+_ELSEWHERE = {"waypoint_noise": 0.0, "clumsy_steps": 0}
 """Settings of experts that run in this process, and what leaves them out."""
 
 
@@ -76,7 +77,8 @@ def check_settings(suite: str, config: CollectConfig) -> None:
         if getattr(config, name) != unused:
             raise ConfigError(
                 f"collect.{name} = {getattr(config, name)}: has no effect with suite {suite!r}, "
-                f"whose experts run in its servers. Use action_noise, and leave {name} out"
+                f"whose experts run in its servers. Use action_noise or slowest_pace, and leave "
+                f"{name} out"
             )
 
 
@@ -119,6 +121,8 @@ class _Lane:
     def __init__(self, client: Demonstrator, config: CollectConfig) -> None:
         self.running: dict[int, Recording] = {}
         self._client, self._seed = client, config.seed
+        self._slowest = config.slowest_pace
+        self._pace: dict[int, NDArray[np.float32]] = {}
         self._noise: dict[int, Callable[[], NDArray[np.float32]]] = {}
         self._now: dict[int, tuple[TimeStep, int]] = {}
         self._begun: list[Any] = []
@@ -126,6 +130,7 @@ class _Lane:
         self._low = np.array([channel.low for channel in channels], np.float32)
         self._high = np.array([channel.high for channel in channels], np.float32)
         moves = np.array([channel.kind != "gripper" for channel in channels])
+        self._moves = moves
         # A gripper that trembles drops what it holds; nobody learns to come back from that.
         self._scale = (config.action_noise * moves * (self._high - self._low) / 2).astype(
             np.float64
@@ -147,11 +152,14 @@ class _Lane:
             self.running[slot] = Recording(start, seen.instruction[row])
             self._now[slot] = seen, row
             self._noise[slot] = _persistent(self._scale, [self._seed, start.seed])
+            pace = np.random.default_rng([self._seed, start.seed, 1]).uniform(self._slowest, 1.0)
+            self._pace[slot] = np.where(self._moves, pace, 1.0).astype(np.float32)
 
     def act(self) -> None:
         """Ask the expert, record what it says, have its noisy action executed."""
         slots = np.array(sorted(self.running))
         wanted = np.clip(self._client.expert_actions(slots), self._low, self._high)
+        wanted *= np.stack([self._pace[slot] for slot in slots.tolist()])
         for slot, action in zip(slots.tolist(), wanted, strict=True):
             self.running[slot].add(*self._now[slot], action)
         noise = np.stack([self._noise[slot]() for slot in slots.tolist()])

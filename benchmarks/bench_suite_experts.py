@@ -17,10 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.suite_processes import Inside
+from envservers.maniskill.tasks import TABLE_TOP
+from envservers.suite_table import SUITES
 
+_PLANNED = [name for name in TABLE_TOP if name not in SUITES["maniskill"].without_expert]
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "metaworld": {f"action_repeat={repeat}": {"action_repeat": repeat} for repeat in (1, 2, 4)},
     "libero": {"success": {"split": "all", "scenes": 1}},
+    "maniskill": {
+        "its own limit": {"tasks": _PLANNED},
+        "300 steps": {"tasks": _PLANNED, "max_steps": 300},
+    },
 }
 """Suite -> column -> options; of another suite: as it is."""
 

@@ -90,7 +90,14 @@ _RUN = {
         environment="maniskill",
         graphics="vulkan",
         experts=True,
-        without_expert=("PullCubeTool-v1", "PokeCube-v1", "RollBall-v1"),
+        without_expert=(
+            "PullCubeTool-v1",
+            "StackPyramid-v1",
+            "PegInsertionSide-v1",
+            "PlugCharger-v1",
+            "PokeCube-v1",
+            "RollBall-v1",
+        ),
         start_seconds=600.0,
     ),
 }

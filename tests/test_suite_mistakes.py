@@ -241,6 +241,18 @@ def test_what_is_recorded_is_the_experts_action_not_the_noisy_one():
     assert len(np.unique(steps.round(4))) > 3, "the noise reached the simulator"
 
 
+def test_demonstrators_take_their_time_each_at_a_pace_of_its_own():
+    _, quick = demonstrate()
+    _, slow = demonstrate(slowest_pace=0.25)
+    paces = [np.unique(np.abs(episode.action)) / 0.5 for episode, _ in slow]
+    assert all(len(pace) == 1 and 0.25 <= pace[0] <= 1 for pace in paces)
+    assert len({float(pace[0]) for pace in paces}) > 1
+    assert sum(len(episode) for episode, _ in slow) > sum(len(episode) for episode, _ in quick)
+    for episode, _ in slow:
+        moved = np.abs(np.diff(episode.state[:, 0]))
+        np.testing.assert_allclose(moved, np.abs(episode.action[:-1]).sum(axis=1), rtol=1e-5)
+
+
 def test_the_noise_persists_and_spares_nothing_but_the_gripper():
     from actors.server_demonstrations import _persistent
 

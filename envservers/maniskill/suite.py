@@ -22,10 +22,7 @@ CAMERAS = {"ego": "base_camera", "cam_right_wrist": "hand_camera"}
 """Ours -> ManiSkill's."""
 RENDERERS = {"tuned": "minimal", "default": "default"}
 """Ours -> ManiSkill's shaders."""
-DEFAULT_TASKS = (
-    "PickCube-v1", "PushCube-v1", "PullCube-v1", "StackCube-v1", "LiftPegUpright-v1",
-    "PullCubeTool-v1",
-)  # fmt: skip
+DEFAULT_TASKS = ("PickCube-v1", "PushCube-v1", "PullCube-v1", "StackCube-v1", "PlaceSphere-v1")
 INFO = (
     "is_grasped", "is_obj_placed", "is_robot_static", "is_cubeA_grasped", "is_cubeA_on_cubeB",
     "is_cubeA_static", "is_obj_grasped", "is_obj_on_bin", "is_obj_static", "is_peg_grasped",
@@ -128,8 +125,8 @@ class ManiSkillSuite(SceneSuite):
     Args:
         num_envs: slots.
         image_size: width and height of every picture, in pixels.
-        tasks: names of ManiSkill's, with or without `-v1`; None: the six that its motion planners
-            solve.
+        tasks: names of ManiSkill's, with or without `-v1`; None: the five that the expert
+            does within their limits.
         max_steps: control steps of an episode; 0: each task's own in ManiSkill.
         cameras: of `ego` (ManiSkill's `base_camera`) and `cam_right_wrist` (`hand_camera`).
         renderer: `tuned` (ManiSkill's `minimal` shaders) or `default`.

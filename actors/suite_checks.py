@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from actors.experts import is_served, make_tabletop
 from envservers.registry import config_options, describe_suite, find_suite, make_suite
+from envservers.task_groups import expand
 from envservers.usable import check_usable
 from vlarl.config.embodiments import load_embodiment
 from vlarl.config.process_schema import EnvConfig
@@ -40,6 +41,8 @@ def check_run(config: RunConfig) -> None:
     # On other nodes, it is their hosts of env servers that look (`env_host.py`).
     here = config.cluster.private
     check_suites(config.env, _given_contract(config.model), here)
+    if config.stage == "rl" and config.env.allocation.kind != "uniform":
+        _check_allocation(config.env, config.rollout.workers)
 
 
 def check_suites(config: EnvConfig, contract: Contract | None = None, here: bool = True) -> None:
@@ -99,6 +102,35 @@ def _given_contract(config: ModelConfig) -> Contract | None:
     if not name and config.init.contract == "checkpoint":
         name = config.init.backbone
     return load_contract(checkpoint_of(name)) if name else None
+
+
+def _check_allocation(config: EnvConfig, workers: int) -> None:
+    """Environments by difficulty need tasks to choose among, and an environment for each."""
+    kind = f"env.allocation.kind = {config.allocation.kind!r}"
+    places = {name: f"env.suites.{name}" if name else "env" for name in config.groups}
+    tasks = {
+        name: expand(group.suite, group.tasks) or described(group).tasks
+        for name, group in config.groups.items()
+    }
+    if all(len(own) == 1 for own in tasks.values()) and not config.allocation.suites:
+        where = " and ".join(f"{place}.tasks" for place in places.values())
+        raise ConfigError(
+            f"{kind}: has no effect with a single task in {where}. Leave it out, or name more tasks"
+        )
+    for name, group in config.groups.items():
+        needed = len(tasks[name])
+        if config.mode != "connect" and needed > group.environments:
+            raise ConfigError(
+                f"{kind}: needs an environment for each of {needed} tasks, and there are "
+                f"{group.environments}. Use {places[name]}.envs_per_server="
+                f"{-(-needed // group.servers)} or more"
+            )
+        servers = -(-needed // group.envs_per_server) * workers
+        if config.allocation.suites and group.servers < servers:
+            raise ConfigError(
+                f"env.allocation.suites = True: needs an environment for each task of {name}, in "
+                f"the fewest servers it may have. Use {places[name]}.servers={servers} or more"
+            )
 
 
 def _for_robot(contract: Contract, reference: str, spec: EnvSpec) -> Contract:

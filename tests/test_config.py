@@ -149,12 +149,6 @@ IMPOSSIBLE = [
     ([f"{ALLOCATION}.smoothing=0"], f"{ALLOCATION}.smoothing", "no effect with env.alloc"),
     ([f"{ALLOCATION}.margin=0"], f"{ALLOCATION}.margin", "no effect with env.allocation.kind"),
     (["stage=sft", f"{ALLOCATION}.kind=failure"], f"{ALLOCATION}.kind", "no effect with stage=sft"),
-    (["env.tasks=[a]", f"{ALLOCATION}.kind=failure"], f"{ALLOCATION}.kind", "single task"),
-    (
-        ["env.tasks=[a, b, c]", "env.envs_per_server=1", f"{ALLOCATION}.kind=variance"],
-        f"{ALLOCATION}.kind",
-        "env.envs_per_server=2 or more",
-    ),
     (["sampling.denoising_steps=0"], "sampling.denoising_steps", "at least 1"),
     (["sampling.execute_steps=0"], "sampling.execute_steps", "at least 1"),
     (["sampling.rollout_temperature=0"], "sampling.rollout_temperature", "above zero"),

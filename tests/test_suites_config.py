@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from actors import suite_checks
 from vlarl.config.load import dump_config, load_config
 from vlarl.config.process_schema import SUITE_FIELDS, EnvConfig, SuiteConfig
 from vlarl.config.schema import RunConfig
@@ -13,6 +14,7 @@ from vlarl.errors import ConfigError
 KEY = "env.suites"
 TWO = f"{KEY}={{a: {{suite: counting, servers: 1}}, b: {{suite: navigation, image_size: 32}}}}"
 HARD = "env.allocation.kind=failure"
+SMALL = ["ppo.minibatch=16", "ppo.micro_batch=16"]
 MOVING = [TWO, HARD, "env.allocation.suites=true"]
 
 
@@ -74,19 +76,6 @@ def test_what_a_suite_says_is_what_env_says_with_the_same_defaults():
             [TWO, f"{KEY}.a.envs_per_server=8", "rollout.batch_environments=9"],
             "have 8 and 16. Use 24 or more",
         ),
-        (
-            [*MOVING, f"{KEY}.b.envs_per_server=1", f"{KEY}.a.envs_per_server=1",
-             f"{KEY}.b.tasks=[x, y, z]"],
-            f"Use {KEY}.b.servers=3 or more",
-        ),
-        (
-            [TWO, HARD, f"{KEY}.a.tasks=[x]", f"{KEY}.b.tasks=[y]"],
-            f"a single task in {KEY}.a.tasks and {KEY}.b.tasks",
-        ),
-        (
-            [TWO, HARD, f"{KEY}.a.envs_per_server=1", f"{KEY}.a.tasks=[x, y]"],
-            f"Use {KEY}.a.envs_per_server=2 or more",
-        ),
     ],
 )  # fmt: skip
 def test_mistakes_are_named_with_their_place(words, problem):
@@ -112,3 +101,42 @@ def test_suites_with_a_single_task_each_are_allocated_servers():
 
 def test_defaults_name_no_suites():
     assert RunConfig().env.suites == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ([HARD, "env.tasks=[spoon_on_towel]"], "a single task in env.tasks"),
+        (
+            [TWO, HARD, f"{KEY}.a.tasks=[count_red]", f"{KEY}.b.tasks=[search_object]"],
+            f"a single task in {KEY}.a.tasks and {KEY}.b.tasks",
+        ),
+        (
+            [TWO, HARD, f"{KEY}.a.envs_per_server=1"],
+            f"for each of 2 tasks, and there are 1. Use {KEY}.a.envs_per_server=2 or more",
+        ),
+        (
+            [HARD, "env.suite=metaworld", "env.tasks=[MT10]", "env.servers=2",
+             "env.envs_per_server=4", *SMALL],
+            "for each of 10 tasks, and there are 8. Use env.envs_per_server=5 or more",
+        ),
+        (
+            [*MOVING, f"{KEY}.a.envs_per_server=2", f"{KEY}.b.envs_per_server=2",
+             f"{KEY}.a.servers=2", f"{KEY}.b.servers=2", "rollout.workers=2", *SMALL],
+            f"Use {KEY}.b.servers=4 or more",
+        ),
+    ],
+)  # fmt: skip
+def test_an_allocation_needs_tasks_and_an_environment_for_each(words, problem, monkeypatch):
+    """Of the tasks that names of groups stand for; before anything is started."""
+    monkeypatch.setattr(suite_checks, "check_usable", lambda suite: None)
+    config = load_config(None, ["stage=rl", *words])
+    with pytest.raises(ConfigError) as caught:
+        suite_checks.check_run(config)
+    assert problem in str(caught.value)
+
+
+def test_a_group_of_tasks_can_be_allocated_among(monkeypatch):
+    monkeypatch.setattr(suite_checks, "check_usable", lambda suite: None)
+    words = ["stage=rl", HARD, "env.suite=metaworld", "env.tasks=[MT10]"]
+    suite_checks.check_run(load_config(None, words))

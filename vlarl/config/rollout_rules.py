@@ -77,8 +77,12 @@ def _window(config: RunConfig) -> Iterator[Problem]:
 
 
 def _allocation(config: RunConfig) -> Iterator[Problem]:
-    """Environments by difficulty: bounds that can be met, and tasks to choose among."""
-    allocation, env = config.env.allocation, config.env
+    """Environments by difficulty: bounds that can be met.
+
+    Whether there are enough environments for the tasks is `actors.suite_checks`' to say: a name may
+    stand for a group of them.
+    """
+    allocation = config.env.allocation
     yield from choice(config, f"{_ALLOCATION}.kind", KINDS)
     yield from fraction(config, [f"{_ALLOCATION}.{key}" for key in ("floor", "smoothing")])
     yield from at_least(config, 1, [f"{_ALLOCATION}.ceiling"])
@@ -92,18 +96,6 @@ def _allocation(config: RunConfig) -> Iterator[Problem]:
         yield from without_effect(config, unused, f"{_ALLOCATION}.kind=uniform")
         return
     yield from _servers(config)
-    groups = env.groups.items()
-    if all(len(group.tasks) == 1 for _, group in groups) and not allocation.suites:
-        single = "a single task in " + " and ".join(f"{_at(name)}.tasks" for name, _ in groups)
-        yield from without_effect(config, [f"{_ALLOCATION}.kind"], single)
-    for name, group in groups:
-        if env.mode != "connect" and len(group.tasks) > group.environments:
-            yield Problem(
-                f"{_ALLOCATION}.kind",
-                f"needs an environment for each of {len(group.tasks)} tasks, and there are "
-                f"{group.environments}",
-                f"Use {_at(name)}.envs_per_server={-(-len(group.tasks) // group.servers)} or more.",
-            )
 
 
 def _servers(config: RunConfig) -> Iterator[Problem]:
@@ -119,13 +111,3 @@ def _servers(config: RunConfig) -> Iterator[Problem]:
     if len({group.envs_per_server for group in groups.values()}) > 1:
         remedy = "Give all suites the same envs_per_server."
         yield Problem(key, "needs servers with as many environments each", remedy)
-    for name, group in groups.items():
-        needed = -(-len(group.tasks) // group.envs_per_server)
-        if group.servers < needed * config.rollout.workers:
-            remedy = f"Use {_at(name)}.servers={needed * config.rollout.workers} or more."
-            yield Problem(key, f"needs an environment for each task of {name}", remedy)
-
-
-def _at(name: str) -> str:
-    """The key of a suite's settings."""
-    return f"env.suites.{name}" if name else "env"

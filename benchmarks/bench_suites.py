@@ -3,12 +3,13 @@
     python -m benchmarks.bench_suites [--quick] [--json FILE] [--suites metaworld ...]
         [--sizes 64 128 224] [--seconds S] [--repeats N]
 
-One environment of one task and the same cameras everywhere (LIBERO: two), random actions, episodes
-that do not end. Each contender lives in a process of its own in the suite's interpreter; those of
-one size are built first, then short windows of measurement go round them in turn. Contenders: ours
-with the tuned and the default renderer, an image at the end of each chunk of 8 and at every step,
-and the suite's own loop with its own settings. `rate` is by the clock, `cpu_rate` by the processor
-time of the process and its threads: on a machine that does other work, ratios are of the latter.
+One environment of one task and the same cameras everywhere (LIBERO and ManiSkill: two), random
+actions, episodes that do not end. Each contender lives in a process of its own in the suite's
+interpreter; those of one size are built first, then short windows of measurement go round them in
+turn. Contenders: ours with the tuned and the default renderer, an image at the end of each chunk of
+8 and at every step, and the suite's own loop with its own settings. `rate` is by the clock,
+`cpu_rate` by the processor time of the process and its threads: on a machine that does other work,
+ratios are of the latter.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ SIZES = (64, 128, 224)
 SETTINGS: dict[str, dict[str, Any]] = {
     "metaworld": {"tasks": ["reach-v3"], "cameras": ["ego"]},
     "libero": {"tasks": ["object/pick_up_the_alphabet_soup_and_place_it_in_the_basket"]},
+    "maniskill": {"tasks": ["PickCube-v1"]},
 }
 """Suite -> options under which it draws what its own loop does."""
 TUNED = {"tuned": {"renderer": "tuned"}, "default": {"renderer": "default"}}

@@ -104,7 +104,34 @@ def _libero(size: int) -> Callable[[], int]:
     return advance
 
 
-PEERS = {"metaworld": _metaworld, "libero": _libero}
+def _maniskill(size: int) -> Callable[[], int]:
+    import gymnasium
+    import mani_skill.envs  # noqa: F401, registers its environments
+
+    env: Any = gymnasium.make(
+        "PickCube-v1",
+        num_envs=1,
+        obs_mode="rgb",
+        control_mode="pd_ee_delta_pose",
+        sim_backend="physx_cpu",
+        robot_uids="panda_wristcam",
+        sensor_configs={"width": size, "height": size},
+        max_episode_steps=ENDLESS,
+    )
+    env.reset(seed=_SEED)
+    random = np.random.default_rng(_SEED)
+
+    def advance() -> int:
+        seen = env.step(random.uniform(-1, 1, 7).astype(np.float32))[0]
+        picture = np.asarray(seen["sensor_data"]["base_camera"]["rgb"][0])
+        if picture.shape != (size, size, 3):
+            raise RuntimeError(f"expected an image of {size} pixels, got {picture.shape}")
+        return 1
+
+    return advance
+
+
+PEERS = {"metaworld": _metaworld, "libero": _libero, "maniskill": _maniskill}
 """Suite -> its own loop at an image size."""
 
 

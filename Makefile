@@ -4,7 +4,8 @@
 #   make demo ARGS=seed=1
 #   make test            set up, then the tests        make test ARGS='-k config'
 #   make soak            the tests that `make test` leaves out: more deaths, nodes and processes
-#   make suites          install the suites that CI runs (vlarl suite), then their tests
+#   make suites          install the suites that CI runs (vlarl suite), then their tests; ManiSkill
+#                        where Vulkan is good enough
 #   make lint types      ruff; mypy
 #   PYTHON=/path/to/python make ...   another interpreter for the virtual environment
 
@@ -33,6 +34,9 @@ soak: $(INSTALLED)
 suites: $(INSTALLED)
 ifneq ($(SUITES),)
 	$(BIN)/vlarl suite install $(SUITES)
+	@if $(BIN)/python -c 'from envservers import vulkan; vulkan.usable()' >/dev/null 2>&1; \
+	    then $(BIN)/vlarl suite install maniskill; \
+	    else echo "maniskill: left out, no Vulkan here that SAPIEN takes (vlarl doctor)"; fi
 endif
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m suites -n 1 --durations 10 -rs $(ARGS)
 

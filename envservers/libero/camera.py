@@ -1,15 +1,19 @@
 """Draws a scene's cameras: all scenes of a process share one OpenGL context.
 
 MuJoCo's default settings cost most of a step: a shadow map of 4096 pixels, multisampling, mirrors,
-a buffer of 640 x 480. `tuned` leaves them out; `default` is what the benchmark itself draws.
+a buffer of 640 x 480; and meshes of tens of thousands of triangles. `tuned` leaves them out, and
+draws coarser meshes (`mesh_detail.py`); `default` is what the benchmark itself draws.
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from envservers.mesh_detail import CELLS, coarser
 
 CAMERAS = {"ego": "agentview", "cam_right_wrist": "robot0_eye_in_hand"}
 """View -> LIBERO's camera."""
@@ -57,7 +61,8 @@ class Drawing:
         self._still = mujoco.MjvPerturb()
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
-        self._canvas = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
+        with coarser(model, CELLS) if tuned else nullcontext():
+            self._canvas = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
 
     def draw(self, data: Any, view: str) -> NDArray[np.uint8]:
         """[size, size, 3], flipped on both axes, as published policies see it."""

@@ -1,18 +1,21 @@
 """MetaWorld's cameras, drawn as small as they are asked for.
 
 MetaWorld's own settings draw shadows from a 4096-pixel map, reflections and four samples a pixel;
-`tuned` draws none of them. One OpenGL context serves the process; each stage has a drawing context
-(its meshes and textures) on it.
+`tuned` draws none of them, and coarser meshes (`mesh_detail.py`). One OpenGL context serves the
+process; each stage has a drawing context (its meshes and textures) on it.
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import mujoco
 import numpy as np
 from mujoco.gl_context import GLContext
 from numpy.typing import NDArray
+
+from envservers.mesh_detail import CELLS, coarser
 
 CAMERAS = {"ego": "corner2", "cam_right_wrist": "gripperPOV"}
 """Ours -> MetaWorld's."""
@@ -63,7 +66,7 @@ class Painter:
         screen: shared by all.
         model: of the stage; the size of its off-screen buffer and its samples are changed.
         cameras: names of ours, some of `ego`, `cam_right_wrist`.
-        tuned: whether shadows, reflections and multisampling are left out.
+        tuned: whether shadows, reflections, multisampling and detail of meshes are left out.
     """
 
     def __init__(self, screen: Screen, model: Any, cameras: tuple[str, ...], tuned: bool) -> None:
@@ -77,7 +80,8 @@ class Painter:
             model.vis.quality.offsamples = model.vis.quality.shadowsize = 0
         screen.enter()
         screen.use()
-        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
+        with coarser(model, CELLS) if tuned else nullcontext():
+            self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
         self._scene = mujoco.MjvScene(model, _GEOMS)
         self._option, self._view = mujoco.MjvOption(), mujoco.MjvCamera()
         self._view.type = mujoco.mjtCamera.mjCAMERA_FIXED

@@ -224,6 +224,7 @@ def _demonstrations(config: RunConfig, run: RunFolder, interrupt: Interrupt) -> 
                 threads=config.runtime.threads,
                 progress=_reached(progress, interrupt),
                 options=config.env.options,
+                servers=config.env.servers,
             )
     return folder
 

@@ -129,7 +129,7 @@ def test_experts_are_compared_after_the_same_training(tmp_path) -> None:
     assert f"success {row['success_rate']:.3f}" in bench_experts.table(result)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_env_benchmark_measures_every_contender() -> None:
     result = bench_envs.run(seconds=0.2, repeats=2, num_envs=2)
     assert set(result["rates"]) == set(bench_envs.CONTENDERS)
@@ -219,7 +219,7 @@ def test_the_plain_loop_computes_as_much_as_the_trainer(tmp_path) -> None:
     assert plain.tokens == sum(part.tokens for part in parts)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_compiled_expert_gives_the_same_numbers() -> None:
     (rows,) = bench_compile.run(quick=True)["sizes"].values()
     assert set(rows) == {"expert, rollout"}

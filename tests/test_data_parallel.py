@@ -77,7 +77,7 @@ def test_two_processes_pretrain_like_one(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "moved", "one", "two"]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_processes_train_all_of_the_model_like_one(tmp_path):
     words = ("sft", str(ROOT / "configs/sft/debug.yaml"))
     run(tmp_path, "data", (), *words)

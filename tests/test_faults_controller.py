@@ -101,7 +101,7 @@ def killed_and_resumed(folder, overrides):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("allocation", ["uniform", "failure"])
+@pytest.mark.parametrize("allocation", ["uniform", pytest.param("failure", marks=pytest.mark.soak)])
 def test_a_killed_controller_resumes_bit_for_bit(tmp_path, allocation):
     whole, halted = folders(tmp_path)
     spread = ["env.mode=spawn", "env.servers=2", "env.envs_per_server=4", "runtime.threads=1"]
@@ -111,7 +111,7 @@ def test_a_killed_controller_resumes_bit_for_bit(tmp_path, allocation):
     assert_same_run(whole, halted)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_killed_under_ray_leaves_no_orphans_and_resumes_bit_for_bit(tmp_path):
     pytest.importorskip("ray")
     whole, halted = folders(tmp_path)

@@ -69,7 +69,7 @@ def test_a_killed_learner_goes_on_from_the_last_checkpoint(tmp_path):
     assert not processes(SERVER)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_killed_rollout_worker_is_replaced_and_its_window_collected_again(tmp_path):
     # Some seconds of rollout, of which the last twentieth of one is not told.
     longer = ["ppo.decisions_per_stream=40", "env.max_steps=400"]
@@ -172,7 +172,7 @@ def check_moved(rows):
     assert total(rows, "learner_restarts") == 0
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_env_servers_of_a_lost_node_of_their_own_go_on_beside_others(tmp_path, cluster):
     cluster.add_node(num_cpus=1, object_store_memory=10**8)
     cluster.wait_for_nodes()

@@ -133,7 +133,7 @@ def held_each(rank: int) -> list[dict[str, int]]:
     return [held(rank, *case) for case in CASES]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_processes_have_as_much_of_a_divided_model_as_is_computed():
     for case, first, second in zip(CASES, *together(held_each), strict=True):
         job, dtype = case

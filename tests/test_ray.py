@@ -65,7 +65,7 @@ def test_one_process_acts_and_learns(tmp_path):
     check(train(config), RunFolder(tmp_path / config.name))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_workers_apart_get_every_version_of_the_weights(tmp_path):
     config = ray_config(tmp_path, "rollout.workers=2", "profile=true")
     run = RunFolder(tmp_path / config.name)

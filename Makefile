@@ -5,7 +5,7 @@
 #   make test            set up, then the tests        make test ARGS='-k config'
 #   make soak            the tests that `make test` leaves out: more deaths, nodes and processes
 #   make suites          install the suites that CI runs (vlarl suite), then their tests; ManiSkill
-#                        where Vulkan is good enough
+#                        where Vulkan is good enough     make suites SUITES=metaworld
 #   make lint types      ruff; mypy
 #   PYTHON=/path/to/python make ...   another interpreter for the virtual environment
 
@@ -34,6 +34,8 @@ soak: $(INSTALLED)
 suites: $(INSTALLED)
 ifneq ($(SUITES),)
 	$(BIN)/vlarl suite install $(SUITES)
+endif
+ifeq ($(origin SUITES),file)
 	@if $(BIN)/python -c 'from envservers import vulkan; vulkan.usable()' >/dev/null 2>&1; \
 	    then $(BIN)/vlarl suite install maniskill; \
 	    else echo "maniskill: left out, no Vulkan here that SAPIEN takes (vlarl doctor)"; fi

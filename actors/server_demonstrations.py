@@ -88,12 +88,11 @@ def check_tasks(suite: str, tasks: Sequence[str]) -> None:
     Raises:
         ConfigError: naming them, and those that somebody does.
     """
-    without = SUITES[suite].without_expert
-    if missing := [task for task in tasks if task in without]:
-        others = [task for task in tasks if task not in without]
+    shown = SUITES[suite].expert_tasks
+    if missing := [task for task in tasks if shown and task not in shown]:
         raise ConfigError(
-            f"suite {suite!r} has no expert for {', '.join(missing)}: collect "
-            f"tasks={','.join(others) or 'OTHERS'}"
+            f"suite {suite!r} has no expert for {', '.join(missing)}: choose of "
+            f"tasks={','.join(shown)}"
         )
 
 

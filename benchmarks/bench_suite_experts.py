@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.suite_processes import Inside
-from envservers.maniskill.tasks import TABLE_TOP
 from envservers.suite_table import SUITES
 
-_PLANNED = [name for name in TABLE_TOP if name not in SUITES["maniskill"].without_expert]
+_PLANNED = list(SUITES["maniskill"].expert_tasks)
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "metaworld": {f"action_repeat={repeat}": {"action_repeat": repeat} for repeat in (1, 2, 4)},
     "libero": {"success": {"split": "all", "scenes": 1}},

@@ -176,7 +176,7 @@ def _experts(name: str, options: str, seeds: str) -> None:
         steps: list[int] = []
         for seed in range(int(seeds)):
             simulator.reset(EpisodeStart(task, seed))
-            for step in range(1, suite._limits[task] + 1):
+            for step in range(1, suite.limits[task] + 1):
                 outcome = simulator.step(simulator.expert_action())
                 if outcome.success:
                     steps.append(step)

@@ -62,7 +62,7 @@ class SlotSuite:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}")
         self.num_envs, self.spec = num_envs, spec
         self.terminate_on_success = terminate_on_success
-        self._limits = dict.fromkeys(spec.tasks, spec.max_steps) | dict(limits or {})
+        self.limits = dict.fromkeys(spec.tasks, spec.max_steps) | dict(limits or {})
         self.render_seconds = 0.0
         """Spent drawing so far."""
         self.renders = 0
@@ -192,7 +192,7 @@ class SlotSuite:
         episode.step += 1
         episode.success = outcome.success
         episode.terminated = outcome.failed or (outcome.success and self.terminate_on_success)
-        late = outcome.expired or episode.step >= self._limits[episode.start.task]
+        late = outcome.expired or episode.step >= self.limits[episode.start.task]
         episode.truncated = late and not episode.terminated
         if outcome.instruction and episode.start.instruction is None:
             episode.instruction = outcome.instruction

@@ -1,7 +1,7 @@
 """The expert: goes a planned way with displacements of the hand, from wherever noise has taken it.
 
-The planners' pace is a third of what the tasks' limits leave time for, so the hand is sent to a
-place a little ahead on the way, not to the next step's.
+At the planners' own pace most episodes would end before their way does, so the hand is sent to a
+place a little ahead on it, not to the next step's.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -40,6 +40,10 @@ _LOOK = (
 )
 
 
+_LACKING = "import sys; sys.path.insert(0, sys.argv[1]); from envservers import registry; "
+_LACKING += "print(registry.lacking(sys.argv[2]), end='')"
+
+
 class _Look(TypedDict):
     """What an environment's Python says of itself."""
 
@@ -53,7 +57,7 @@ class SuiteState(NamedTuple):
 
     name: str
     state: str
-    """`built in`, `ready`, `missing`, `outdated`, `broken` or `elsewhere`."""
+    """`built in`, `ready`, `incomplete`, `missing`, `outdated`, `broken` or `elsewhere`."""
     text: str
     """What it is, or why it cannot be used and what to do."""
     megabytes: int = 0
@@ -129,10 +133,7 @@ def starts(name: str) -> dict[str, float]:
             machine's, such as OpenGL, or time on a busy one.
     """
     taken = {}
-    for suite, entry in registry.SUITES.items():
-        # One whose program is fetched by hand is nothing that was installed.
-        if entry.environment != name or suite in ELSEWHERE:
-            continue
+    for suite in _suites(name):
         begun = time.monotonic()
         try:
             _play(suite)
@@ -181,7 +182,8 @@ def states() -> list[SuiteState]:
         if not entry.environment
     ]
     found += [state(name) for name in environments.names()]
-    return found + [SuiteState(name, "elsewhere", why) for name, why in ELSEWHERE.items()]
+    ready = {each.name for each in found if each.state in ("ready", "incomplete")}
+    return found + [_elsewhere(name, ready) for name in ELSEWHERE]
 
 
 def state(name: str) -> SuiteState:
@@ -209,7 +211,36 @@ def state(name: str) -> SuiteState:
     )
     if changed:
         return SuiteState(name, "broken", f"changed since: {', '.join(changed)}; {remedy}", size)
+    suites = [suite for suite in _suites(name) if registry.SUITES[suite].check]
+    if lacking := next(filter(None, map(_lacking, suites)), ""):
+        return SuiteState(name, "incomplete", lacking, size)
     return SuiteState(name, "ready", environments.about(name), size)
+
+
+def _suites(name: str) -> list[str]:
+    """That an environment has all of: one whose program is fetched by hand was not installed."""
+    return [
+        suite
+        for suite, entry in registry.SUITES.items()
+        if entry.environment == name and suite not in ELSEWHERE
+    ]
+
+
+def _elsewhere(suite: str, ready: Collection[str]) -> SuiteState:
+    """Of a suite whose program or scenes are fetched by hand, into one of the environments."""
+    if registry.SUITES[suite].environment in ready and not _lacking(suite):
+        return SuiteState(suite, "ready", f"vlarl info suites {suite}")
+    return SuiteState(suite, "elsewhere", ELSEWHERE[suite])
+
+
+def _lacking(suite: str) -> str:
+    """As `registry.lacking` says it in the suite's environment, whose packages are in order."""
+    python = environments.interpreter(registry.SUITES[suite].environment)
+    command = [str(python), "-I", "-c", _LACKING, environments.light_path(), suite]
+    try:
+        return run_quietly(command, f"{suite} cannot be asked what it lacks", "make it anew")
+    except InstallFailed as error:
+        return str(error)
 
 
 def _make(name: str, base: str, folder: Path) -> None:

@@ -56,9 +56,7 @@ def make_suite(name: str, num_envs: int, /, **options: Any) -> Suite:
     """
     check_memory(name, max(num_envs, 1), options=options)
     suite = _build(name, num_envs, options)
-    entry = find_suite(name)
-    if entry.check:
-        getattr(importlib.import_module(entry.module), entry.check)(suite)
+    _check_scenes(name, suite)
     if hasattr(suite, "load"):
         try:
             suite.load()
@@ -76,6 +74,27 @@ def describe_suite(name: str, /, **options: Any) -> EnvSpec:
     suite = _build(name, 1, options)
     suite.close()
     return suite.spec
+
+
+def lacking(name: str) -> str:
+    """What a suite as it is by default still needs, such as scenes, and the remedy; empty: nothing.
+
+    Of the interpreter that this runs in, which should be that of the suite's environment.
+    """
+    suite = _build(name, 1, {})
+    try:
+        _check_scenes(name, suite)
+    except UserError as error:
+        return str(error)
+    finally:
+        suite.close()
+    return ""
+
+
+def _check_scenes(name: str, suite: Suite) -> None:
+    entry = find_suite(name)
+    if entry.check:
+        getattr(importlib.import_module(entry.module), entry.check)(suite)
 
 
 def _build(name: str, num_envs: int, options: dict[str, Any]) -> Suite:

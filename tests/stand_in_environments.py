@@ -27,15 +27,17 @@ def make_environment(name):
     folder = environments.folder(name)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     site = next((folder / "lib").glob("python*")) / "site-packages"
+    module = MODULES.get(name, "")
     paths = [
         sysconfig.get_path("purelib"),
-        *([str(RECORDED / MODULES[name])] * bool(MODULES[name])),
+        *([str(RECORDED / module)] * bool(module)),
     ]
     (site / "recorded.pth").write_text("\n".join(paths) + "\n")
     digest = environments.requirements_digest(name)
     environments.write_record(environments.Installed(name, digest, "3.11", (), "2026-01-01"))
-    assets = environments.assets(name)
-    {"vln-ce": make_walks, "calvin": make_table, "simpler-env": make_clone}[name](assets)
+    make = {"vln-ce": make_walks, "calvin": make_table, "simpler-env": make_clone}.get(name)
+    if make is not None:
+        make(environments.assets(name))
 
 
 def make_clone(folder):

@@ -19,6 +19,7 @@ from test_suite_contract import (  # noqa: F401, collected from here, with this 
 from actors import suite_environments
 from envservers import environments
 from envservers.client import spawn_server
+from envservers.maniskill import widowx
 from vlarl.errors import UserError
 
 
@@ -66,3 +67,35 @@ def test_what_is_put_there_by_hand_is_named_and_is_no_change(tmp_path, monkeypat
     broken = suite_environments.state("vln-ce")
     assert (broken.state, "other==1" in broken.text) == ("broken", True)
     assert "habitat" not in broken.text
+
+
+def test_an_environment_without_its_scenes_is_not_called_ready(tmp_path, monkeypatch):
+    monkeypatch.setenv("VLARL_SUITES", str(tmp_path))
+    make_environment("simpler-env")
+    there = environments.record("simpler-env").packages
+    monkeypatch.setattr(suite_environments, "_look", lambda _: {"packages": there})
+    assert suite_environments.state("simpler-env").state == "ready"
+    clone = environments.assets("simpler-env")
+    clone.rename(tmp_path / "elsewhere")
+    incomplete = suite_environments.state("simpler-env")
+    assert incomplete.state == "incomplete"
+    assert f"git clone --recurse-submodules https://github.com/simpler-env/SimplerEnv {clone}" in (
+        incomplete.text
+    )
+
+
+def test_what_is_fetched_by_hand_is_ready_once_it_is_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("VLARL_SUITES", str(tmp_path))
+    monkeypatch.setenv("MS_ASSET_DIR", str(tmp_path / "scenes"))
+
+    def state():
+        return {each.name: each.state for each in suite_environments.states()}["simpler-widowx"]
+
+    assert state() == "elsewhere"
+    make_environment("maniskill")
+    there = environments.record("maniskill").packages
+    monkeypatch.setattr(suite_environments, "_look", lambda _: {"packages": there})
+    assert state() == "elsewhere"
+    for part in widowx.DOWNLOADS:
+        (widowx.data_folder() / part).mkdir(parents=True)
+    assert state() == "ready"

@@ -33,6 +33,7 @@ COMMAND = Command(
     details=(
         "  built in      runs in vlarl's own environment\n"
         "  ready         installed, with the versions that this vlarl needs\n"
+        "  incomplete    installed, but for scenes that are fetched by hand: the command is named\n"
         "  missing       can be installed: the command is named\n"
         "  outdated      installed with other versions\n"
         "  broken        its Python or packages are not as they were installed\n"

@@ -133,6 +133,25 @@ def test_gif_keeps_frames_size_and_color(tmp_path):
         write_gif(tmp_path / "b.gif", frames[:0], 5)
 
 
+def test_a_long_caption_is_shown_to_its_end(tmp_path):
+    """What the episode came to is said last."""
+    frames = np.full((2, 64, 64, 3), 128, np.uint8)
+    name = "object/pick_up_the_alphabet_soup_and_place_it_in_the_basket"
+    last = {}
+    for caption in ("a: success", f"{name}: success", f"{name}: failure"):
+        write_gif(tmp_path / "a.gif", frames, 5, caption)
+        with Image.open(tmp_path / "a.gif") as gif:
+            assert gif.width == 192
+            last[caption] = np.asarray(gif.convert("L"))[192:].astype(int)
+    short, success, failure = last.values()
+    assert success.shape[0] == failure.shape[0] > short.shape[0]
+    # Each file has a palette of its own.
+    different = np.abs(success - failure) > 20
+    assert not different[:-16].any()
+    assert different[-16:].any()
+    assert (success[:, -3:] > 200).all(), "nothing is cut at the right"
+
+
 def test_side_by_side_holds_the_shorter_one():
     left = np.arange(3, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
     right = join_frames([left[:1], left[:0], left[1:2]])

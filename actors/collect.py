@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.episodes import HELD_OUT
 from actors.experts import Expert, expert_of, is_served, suite_options
 from actors.recording import EpisodeQuota, Recording
 from actors.server_demonstrations import (
@@ -26,6 +25,7 @@ from actors.server_demonstrations import (
     open_servers,
     served_episodes,
 )
+from envservers.held_out import HELD_OUT
 from envservers.registry import describe_suite, make_suite
 from envservers.tabletop import expert as tabletop
 from envservers.tabletop.pick_place import ExpertNoise

@@ -13,11 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from actors.task_allocation import TaskAllocation
+from envservers.held_out import HELD_OUT
 from vlarl.errors import UserError
 from vlarl.types import EpisodeStart
-
-HELD_OUT = 1_000_000
-"""Training seeds lie below."""
 
 
 class Episodes(Protocol):

@@ -51,7 +51,9 @@ def pip_install(name: str, interpreter: Path) -> None:
         InstallFailed: with pip's last lines and what to do.
     """
     command = [
-        *(str(interpreter), "-m", "pip", "install", "--no-input", "--disable-pip-version-check"),
+        # Isolated: what PYTHONPATH has would count as installed, and servers would not find it.
+        *(str(interpreter), "-I", "-m", "pip", "install"),
+        *("--no-input", "--disable-pip-version-check"),
         *("--progress-bar", "off", *environments.pip_options(name), *_torch_index(name)),
         *("-r", str(environments.requirements_file(name))),
     ]

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.episodes import HELD_OUT
+from envservers.held_out import HELD_OUT
 from vlarl.data.episode import Episode
 from vlarl.errors import UserError
 from vlarl.types import EpisodeStart, TimeStep
 
 MAX_ATTEMPTS = 20
-"""Attempts for each wanted episode after which collecting gives up."""
+"""For each episode of a task that was kept; with as many more, collecting gives up."""
 
 
 @dataclass
@@ -62,23 +62,25 @@ class EpisodeQuota:
         share, rest = divmod(episodes, len(tasks))
         self._open = {task: share + (index < rest) for index, task in enumerate(tasks)}
         self._seed, self.attempts = seed, 0
-        self._limit = MAX_ATTEMPTS * episodes
+        self._kept, self._failed = dict.fromkeys(tasks, 0), dict.fromkeys(tasks, 0)
 
     def next(self) -> EpisodeStart | None:
         """The next episode of the task that lacks most, or None if enough are running.
 
         Raises:
-            UserError: if far more episodes were begun than are wanted: the expert fails.
+            UserError: for a task of which far more episodes failed than were kept.
         """
         task = max(self._open, key=lambda name: self._open[name])
         if self._open[task] == 0:
             return None
-        if self.attempts >= self._limit:
+        if self._failed[task] >= MAX_ATTEMPTS * (self._kept[task] + 2):
             raise UserError(
-                f"{self.attempts} episodes were tried and {self._open} are still missing: the "
-                "expert fails too often; lower collect.waypoint_noise and collect.action_noise"
+                f"{task}: {self._failed[task]} episodes failed, {self._kept[task]} did not, "
+                f"{self._open[task]} are missing: its expert fails too often; leave it out of "
+                "tasks, or lower action_noise (and waypoint_noise, where the expert has it)"
             )
         self._open[task] -= 1
+        self._kept[task] += 1
         random = np.random.default_rng([self._seed, self.attempts])
         self.attempts += 1
         return EpisodeStart(task, int(random.integers(HELD_OUT)))
@@ -93,3 +95,5 @@ class EpisodeQuota:
     def give_back(self, task: str) -> None:
         """An episode of `task` was not kept: one more is wanted."""
         self._open[task] += 1
+        self._kept[task] -= 1
+        self._failed[task] += 1

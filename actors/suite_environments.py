@@ -247,7 +247,7 @@ def _make(name: str, base: str, folder: Path) -> None:
     """An empty virtual environment."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     run_quietly(
-        [base, "-m", "venv", str(folder)],
+        [base, "-I", "-m", "venv", str(folder)],
         f"{name}: cannot make a virtual environment with {base}",
         "Debian and Ubuntu keep it apart: apt install python3-venv (python3.11-venv); or name "
         f"another interpreter: vlarl suite install {name} python=FILE",

@@ -29,17 +29,27 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 """Suite -> column -> options; of another suite: as it is."""
+_QUICK = {
+    "metaworld": ["reach-v3", "drawer-close-v3"],
+    "libero": ["object/pick_up_the_milk_and_place_it_in_the_basket", "goal/turn_on_the_stove"],
+    "maniskill": ["PickCube-v1", "PushCube-v1"],
+}
 
 
 def run(
-    suites: Sequence[str] = ("metaworld",), seeds: int = 5, tasks: Sequence[str] = ()
+    suites: Sequence[str] = ("metaworld",),
+    seeds: int = 5,
+    tasks: Sequence[str] = (),
+    quick: bool = False,
 ) -> dict[str, Any]:
     """Play; `suites` of the result: suite -> column -> task -> steps of each success."""
+    seeds = 1 if quick else seeds
     found: dict[str, dict[str, dict[str, list[int]]]] = {}
     for suite in suites:
         found[suite] = {}
+        chosen = list(tasks) or (_QUICK.get(suite, []) if quick else [])
         for column, options in VARIANTS.get(suite, {"success": {}}).items():
-            given = {**options, "tasks": list(tasks)} if tasks else options
+            given = {**options, "tasks": chosen} if chosen else options
             rows = found[suite][column] = {}
             with Inside(suite, "experts", json.dumps(given), str(seeds)) as process:
                 while (row := process.ask()) is not None:
@@ -71,16 +81,15 @@ def _cell(steps: Sequence[int], seeds: int) -> str:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one seed of two tasks")
+    parser.add_argument(
+        "--quick", action="store_true", help="one seed, of two tasks unless --tasks"
+    )
     parser.add_argument("--json", type=Path, help="also write the result to this file")
     parser.add_argument("--suites", nargs="+", default=["metaworld"])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--tasks", nargs="+", default=[])
     arguments = parser.parse_args()
-    if arguments.quick:
-        result = run(("metaworld",), 1, ("reach-v3", "drawer-close-v3"))
-    else:
-        result = run(arguments.suites, arguments.seeds, arguments.tasks)
+    result = run(arguments.suites, arguments.seeds, arguments.tasks, arguments.quick)
     print(table(result))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2))

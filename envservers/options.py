@@ -1,6 +1,7 @@
 """A suite's options, checked against its constructor before anything is built.
 
-Names and types only: whether a value makes sense is the constructor's business.
+Names and types: whether a value makes sense is the constructor's business, which has `check_least`
+and `check_choice` for it.
 """
 
 from __future__ import annotations
@@ -82,3 +83,16 @@ def _without_none(annotation: Any) -> Any:
         return annotation
     kinds = [kind for kind in get_args(annotation) if kind is not types.NoneType]
     return kinds[0] if len(kinds) == 1 else annotation
+
+
+def check_least(least: int, **numbers: int) -> None:
+    """Raise ValueError for an option's number below `least`."""
+    for option, number in numbers.items():
+        if number < least:
+            raise ValueError(f"{option} = {number}: must be at least {least}")
+
+
+def check_choice(option: str, value: str, allowed: Iterable[str]) -> None:
+    """Raise ValueError for an option's word that is none of those allowed."""
+    if value not in allowed:
+        raise ValueError(f"{option} = {value!r}: choose one of {', '.join(allowed)}")

@@ -214,8 +214,12 @@ class SlotSuite:
     ) -> TimeStep:
         slots = ids.tolist()
         episodes = [self._episode(slot) for slot in slots]
-        pictures = [self._images(slot) for slot in slots]
-        infos = [self._simulator(slot).info() for slot in slots]
+        # All of one slot together: slots may take turns in a scene that they share.
+        pictures, infos, states = [], [], []
+        for slot in slots:
+            pictures.append(self._images(slot))
+            infos.append(self._simulator(slot).info())
+            states.append(self._simulator(slot).state())
         success = np.array([episode.success for episode in episodes], bool)
         own = [self.spec.tasks.index(episode.start.task) for episode in episodes]
         return TimeStep(
@@ -224,7 +228,7 @@ class SlotSuite:
                 camera.name: np.stack([images[camera.name] for images in pictures])
                 for camera in self.spec.cameras
             },
-            state=np.stack([self._simulator(slot).state() for slot in slots]).astype(np.float32),
+            state=np.stack(states).astype(np.float32),
             instruction=tuple(episode.instruction for episode in episodes),
             task=tuple(episode.start.task for episode in episodes),
             seed=np.array([episode.start.seed for episode in episodes], np.int64),

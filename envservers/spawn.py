@@ -65,9 +65,11 @@ class ServerProcess:
         registry.check_memory(suite, num_envs, options=options)
         entry = registry.find_suite(suite)
         start_seconds = entry.start_seconds if start_seconds is None else start_seconds
-        isolated = python is None and entry.environment
-        if isolated:
+        self._isolated_path = ""
+        if python is None and entry.environment:
             python = environments.python_of(entry.environment)
+            # What the caller's interpreter finds on its path need not fit that one.
+            self._isolated_path = environments.light_path()
         self._folder: Path | None = None
         self._lock: int | None = None
         if bind is None:
@@ -89,7 +91,7 @@ class ServerProcess:
             *("--lease-seconds", str(lease_seconds)),
             *("--parent-pid", str(os.getpid())),
         ]
-        self._own_interpreter, self._isolated = python is None, bool(isolated)
+        self._own_interpreter = python is None
         # The parent-death signal fires when the *thread* that forked ends, so the thread that
         # forks must live as long as the server: it also renews the lease.
         self._thread = threading.Thread(target=self._hold, name="env-server-host", daemon=True)
@@ -148,9 +150,8 @@ class ServerProcess:
 
     def _hold(self) -> None:
         environment = {**os.environ, **ONE_THREAD}
-        if self._isolated:
-            # What the caller's interpreter finds there need not fit this one.
-            environment["PYTHONPATH"] = environments.light_path()
+        if self._isolated_path:
+            environment["PYTHONPATH"] = self._isolated_path
         elif self._own_interpreter:
             root = str(Path(__file__).resolve().parents[1])
             inherited = environment.get("PYTHONPATH")

@@ -99,6 +99,7 @@ _RUN = {
             "PlaceSphere-v1",
         ),
         start_seconds=600.0,
+        groups="envservers.maniskill.groups",
     ),
 }
 # Never run here: estimates. Of VLN-CE's buildings, each of hundreds of megabytes, two are kept.

@@ -27,6 +27,8 @@ class TaskGroups:
 
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Name -> tasks; such a name may stand wherever tasks are asked for."""
+    short: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Shorter name of a task -> the tasks that it may mean; taken likewise."""
     reported: tuple[str, ...] = ()
     """The groups, no task in two of them, whose success an evaluation reports, and its mean."""
     protocols: Mapping[str, Protocol] = field(default_factory=dict)
@@ -42,12 +44,13 @@ def groups_of(suite: str) -> TaskGroups:
 
 
 def expand(suite: str, names: Sequence[str]) -> tuple[str, ...]:
-    """The tasks that `names` of tasks and groups stand for, each once, in order.
+    """The tasks that `names` of tasks, short or not, and of groups stand for, each once, in order.
 
-    A name that is no group's is kept: whether there is such a task is the suite's business.
+    A name that is none of these is kept: whether there is such a task is the suite's business.
     """
-    groups = groups_of(suite).groups
-    return tuple(dict.fromkeys(task for name in names for task in groups.get(name, (name,))))
+    found = groups_of(suite)
+    known = {**found.short, **found.groups}
+    return tuple(dict.fromkeys(task for name in names for task in known.get(name, (name,))))
 
 
 def reported_groups(suite: str, tasks: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from actors.collect import HAND_POINTS, collect, make_grounding, points_to_name
-from actors.episodes import HELD_OUT
 from actors.experts import make_tabletop
+from envservers.held_out import HELD_OUT
 from envservers.tabletop.scene import OBJECTS
 from envservers.tabletop.suite import TabletopSuite
 from vlarl.config.data_schema import CollectConfig

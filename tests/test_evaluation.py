@@ -6,11 +6,12 @@ import pytest
 from fake_policy import FakePolicy
 
 from actors import player
-from actors.episodes import HELD_OUT, held_out_starts, swapped_starts
+from actors.episodes import held_out_starts, swapped_starts
 from actors.evaluation import EvaluationRequest, evaluate, write_videos
 from actors.player import play
 from envservers import task_groups
 from envservers.counting import TASKS, CountingSuite, success_step
+from envservers.held_out import HELD_OUT
 from envservers.inprocess import InprocessClient
 from envservers.task_groups import TaskGroups
 from vlarl.errors import EnvServerError, UserError

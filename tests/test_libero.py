@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 
-from actors.episodes import HELD_OUT as TRAINING_ENDS
 from actors.episodes import held_out_starts
+from envservers.held_out import HELD_OUT, published_start
 from envservers.libero import tasks
 from envservers.libero.goals import Goal, parse
 from envservers.libero.grasps import boxes_of, candidates, closing
+from envservers.libero.suite import LiberoSuite
 from envservers.registry import describe_suite
+from envservers.task_groups import expand
 from vlarl.errors import UserError
 
 DRAWER = """
@@ -52,8 +54,9 @@ def test_a_name_spells_the_instruction():
         ({"tasks": ["goal", "turn_on_the_stove"]}, "named twice"),
         ({"variant": "swop"}, "Did you mean 'swap'"),
         ({"split": "90", "variant": "swap"}, "no variant 'swap' of 90"),
-        ({"renderer": "fast"}, "tuned or default"),
-        ({"image_size": 0}, "image_size"),
+        ({"renderer": "fast"}, "choose one of tuned, default"),
+        ({"image_size": 0}, "image_size = 0: must be at least 1"),
+        ({"max_steps": -5}, "max_steps = -5: must be at least 0"),
     ],
 )
 def test_what_there_is_none_of_is_refused_with_what_there_is(options, words):
@@ -72,16 +75,30 @@ def test_the_spec_needs_no_simulator():
     assert describe_suite("libero", max_steps=40).max_steps == 40
 
 
-def test_official_states_begin_where_training_seeds_end():
-    assert tasks.HELD_OUT == TRAINING_ENDS
+def test_each_task_keeps_the_limit_of_its_group_unless_one_is_given():
+    limits = [
+        LiberoSuite(1, tasks=["spatial", "long"], **options).limits
+        for options in ({}, {"max_steps": 40})
+    ]
+    assert [set(found.values()) for found in limits] == [{220, 520}, {40}]
+
+
+def test_tasks_may_be_named_without_their_group_wherever_they_are_asked_for():
+    stove = tasks.chosen("goal", ["turn_on_the_stove"])
+    assert expand("libero", ["turn_on_the_stove"]) == stove == ("goal/turn_on_the_stove",)
+    assert expand("maniskill", ["PickCube", "RollBall-v1"]) == ("PickCube-v1", "RollBall-v1")
+    short = "PutSpoonOnTableClothInScene"
+    assert expand("simpler-widowx", [short]) == (f"{short}-v1",)
 
 
 def test_the_published_protocol_plays_each_official_state_of_each_task_once():
     names = tasks.chosen("goal", None)
-    starts = held_out_starts(names, len(names) * tasks.TRIALS, TRAINING_ENDS)
-    played = [(start.task, tasks.official_state(start.seed, len(names))) for start in starts]
+    starts = held_out_starts(names, len(names) * tasks.TRIALS, HELD_OUT)
+    played = [
+        (start.task, published_start(start.seed, len(names), tasks.TRIALS)) for start in starts
+    ]
     assert sorted(played) == sorted((name, state) for name in names for state in range(50))
-    assert tasks.official_state(TRAINING_ENDS - 1, len(names)) is None
+    assert published_start(HELD_OUT - 1, len(names), tasks.TRIALS) is None
 
 
 def test_a_variant_has_a_folder_of_its_own():

@@ -40,7 +40,7 @@ def test_tasks_have_sentences_of_their_own_and_may_be_named_without_a_version():
         ("maniskill", {"renderer": "fast"}, "choose one of tuned, default"),
         ("maniskill", {"cameras": ["hand_camera"]}, "choose of ego, cam_right_wrist"),
         ("simpler-widowx", {"tasks": ["PickCube-v1"]}, "unknown task 'PickCube-v1'"),
-        ("simpler-widowx", {"image_size": 0}, "image_size must be at least 1"),
+        ("simpler-widowx", {"image_size": 0}, "image_size = 0: must be at least 1"),
         ("simpler-widowx", {"cameras": ["ego"]}, "cameras"),
     ],
 )

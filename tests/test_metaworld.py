@@ -58,7 +58,7 @@ def test_spec_and_embodiment_agree(repeat):
         ({"renderer": "fast"}, "choose one of tuned, default"),
         ({"cameras": ["corner2"]}, "choose of ego, cam_right_wrist"),
         ({"cameras": ["ego", "ego"]}, "choose of ego, cam_right_wrist"),
-        ({"image_size": 0}, "image_size must be at least 1"),
+        ({"image_size": 0}, "image_size = 0: must be at least 1"),
     ],
 )
 def test_a_mistake_is_one_message(options, said):

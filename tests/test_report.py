@@ -13,7 +13,7 @@ from vlarl.errors import UserError
 from vlarl.evaluation.curves import draw_curves, running_mean
 from vlarl.evaluation.report import plain_table, write_report
 from vlarl.evaluation.results import Outcome, SwapOutcome, compare, summarize, summarize_swap
-from vlarl.evaluation.video import join_frames, side_by_side, write_gif
+from vlarl.evaluation.video import write_gif
 from vlarl.runs import RunFolder
 
 
@@ -150,12 +150,3 @@ def test_a_long_caption_is_shown_to_its_end(tmp_path):
     assert not different[:-16].any()
     assert different[-16:].any()
     assert (success[:, -3:] > 200).all(), "nothing is cut at the right"
-
-
-def test_side_by_side_holds_the_shorter_one():
-    left = np.arange(3, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
-    right = join_frames([left[:1], left[:0], left[1:2]])
-    both = side_by_side(left, right)
-    assert both.shape == (3, 4, 10, 3)
-    assert both[:, 0, 0, 0].tolist() == [0, 1, 2]
-    assert both[:, 0, -1, 0].tolist() == [0, 1, 1]

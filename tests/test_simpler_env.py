@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from stand_in_environments import RECORDED
 
-from actors.episodes import HELD_OUT
+from actors.episodes import held_out_starts
 from envservers import registry
+from envservers.held_out import HELD_OUT
 from envservers.simpler import simulator, tasks
 from envservers.simpler.rotation import axis_times_angle
 from envservers.task_groups import expand, find_protocol
@@ -42,7 +43,6 @@ def world(suite):
 
 
 def test_held_out_seeds_are_the_published_starts(suite):
-    assert tasks.HELD_OUT == HELD_OUT
     found = suite("widowx_spoon_on_towel")
     places = []
     for number in range(25):
@@ -50,6 +50,21 @@ def test_held_out_seeds_are_the_published_starts(suite):
         places.append((*world(found).object, world(found).turn))
     assert len(set(places)) == 24
     assert places[24] == places[0]
+
+
+def test_each_task_gets_its_published_starts_in_order_beside_others(suite):
+    """An evaluation goes over the tasks in turn."""
+    both = ["widowx_spoon_on_towel", "widowx_carrot_on_plate"]
+    found = suite(both[0], tasks=both)
+    places = {task: [] for task in both}
+    for start in held_out_starts(both, 48, HELD_OUT):
+        found.reset(np.arange(1), [start])
+        places[start.task].append((*world(found).object, world(found).turn))
+    alone = suite(both[0])
+    for number, place in enumerate(places[both[0]]):
+        begin(alone, HELD_OUT + number)
+        assert place == (*world(alone).object, world(alone).turn)
+    assert len(set(places[both[1]])) == 24
 
 
 def test_training_never_begins_where_the_evaluation_does_but_near(suite):
@@ -113,7 +128,7 @@ def test_nothing_is_drawn_but_at_the_end_of_a_chunk(suite):
 
 
 def test_another_task_is_another_environment(suite):
-    found = simulator.SimplerSimulator(24)
+    found = simulator.SimplerSimulator(24, 1)
     suite("widowx_stack_cube")
     found.prepare("widowx_stack_cube")
     first = found._environment

@@ -22,9 +22,11 @@ from test_suite_contract import (  # noqa: F401, collected here with this file's
     test_what_is_no_action_is_refused,
 )
 
+from actors.episodes import held_out_starts
 from envservers.client import spawn_server
+from envservers.held_out import HELD_OUT
 from envservers.maniskill.tasks import WIDOWX
-from envservers.maniskill.widowx import DOWNLOADS, HELD_OUT
+from envservers.maniskill.widowx import DOWNLOADS
 from envservers.registry import make_suite
 from envservers.task_groups import find_protocol
 from vlarl.errors import UserError
@@ -100,6 +102,15 @@ def test_held_out_seeds_are_the_published_episodes_in_order(here):
     assert seen[24] == seen[0]
     protocol = find_protocol("simpler-widowx", "simpler")
     assert (protocol.tasks, protocol.episodes) == (tuple(WIDOWX), 24)
+
+
+def test_the_published_protocol_plays_each_episode_of_each_task_once(here):
+    suite = make_suite("simpler-widowx", 1, image_size=16)
+    protocol = find_protocol("simpler-widowx", "simpler")
+    starts = held_out_starts(protocol.tasks, len(protocol.tasks) * protocol.episodes, HELD_OUT)
+    played = sorted((start.task, suite.reset_options(start)["episode_id"]) for start in starts)
+    suite.close()
+    assert played == sorted((task, number) for task in WIDOWX for number in range(24))
 
 
 def test_the_object_is_carried_to_its_place_with_one_picture_a_chunk(here):

@@ -214,6 +214,9 @@ def test_experts_answer_within_the_bounds_of_the_channels_or_not_at_all(client):
     assert actions.shape == (2, len(client.spec.channels))
     assert actions.dtype == np.float32
     np.testing.assert_array_equal(client.expert_actions(ids[::-1])[::-1], actions)
+    for end, beyond in (("low", np.less), ("high", np.greater)):
+        bounds = np.array([getattr(channel, end) for channel in client.spec.channels], np.float32)
+        assert not beyond(actions, bounds).any(), end
 
 
 def test_closing_leaves_no_process(client):

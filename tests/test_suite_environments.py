@@ -10,6 +10,7 @@ import sys
 import sysconfig
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -76,9 +77,13 @@ def state(capsys, name=NAME):
 
 
 @pytest.mark.slow
-def test_the_life_of_an_environment(place, capsys):
+def test_the_life_of_an_environment(place, capsys, monkeypatch):
     """One after the other, as each makes what the next one uses: an environment takes seconds."""
     pin(place, "tinysim==1.0")
+    # What this shell has on its path is not in the environment.
+    with zipfile.ZipFile(next((place / "wheels").glob("tinysim-1.0-*"))) as wheel:
+        wheel.extractall(place / "path")
+    monkeypatch.setenv("PYTHONPATH", str(place / "path"))
     assert state(capsys) == ("missing", "vlarl suite install tiny (about 1 MB)")
     with pytest.raises(UserError, match="not installed; run: vlarl suite install tiny"):
         spawn_server("counting", 1)
@@ -259,3 +264,21 @@ def test_each_failure_of_pip_has_its_remedy(line, remedy):
     text = failure("tiny", ["first", *line.splitlines()])
     assert remedy in text.splitlines()[-1]
     assert line.splitlines()[-1] in text
+
+
+def test_where_nothing_can_be_written_the_folder_is_named(place, monkeypatch):
+    """Not a server that is waited for and never comes."""
+    file = place / "no_folder"
+    file.touch()
+    monkeypatch.setenv("VLARL_SUITES", str(file))
+    with pytest.raises(UserError, match=r"/no_folder/.*; make .*/no_folder writable"):
+        environments.light_path()
+
+
+def test_links_to_this_project_may_be_made_by_many_threads_at_once(place, monkeypatch):
+    for attempt in range(20):
+        monkeypatch.setenv("VLARL_SUITES", str(place / f"many{attempt}"))
+        with ThreadPoolExecutor(8) as pool:
+            found = set(pool.map(lambda _: environments.light_path(), range(8)))
+        (links,) = found
+        assert sorted(file.name for file in Path(links).iterdir()) == ["envservers", "vlarl"]

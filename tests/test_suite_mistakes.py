@@ -231,6 +231,31 @@ def test_servers_demonstrate_each_task_its_share_and_the_same_again():
         assert one.extra == other.extra
 
 
+def test_a_task_whose_expert_fails_is_named_before_long():
+    quota = EpisodeQuota(("easy", "never"), 200, 0)
+
+    def collect():
+        while (start := quota.next()) is not None:
+            if start.task == "never":
+                quota.give_back("never")
+
+    said = r"never: 40 episodes failed, 0 did not, 100 are missing: .* leave it out of tasks"
+    with pytest.raises(UserError, match=said):
+        collect()
+    assert quota.attempts < 200
+
+
+def test_a_task_whose_expert_often_fails_gets_its_share_all_the_same():
+    quota = EpisodeQuota(("one", "other"), 100, 0)
+    random, kept = np.random.default_rng(0), []
+    while (start := quota.next()) is not None:
+        if start.task == "one" and random.random() < 0.85:
+            quota.give_back("one")
+        else:
+            kept.append(start.task)
+    assert sorted(kept) == ["one"] * 50 + ["other"] * 50
+
+
 def test_what_is_recorded_is_the_experts_action_not_the_noisy_one():
     _, quiet = demonstrate()
     _, noisy = demonstrate(action_noise=0.2)

@@ -24,9 +24,8 @@ from envservers.calvin.tasks import (
     is_chain,
     outcomes,
 )
+from envservers.held_out import HELD_OUT
 
-HELD_OUT = 1_000_000
-"""Seeds from here on are the published chains, `actors.episodes.HELD_OUT`."""
 PUBLISHED = 1000
 
 ROBOT = np.array([

@@ -9,8 +9,8 @@ from envservers import environments
 from envservers.calvin.repository import Repository, check_repository
 from envservers.calvin.simulator import ACTION_SCALE, CAMERAS, CalvinSimulator
 from envservers.calvin.tasks import CHAIN, CHAIN_LENGTH, SUBTASK_STEPS, find_tasks
+from envservers.options import check_least
 from envservers.slot_suite import SlotSuite
-from vlarl.errors import UserError
 from vlarl.types import CameraSpec, Channel, EnvSpec
 
 CONTROL_HZ = 30.0
@@ -53,8 +53,8 @@ class CalvinSuite(SlotSuite):
         terminate_on_success: bool = True,
     ) -> None:
         names = find_tasks(tasks)
-        if image_size < 1:
-            raise UserError(f"image_size = {image_size}: must be at least 1")
+        check_least(1, image_size=image_size)
+        check_least(0, max_steps=max_steps)
         arm = tuple(
             Channel(*described, -float(bound), float(bound))
             for described, bound in zip(_CHANNELS, ACTION_SCALE, strict=True)

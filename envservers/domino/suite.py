@@ -12,8 +12,9 @@ from pathlib import Path
 from envservers.domino.checkout import CONFIGS, CheckoutRuntime
 from envservers.domino.simulator import DominoSimulator
 from envservers.domino.tasks import GROUPS, LIMITS, TASKS
+from envservers.options import check_choice, check_least
 from envservers.robotwin.scenes import Scenes
-from envservers.robotwin.suite import WORDINGS, arms_spec, check_choice, check_numbers
+from envservers.robotwin.suite import WORDINGS, arms_spec
 from envservers.robotwin.tasks import find_tasks
 from envservers.slot_suite import SlotSuite
 from vlarl.errors import UserError
@@ -53,7 +54,8 @@ class DominoSuite(SlotSuite):
         wording: str = "unseen",
         checkout: str = "",
     ) -> None:
-        check_numbers(image_size, max_steps)
+        check_least(1, image_size=image_size)
+        check_least(0, max_steps=max_steps)
         check_choice("surroundings", surroundings, tuple(CONFIGS))
         check_choice("wording", wording, WORDINGS)
         if level not in _LEVELS:

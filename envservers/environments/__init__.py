@@ -20,6 +20,7 @@ import hashlib
 import json
 import os
 import re
+import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -175,15 +176,23 @@ def light_path() -> str:
 
     Links, so that both ends of a connection run the same code; the folder that holds the project
     itself may hold all that is installed beside it, such as another NumPy.
+
+    Raises:
+        UserError: if there is none and none can be made.
     """
     place = home() / ".light" / hashlib.sha256(str(_ROOT).encode()).hexdigest()[:12]
-    place.mkdir(parents=True, exist_ok=True)
-    for package in _LIGHT:
-        link, target = place / package, _ROOT / package
-        if not (link.is_symlink() and link.readlink() == target):
-            # Another process may be doing the same: replacing is atomic.
-            draft = place / f".{package}.{os.getpid()}"
-            draft.unlink(missing_ok=True)
-            draft.symlink_to(target)
-            draft.replace(link)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        for package in _LIGHT:
+            link, target = place / package, _ROOT / package
+            if not (link.is_symlink() and link.readlink() == target):
+                # Another process or thread may be doing the same: replacing is atomic.
+                draft = place / f".{package}.{uuid.uuid4().hex}"
+                draft.symlink_to(target)
+                draft.replace(link)
+    except OSError as error:
+        raise UserError(
+            f"cannot put links to this project into {place}: {error}; make {home()} writable, or "
+            "name another folder (VLARL_SUITES=DIR) and install the suites there"
+        ) from error
     return str(place)

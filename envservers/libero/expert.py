@@ -147,7 +147,7 @@ def _lift(view: View, memory: Memory) -> NDArray[np.float64]:
     if memory["steps"] == 0:
         memory["from"] = view.hand.tolist()
     start = np.array(memory["from"])
-    target, _ = _destination(view, memory, goal)
+    target = _destination(view, memory, goal)
     height = max(_travel_height(view, goal, target) + memory["below"] - 0.02, start[2] + 0.03)
     memory["height"] = float(height)
     if _lost(view, memory, goal):
@@ -159,7 +159,7 @@ def _lift(view: View, memory: Memory) -> NDArray[np.float64]:
 
 def _carry(view: View, memory: Memory) -> NDArray[np.float64]:
     goal = _goal(view, memory)
-    target, _ = _destination(view, memory, goal)
+    target = _destination(view, memory, goal)
     over = np.array([target[0], target[1], max(memory["height"], target[2])])
     if view.hand[2] < over[2] - 0.03:
         over[:2] = view.hand[:2]
@@ -171,7 +171,7 @@ def _carry(view: View, memory: Memory) -> NDArray[np.float64]:
 
 
 def _lower(view: View, memory: Memory) -> NDArray[np.float64]:
-    target, _ = _destination(view, memory, _goal(view, memory))
+    target = _destination(view, memory, _goal(view, memory))
     if memory["steps"] == 0:
         memory["last"] = 1e3
     falling = memory["last"] - view.hand[2]
@@ -233,8 +233,8 @@ def _lost(view: View, memory: Memory, goal: Goal) -> bool:
     return bool(np.linalg.norm(held - np.array(memory["offset"])) > 0.05)
 
 
-def _destination(view: View, memory: Memory, goal: Goal) -> tuple[NDArray[np.float64], float]:
-    """Where the hand lets go, and the height of what the object then stands on."""
+def _destination(view: View, memory: Memory, goal: Goal) -> NDArray[np.float64]:
+    """Where the hand lets go."""
     offset, below = np.array(memory["offset"]), memory["below"]
     place = goal.place
     if place in view.problem.objects:
@@ -248,7 +248,7 @@ def _destination(view: View, memory: Memory, goal: Goal) -> tuple[NDArray[np.flo
             support = max(support, view.walls(place) - 0.01)
     spot = center - offset
     spot[2] = support + below + 0.008
-    return spot, support
+    return spot
 
 
 def _support(view: View, name: str, center: NDArray[np.float64]) -> float:

@@ -72,20 +72,15 @@ def nearest_yaw(yaw: float) -> float:
     return float((yaw + np.pi / 2) % np.pi - np.pi / 2)
 
 
-def candidates(
-    item: Boxes, obstacles: Boxes, center: NDArray[np.float64], rims: bool = True
-) -> list[Grasp]:
+def candidates(item: Boxes, obstacles: Boxes, center: NDArray[np.float64]) -> list[Grasp]:
     """Grasps of an object, cheapest first.
 
     Args:
         item: the object.
         obstacles: what else stands there.
         center: [2] of the object, seen from above.
-        rims: whether the object may be held at its rim.
     """
-    found = _around(item) + (_rims(item, center) if rims else [])
-    if rims and not found:
-        found = _rims(item, center, flat=True)
+    found = _around(item) + _rims(item, center) or _rims(item, center, flat=True)
     judged = [grasp._replace(cost=grasp.cost + _blocked(grasp, obstacles)) for grasp in found]
     return sorted(judged, key=lambda grasp: grasp.cost)
 

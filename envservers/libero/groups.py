@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from envservers.libero.tasks import GROUPS as _BY_NAME
-from envservers.libero.tasks import TRIALS, chosen
+from envservers.libero.tasks import TRIALS, all_tasks, chosen
 from envservers.task_groups import Protocol, TaskGroups
 
 _STANDARD = ("spatial", "object", "goal", "long")
 
 GROUPS = TaskGroups(
     groups={name: chosen(name, None) for name in _BY_NAME},
+    short={
+        bare: tuple(task for task in all_tasks() if task.partition("/")[2] == bare)
+        for bare in (task.partition("/")[2] for task in all_tasks())
+    },
     reported=tuple(_BY_NAME),
     protocols={
         "standard": Protocol(_STANDARD, TRIALS),

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from envservers.libero.grasps import nearest_yaw
 from envservers.libero.view import View
 
-OPEN, KEEP, CLOSED = -1.0, 0.0, 1.0
-"""Of the gripper; `KEEP` leaves its fingers commanded where they are."""
+OPEN, CLOSED = -1.0, 1.0
+"""Of the gripper."""
 _POINTS_DOWN = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
 _METERS, _RADIANS = 0.05, 0.5
 _GAIN, _TURN_GAIN = 2.2, 1.5

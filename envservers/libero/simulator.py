@@ -7,11 +7,12 @@ import json
 import numpy as np
 from numpy.typing import NDArray
 
+from envservers.held_out import HELD_OUT, published_start
 from envservers.libero.camera import CAMERAS
 from envservers.libero.expert import Expert
 from envservers.libero.scene import EpisodeState, Scene
 from envservers.libero.stage import Actor, Stage
-from envservers.libero.tasks import HELD_OUT, OWN_WORDING, official_state, sentence
+from envservers.libero.tasks import OWN_WORDING, TRIALS, sentence
 from envservers.simulator import Outcome
 from vlarl.types import EpisodeStart
 
@@ -35,7 +36,7 @@ class LiberoSimulator:
 
     def reset(self, start: EpisodeStart) -> str:
         """Begin an episode; see `docs/suites/libero.md` for what its seed means."""
-        official = official_state(start.seed, self._tasks)
+        official = published_start(start.seed, self._tasks, TRIALS)
         # An official state is one start, whatever number it was asked for by.
         seed = start.seed if official is None else HELD_OUT + official
         scene = self._stage.cleared(self._actor, start.task)
@@ -85,7 +86,7 @@ class LiberoSimulator:
         self._expert = Expert(memory)
 
     def close(self) -> None:
-        """Leave the scene; with the last slot's, all scenes close."""
+        """Leave the scene."""
         self._stage.leave(self._actor)
 
     def _scene(self) -> Scene:

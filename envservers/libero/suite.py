@@ -8,9 +8,9 @@ from envservers.libero.camera import CAMERAS
 from envservers.libero.scene import CONTROL_HZ, Scene
 from envservers.libero.simulator import ACTION_SCALE, LiberoSimulator
 from envservers.libero.stage import Stage
-from envservers.libero.tasks import chosen, limit
+from envservers.libero.tasks import chosen, group_of, limit
+from envservers.options import check_choice, check_least
 from envservers.slot_suite import SlotSuite
-from vlarl.errors import UserError
 from vlarl.types import CameraSpec, Channel, EnvSpec
 
 _CHANNELS = (
@@ -35,11 +35,11 @@ class LiberoSuite(SlotSuite):
         split: a group of tasks (spatial, object, goal, long, 90), or `all`.
         tasks: instead of a split: names, with or without their group, or groups.
         variant: of LIBERO-PRO: see `docs/suites/libero.md`; empty: LIBERO itself.
-        max_steps: control steps until truncation (0: the published limit, the longest of the
-            groups).
+        max_steps: control steps until truncation (0: the published limit of each task's group).
         renderer: `tuned`, or `default`, as the benchmark draws.
         physics: `tuned`, or `default`, which is bit for bit the benchmark's own.
-        scenes: tasks whose scene is kept in memory (0: all of the chosen ones, at most 10).
+        scenes: tasks whose scene is kept in memory (0: all of the chosen ones, at most 10
+            or, with more slots, one for each).
         terminate_on_success: whether achieving the goal ends the episode.
 
     Raises:
@@ -60,12 +60,10 @@ class LiberoSuite(SlotSuite):
         terminate_on_success: bool = True,
     ) -> None:
         names = chosen(split, tasks, variant)
-        for option, value in (("renderer", renderer), ("physics", physics)):
-            if value not in _SETTINGS:
-                raise UserError(f"suite 'libero': {option} = {value!r}: must be tuned or default")
-        for option, number in (("image_size", image_size), ("scenes", scenes + 1)):
-            if number < 1:
-                raise UserError(f"suite 'libero': {option} must not be negative")
+        check_choice("renderer", renderer, _SETTINGS)
+        check_choice("physics", physics, _SETTINGS)
+        check_least(1, image_size=image_size)
+        check_least(0, max_steps=max_steps, scenes=scenes)
         spec = EnvSpec(
             suite="libero",
             tasks=names,
@@ -83,12 +81,15 @@ class LiberoSuite(SlotSuite):
         def scene(task: str) -> Scene:
             return Scene(task, variant, image_size, renderer == "tuned", physics == "tuned")
 
-        self._stage = Stage(scene, scenes or min(len(names), MOST_SCENES))
+        # Where each slot plays another task, fewer scenes than slots would all be made anew in
+        # each round: seconds for every one.
+        self._stage = Stage(scene, scenes or min(len(names), max(MOST_SCENES, num_envs)))
 
         def simulator() -> LiberoSimulator:
             return LiberoSimulator(self._stage, variant, len(names))
 
-        super().__init__(num_envs, spec, simulator, terminate_on_success)
+        limits = {} if max_steps else {name: group_of(name).max_steps for name in names}
+        super().__init__(num_envs, spec, simulator, terminate_on_success, limits)
 
     def load(self) -> None:
         """Make the first task's scene now, so that what is missing shows before anybody waits."""

@@ -56,10 +56,6 @@ which is what published policies were trained on."""
 TRIALS = 50
 """Episodes of a task in the published protocol, and official initial states of each."""
 
-HELD_OUT = 1_000_000
-"""Seeds from here on are official initial states, `actors.episodes.HELD_OUT`; those below draw
-placements from the BDDL file's own regions."""
-
 
 def all_tasks() -> tuple[str, ...]:
     """The 130 names, group by group."""
@@ -134,17 +130,6 @@ def group_of(task: str) -> Group:
 def limit(tasks: Sequence[str]) -> int:
     """Control steps of an episode: the longest of these tasks' groups."""
     return max(group_of(task).max_steps for task in tasks)
-
-
-def official_state(seed: int, tasks: int) -> int | None:
-    """Which of a task's published initial states a seed means; None: a placement drawn by it.
-
-    Args:
-        seed: of the episode.
-        tasks: how many the suite has. An evaluation goes over them in turn, one seed after the
-            other, so that each task gets its states in order, and all of them in 50 rounds.
-    """
-    return (seed - HELD_OUT) // tasks % TRIALS if seed >= HELD_OUT else None
 
 
 def sentence(task: str) -> str:

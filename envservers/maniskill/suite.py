@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from envservers.maniskill.robots import PANDA, Robot
 from envservers.maniskill.tasks import TABLE_TOP, Task, chosen
+from envservers.options import check_choice, check_least
 from envservers.slot_suite import SlotSuite
 from vlarl.types import CameraSpec, EnvSpec, EpisodeStart
 
@@ -181,13 +182,9 @@ class ManiSkillSuite(SceneSuite):
 
 def check_pictures(image_size: int, max_steps: int, renderer: str) -> None:
     """Raise ValueError for an option of these that is out of range."""
-    if image_size < 1 or max_steps < 0:
-        raise ValueError(
-            f"image_size must be at least 1 and max_steps at least 0, "
-            f"got {image_size} and {max_steps}"
-        )
-    if renderer not in RENDERERS:
-        raise ValueError(f"renderer = {renderer!r}: choose one of {', '.join(RENDERERS)}")
+    check_least(1, image_size=image_size)
+    check_least(0, max_steps=max_steps)
+    check_choice("renderer", renderer, RENDERERS)
 
 
 def spec_of(

@@ -24,6 +24,11 @@ class Task:
     """Initial states that there are; 0: drawn from a continuum."""
 
 
+def without_version(tasks: Mapping[str, Task]) -> dict[str, tuple[str, ...]]:
+    """The names by which tasks may be called, too."""
+    return {name.partition("-")[0]: (name,) for name in tasks}
+
+
 TABLE_TOP = {
     "PickCube-v1": Task("pick up the red cube and hold it at the green ball", 50),
     "PushCube-v1": Task("push the blue cube forward onto the round target", 50),
@@ -55,7 +60,10 @@ WIDOWX = {
 WIDOWX_TRIALS = 24
 """Episodes of a task in the published protocol."""
 
-GROUPS = TaskGroups(protocols={"simpler": Protocol(tuple(WIDOWX), WIDOWX_TRIALS)})
+GROUPS = TaskGroups(
+    short=without_version(WIDOWX),
+    protocols={"simpler": Protocol(tuple(WIDOWX), WIDOWX_TRIALS)},
+)
 """Of the suite `simpler-widowx`."""
 
 
@@ -75,8 +83,8 @@ def chosen(
     """
     if names is None:
         return tuple(default)
-    full = {name.partition("-")[0]: name for name in known}
-    found = tuple(full.get(name, name) for name in names)
+    full = without_version(known)
+    found = tuple(task for name in names for task in full.get(name, (name,)))
     for name in found:
         if name not in known:
             raise ValueError(

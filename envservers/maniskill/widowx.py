@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envservers import environments
+from envservers.held_out import published_start
 from envservers.maniskill import robots
 from envservers.maniskill.suite import RENDERERS, SceneSuite, check_pictures, spec_of
 from envservers.maniskill.tasks import WIDOWX, chosen
@@ -25,8 +26,6 @@ from vlarl.types import EpisodeStart
 if TYPE_CHECKING:
     from envservers.maniskill.scene import Drawing
 
-HELD_OUT = 1_000_000
-"""Seeds from here on are the published episodes in their order, `actors.episodes.HELD_OUT`."""
 CAMERA = "3rd_view_camera"
 INFO = ("is_src_obj_grasped", "consecutive_grasp", "src_on_target")
 DOWNLOADS = {
@@ -75,9 +74,8 @@ class WidowXSuite(SceneSuite):
 
     def reset_options(self, start: EpisodeStart) -> Mapping[str, Any]:
         """Held-out seeds count through the published episodes; others let ManiSkill draw one."""
-        if start.seed < HELD_OUT:
-            return {}
-        return {"episode_id": (start.seed - HELD_OUT) % WIDOWX[start.task].starts}
+        number = published_start(start.seed, len(self.spec.tasks), WIDOWX[start.task].starts)
+        return {} if number is None else {"episode_id": number}
 
     def _to_draw(self) -> Drawing:
         from envservers.maniskill.scene import Drawing

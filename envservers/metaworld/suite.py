@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from envservers import opengl
 from envservers.metaworld.groups import find_tasks
+from envservers.options import check_choice, check_least
 from envservers.slot_suite import SlotSuite
 from vlarl.types import CameraSpec, Channel, EnvSpec
 
@@ -68,16 +69,12 @@ class MetaWorldSuite(SlotSuite):
         action_repeat: int = 1,
         terminate_on_success: bool = True,
     ) -> None:
-        if image_size < 1 or max_steps < 0:
-            raise ValueError(
-                f"image_size must be at least 1 and max_steps at least 0, "
-                f"got {image_size} and {max_steps}"
-            )
+        check_least(1, image_size=image_size)
+        check_least(0, max_steps=max_steps)
         if action_repeat not in EMBODIMENTS:
             allowed = ", ".join(map(str, EMBODIMENTS))
             raise ValueError(f"action_repeat = {action_repeat}: choose one of {allowed}")
-        if renderer not in RENDERERS:
-            raise ValueError(f"renderer = {renderer!r}: choose one of {', '.join(RENDERERS)}")
+        check_choice("renderer", renderer, RENDERERS)
         if not cameras or set(cameras) - set(CAMERAS) or len(set(cameras)) != len(cameras):
             raise ValueError(f"cameras = {list(cameras)}: choose of {', '.join(CAMERAS)}")
         spec = EnvSpec(

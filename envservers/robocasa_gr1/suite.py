@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from envservers.options import check_choice, check_least
 from envservers.robocasa_gr1.channels import channels
 from envservers.robocasa_gr1.simulator import Gr1Simulator
 from envservers.robocasa_gr1.tasks import MAX_STEPS, find_tasks
@@ -53,13 +54,9 @@ class RobocasaGr1Suite(SlotSuite):
         picture: str = "crop",
         terminate_on_success: bool = True,
     ) -> None:
-        if image_size < 1 or max_steps < 0:
-            raise ValueError(
-                f"image_size must be at least 1 and max_steps at least 0, "
-                f"got {image_size} and {max_steps}"
-            )
-        if picture not in PICTURES:
-            raise ValueError(f"picture = {picture!r}: choose one of {', '.join(PICTURES)}")
+        check_least(1, image_size=image_size)
+        check_least(0, max_steps=max_steps)
+        check_choice("picture", picture, PICTURES)
         own = channels()
         spec = EnvSpec(
             suite="robocasa-gr1",

@@ -13,10 +13,9 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
+from envservers.held_out import HELD_OUT
 from envservers.robotwin.runtime import Runtime
 
-HELD_OUT = 1_000_000
-"""Our seeds from here on are for evaluation, `actors.episodes.HELD_OUT`."""
 EVALUATION = 100_000
 """The first of the benchmark's seeds that its own evaluation takes."""
 _STRIDE = 10_000_000

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from envservers.options import check_choice, check_least
 from envservers.robotwin.robot import CONTROL_HZ, EMBODIMENT, cameras, channels
 from envservers.robotwin.runtime import CONFIGS, PackageRuntime
 from envservers.robotwin.scenes import Scenes
@@ -59,7 +60,8 @@ class RoboTwinSuite(SlotSuite):
         planner: str = "mplib",
         assets: str = "",
     ) -> None:
-        check_numbers(image_size, max_steps)
+        check_least(1, image_size=image_size)
+        check_least(0, max_steps=max_steps)
         for option, value, allowed in (
             ("difficulty", difficulty, tuple(CONFIGS)),
             ("wording", wording, WORDINGS),
@@ -85,21 +87,6 @@ class RoboTwinSuite(SlotSuite):
             runtime = PackageRuntime(self.assets, *self._settings)
             self._scenes = Scenes(runtime, self._expert_check)
         return self._scenes
-
-
-def check_numbers(image_size: int, max_steps: int) -> None:
-    """Raise ValueError for numbers out of range."""
-    if image_size < 1 or max_steps < 0:
-        raise ValueError(
-            f"image_size must be at least 1 and max_steps at least 0, "
-            f"got {image_size} and {max_steps}"
-        )
-
-
-def check_choice(option: str, value: str, allowed: Sequence[str]) -> None:
-    """Raise ValueError for a word that is none of those allowed."""
-    if value not in allowed:
-        raise ValueError(f"{option} = {value!r}: choose one of {', '.join(allowed)}")
 
 
 def arms_spec(

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from envservers.held_out import published_start
 from envservers.resize import resized
 from envservers.simpler.rotation import axis_times_angle
-from envservers.simpler.tasks import GRID, HELD_OUT, ROBOTS, SPAWN_X, SPAWN_Y, TASKS, Task
+from envservers.simpler.tasks import GRID, ROBOTS, SPAWN_X, SPAWN_Y, TASKS, Task
 from envservers.simulator import Outcome
 from vlarl.types import EpisodeStart
 
@@ -19,10 +20,11 @@ class SimplerSimulator:
 
     Args:
         image_size: of the picture, in pixels.
+        tasks: how many the suite has.
     """
 
-    def __init__(self, image_size: int) -> None:
-        self._image_size = image_size
+    def __init__(self, image_size: int, tasks: int) -> None:
+        self._image_size, self._tasks = image_size, tasks
         self._environment: Any = None
         self._task = next(iter(TASKS.values()))
         self._instruction, self._steps = "", 0
@@ -41,8 +43,9 @@ class SimplerSimulator:
     def reset(self, start: EpisodeStart) -> str:
         """Begin an episode; see `docs/suites/simpler-env.md` for what its seed means."""
         self.prepare(start.task)
-        held_out = start.seed >= HELD_OUT
-        number = (start.seed - HELD_OUT) % self._task.published if held_out else start.seed
+        official = published_start(start.seed, self._tasks, self._task.published)
+        held_out = official is not None
+        number = start.seed if official is None else official
         if self._task.spread and not held_out:
             self._reset_elsewhere(number)
         else:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from envservers import environments
+from envservers.options import check_least
 from envservers.simpler.simulator import SimplerSimulator
 from envservers.simpler.tasks import TASKS, chosen
 from envservers.slot_suite import SlotSuite
@@ -49,8 +50,8 @@ class SimplerSuite(SlotSuite):
         terminate_on_success: bool = True,
     ) -> None:
         names, own = chosen(robot, tasks)
-        if image_size < 1:
-            raise UserError(f"image_size = {image_size}: must be at least 1")
+        check_least(1, image_size=image_size)
+        check_least(0, max_steps=max_steps)
         move, turn, least = _BOUNDS[own.name]
         kinds = [("m", "delta_position", move)] * 3 + [("rad", "rotation_euler", turn)] * 3
         arm = tuple(
@@ -68,7 +69,12 @@ class SimplerSuite(SlotSuite):
             state_dim=_STATE_DIM,
         )
         self.code = Path(code).expanduser() if code else environments.assets("simpler-env")
-        super().__init__(num_envs, spec, lambda: SimplerSimulator(image_size), terminate_on_success)
+        limits = {} if max_steps else {name: TASKS[name].steps for name in names}
+
+        def simulator() -> SimplerSimulator:
+            return SimplerSimulator(image_size, len(names))
+
+        super().__init__(num_envs, spec, simulator, terminate_on_success, limits)
 
     def load(self) -> None:
         """Make the first task's scene now, so that what is missing shows before anybody waits."""

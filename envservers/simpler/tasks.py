@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from envservers.options import suggestion
 from vlarl.errors import UserError
 
-HELD_OUT = 1_000_000
-"""Seeds from here on are the published starts in their order, `actors.episodes.HELD_OUT`."""
 SPAWN_X, SPAWN_Y = (-0.35, -0.12), (-0.02, 0.42)
 """Meters: where the published evaluation puts the can, on a grid of 5 by 5."""
 GRID = 5

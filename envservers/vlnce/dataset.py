@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envservers.vlnce.tasks import HELD_OUT, Benchmark
+from envservers.held_out import HELD_OUT
+from envservers.vlnce.tasks import Benchmark
 from vlarl.errors import UserError
 
 

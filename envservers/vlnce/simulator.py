@@ -8,13 +8,13 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from envservers.held_out import HELD_OUT
 from envservers.simulator import Outcome
 from envservers.vlnce.dataset import Dataset, Episode
 from envservers.vlnce.metrics import PathMetrics
 from envservers.vlnce.scenes import Building, Buildings
 from envservers.vlnce.tasks import (
     FORWARD_STEP,
-    HELD_OUT,
     MAX_MOVE,
     MAX_TURN,
     STILL_MOVE,

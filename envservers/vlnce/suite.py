@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from envservers import environments
+from envservers.held_out import HELD_OUT
+from envservers.options import check_least
 from envservers.slot_suite import SlotSuite
 from envservers.vlnce.dataset import Dataset
 from envservers.vlnce.scenes import Buildings
 from envservers.vlnce.simulator import VlnSimulator
-from envservers.vlnce.tasks import HELD_OUT, MAX_ACTIONS, find_benchmark
+from envservers.vlnce.tasks import MAX_ACTIONS, find_benchmark
 from vlarl.errors import UserError
 from vlarl.types import CameraSpec, Channel, EnvSpec
 
@@ -66,9 +68,7 @@ class VlnSuite(SlotSuite):
                 f"tasks = {list(tasks)}: the one task of benchmark={benchmark} is "
                 f"{benchmark!r}; the other benchmark is another suite: benchmark=r2r or rxr"
             )
-        for option, number in (("image_size", image_size), ("scenes", scenes)):
-            if number < 1:
-                raise UserError(f"{option} = {number}: must be at least 1")
+        check_least(1, image_size=image_size, scenes=scenes)
         height, width = image_size, image_size * own.aspect[1] // own.aspect[0]
         spec = EnvSpec(
             suite="vln-ce",

@@ -23,9 +23,6 @@ STILL_STEPS = 2
 """Consecutive waypoints without a move that are a stop, and end the episode."""
 STILL_MOVE, STILL_TURN = 0.1, 0.25
 """Meters and radians below which a waypoint is no move; as in the `navigation` suite."""
-HELD_OUT = 1_000_000
-"""Seeds from here on are the evaluation split's episodes in their order,
-`actors.episodes.HELD_OUT`; those below draw from the training split."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Rollout videos as GIFs, written with Pillow alone: frames enlarged, captioned, side by side."""
+"""Rollout videos as GIFs, written with Pillow alone: frames enlarged and captioned."""
 
 from __future__ import annotations
 
@@ -45,22 +45,6 @@ def write_gif(
     indexed[0].save(
         path, save_all=True, append_images=indexed[1:], duration=durations, loop=0, optimize=True
     )
-
-
-def side_by_side(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Two episodes [T, h, w, 3] in one picture; the shorter one waits at its last frame."""
-    length = max(len(left), len(right))
-    halves = [_held(left, length), np.full((length, left.shape[1], 2, 3), 255, np.uint8)]
-    return np.concatenate([*halves, _held(right, length)], axis=2)
-
-
-def join_frames(chunks: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """The frames [executed, h, w, 3] of an episode's chunks, one after the other."""
-    return np.concatenate([chunk for chunk in chunks if len(chunk)], axis=0)
-
-
-def _held(frames: NDArray[np.uint8], length: int) -> NDArray[np.uint8]:
-    return frames[np.minimum(np.arange(length), len(frames) - 1)]
 
 
 def _lines(caption: str, width: int) -> list[str]:

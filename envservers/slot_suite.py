@@ -158,12 +158,13 @@ class SlotSuite:
                     f"the snapshot has slot {max(books)}, this suite has {self.num_envs}: restore "
                     "into a suite with the same num_envs"
                 )
+            begun = {slot: EpisodeStart(**book.pop("start")) for slot, book in books.items()}
+            for start in begun.values():
+                checked_task(start.task, self.spec.tasks)
             self._episodes = [None] * self.num_envs
             for slot, book in books.items():
-                start = EpisodeStart(**book.pop("start"))
-                checked_task(start.task, self.spec.tasks)
                 self._simulator(slot).restore(stored[f"slot_{slot}"].tobytes())
-                self._episodes[slot] = _Episode(start=start, **book)
+                self._episodes[slot] = _Episode(start=begun[slot], **book)
 
     def close(self) -> None:
         """Close every simulator."""

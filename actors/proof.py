@@ -14,10 +14,10 @@ import time
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from actors.arena import can_be_swapped
 from actors.evaluation import EvalResult, EvaluationRequest, write_videos
+from actors.gains import print_gains
 from actors.runtime import Runtime
 from vlarl.config.schema import RunConfig
 from vlarl.evaluation.report import write_report
@@ -118,26 +118,10 @@ def describe_machine() -> str:
 
 def print_table(found: dict[str, Any]) -> None:
     """Task, SFT, instruct, gain and its 95% interval; then what swapped instructions do."""
-    paired = found["paired"]
-    table = Table("task", "SFT", "instruct", "gain", "95% interval")
-    for task in [*found[BEFORE]["tasks"], "all"]:
-        before, after, gain = (
-            row if task == "all" else row["tasks"][task]
-            for row in (found[BEFORE], found[AFTER], paired)
-        )
-        low, high = gain["interval"]
-        table.add_row(
-            task.replace("_", " "),
-            f"{before['success_rate']:.0%}",
-            f"{after['success_rate']:.0%}",
-            f"{100 * gain['difference']:+.0f}",
-            f"{100 * low:+.0f} to {100 * high:+.0f}",
-        )
-    console = Console()
-    console.print(table)
+    print_gains(found[BEFORE], found[AFTER], found["paired"], "SFT", AFTER)
     if AFTER in found["swapped"]:
         swapped = found["swapped"][AFTER]
-        console.print(
+        Console().print(
             f"instruction swapped for another task's: {swapped['own']['success_rate']:.0%} on the "
             f"scene's own task, {swapped['named']['success_rate']:.0%} on the named one"
         )

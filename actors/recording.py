@@ -14,8 +14,8 @@ from vlarl.data.episode import Episode
 from vlarl.errors import UserError
 from vlarl.types import EpisodeStart, TimeStep
 
-MAX_ATTEMPTS = 20
-"""For each episode of a task that was kept; with as many more, collecting gives up."""
+MAX_FAILURES = 20
+"""Of a task, for each episode that did not fail, and of two more: then collecting gives up."""
 
 
 @dataclass
@@ -73,7 +73,7 @@ class EpisodeQuota:
         task = max(self._open, key=lambda name: self._open[name])
         if self._open[task] == 0:
             return None
-        if self._failed[task] >= MAX_ATTEMPTS * (self._kept[task] + 2):
+        if self._failed[task] >= MAX_FAILURES * (self._kept[task] + 2):
             raise UserError(
                 f"{task}: {self._failed[task]} episodes failed, {self._kept[task]} did not, "
                 f"{self._open[task]} are missing: its expert fails too often; leave it out of "

@@ -38,10 +38,10 @@ _LOOK = (
     "'python': platform.python_version(), 'site': sysconfig.get_path('purelib'), 'packages': "
     "sorted({d.metadata['Name'] + '==' + d.version for d in m.distributions()})}))"
 )
-
-
-_LACKING = "import sys; sys.path.insert(0, sys.argv[1]); from envservers import registry; "
-_LACKING += "print(registry.lacking(sys.argv[2]), end='')"
+_LACKING = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from envservers import registry; "
+    "print(registry.lacking(sys.argv[2]), end='')"
+)
 
 
 class _Look(TypedDict):

@@ -75,3 +75,19 @@ def test_a_run_whose_checkpoint_was_changed_is_refused(capsys, used, tmp_path):
         assert cli.run(["eval", str(name), *HERE]) == 2
         assert "weights was changed" in capsys.readouterr().err
     assert not used
+
+
+def test_two_checkpoints_are_compared_on_the_same_episodes(capsys):
+    words = ["eval", "tabletop-sft", *HERE, "env.max_steps=4", "sampling.execute_steps=2"]
+    assert cli.run([*words, "against=tabletop-sft", "--json"]) == 0
+    captured = capsys.readouterr()
+    answer = json.loads(captured.out)
+    assert answer["against"]["outcomes"] == answer["outcomes"]
+    paired = answer["paired"]
+    assert (paired["difference"], paired["episodes"]) == (0, 4)
+    assert paired["interval"][0] < 0 < paired["interval"][1]
+    assert "gain" in captured.err
+    assert cli.run([*words, "against=nowhere"]) == 2
+    assert "nowhere" in capsys.readouterr().err
+    assert cli.run(["eval", "ws://127.0.0.1:1", "suite=tabletop", "against=tabletop-sft"]) == 2
+    assert "against has an effect with a checkpoint alone" in capsys.readouterr().err

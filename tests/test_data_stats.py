@@ -78,6 +78,8 @@ def test_command_line(tmp_path, capsys):
     result = json.loads(captured.out)
     assert (result["episodes"], result["frames"], result["has_actions"]) == (5, 57, False)
     assert set(result["features"]["action"]["yaw"]) == {"min", "max", "mean", "std", "q0.5"}
+    lengths = [len(episode) for episode in make_episodes()]
+    assert result["episode_frames"]["median"] == np.median(lengths)
     assert "differences of the state" in captured.err
     assert cli.run(["data", "stats", str(path), "quantiles=1%"]) == 2
     assert "quantiles = '1%': must be numbers from 0 to 1" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """`SlotSuite`: single simulators as a suite, with a simulator whose physics is a sum."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -129,3 +131,15 @@ def test_a_snapshot_brings_back_simulators_and_books():
         assert after.instruction == expected.instruction
     with pytest.raises(ValueError, match="has slot 2, this suite has 2"):
         make(2).restore(blob)
+
+
+def test_a_snapshot_of_other_tasks_is_refused_and_forgets_nothing():
+    suite = make()
+    suite.reset(np.arange(1), [EpisodeStart("down", 0)])
+    blob = suite.snapshot()
+    other = make()
+    other.reset(np.array([0]), [EpisodeStart("up", 3)])
+    other.spec = dataclasses.replace(other.spec, tasks=("up",))
+    with pytest.raises(ValueError, match="down"):
+        other.restore(blob)
+    assert other.step(np.array([0]), chunk([0.5])[:1]).task == ("up",)

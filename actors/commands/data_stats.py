@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Any
 
 from actors.commands.command import Command, Invocation
@@ -24,10 +25,14 @@ def run(invocation: Invocation) -> dict[str, Any]:
             print(f"  {name:<22}" + "".join(f"{values[column]:>12.5g}" for column in columns))
     count = reader.meta.total_frames
     print(f"{len(reader)} episodes, {count} frames, {count / reader.fps / 3600:.2f} hours")
+    lengths = [row.length for row in reader.episodes]
+    spread = {"minimum": min(lengths), "median": median(lengths), "maximum": max(lengths)}
+    print("frames of an episode: " + ", ".join(f"{key} {n:g}" for key, n in spread.items()))
     return {
         "path": str(reader.path),
         "episodes": len(reader),
         "frames": count,
+        "episode_frames": spread,
         "has_actions": reader.has_actions,
         "features": features,
     }

@@ -44,14 +44,31 @@ def run(invocation: Invocation) -> dict[str, Any]:
     for key in invocation.settings:
         if key.startswith("ws."):
             raise UserError(f"{key} has an effect with a policy server alone: eval ws://HOST:PORT")
-    checkpoint, source, config = config_of(invocation)
     from actors.evaluate_checkpoint import evaluate_checkpoint
+    from vlarl.runs import checkpoint_of
 
+    settings = dict(invocation.settings)
+    against = checkpoint_of(settings.pop("against")) if "against" in settings else None
+    checkpoint, source, config = config_of(Invocation(invocation.arguments, settings))
+    before = None if against is None else evaluate_checkpoint(against, config)
     summary = evaluate_checkpoint(checkpoint, config)
     _print("checkpoint", summary)
+    answer = summary | {"config": None if source is None else str(source)}
+    if before is not None:
+        answer |= _compared(before, summary)
     if source is not None:
         print(f"Episodes and sampling as in {source}.")
-    return summary | {"config": None if source is None else str(source)}
+    return answer
+
+
+def _compared(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """Print how the two differ, episode by episode."""
+    from actors.gains import print_gains
+    from vlarl.evaluation.results import compare
+
+    paired = compare(before, after)
+    print_gains(before, after, paired, "against", "checkpoint")
+    return {"against": before, "paired": paired}
 
 
 def _print(heading: str, summary: Mapping[str, Any]) -> None:
@@ -115,6 +132,8 @@ def _of_server(invocation: Invocation) -> dict[str, Any]:
     for key in settings:
         if key.startswith("ws."):
             raise UserError(f"{key}: no such setting. {hint(key, WS)}")
+        if key == "against":
+            raise UserError("against has an effect with a checkpoint alone, not with a server")
         if key.startswith("sampling.") and key != "sampling.execute_steps":
             raise UserError(f"{key} has no effect: {address} samples, not this evaluation.")
     config = _config(rest[0] if rest else None, settings)
@@ -166,6 +185,8 @@ COMMAND = Command(
         "                   metaworld, instead of tasks and episodes\n"
         "  episodes         in all, spread evenly over the tasks (256)\n"
         "  seed             first seed of the held-out initial states (1000000)\n"
+        "  against          another checkpoint, evaluated first on the same episodes: the gain\n"
+        "                   over it, with its interval\n"
         "  embodiment       name or YAML file of the robot that the prompt names, where it is not\n"
         "                   what the suite says; its channels must be the suite's\n"
         "  ws.observation   what a policy server calls what it is shown: libero, or a mapping as\n"

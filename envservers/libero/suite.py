@@ -8,7 +8,7 @@ from envservers.libero.camera import CAMERAS
 from envservers.libero.scene import CONTROL_HZ, Scene
 from envservers.libero.simulator import ACTION_SCALE, LiberoSimulator
 from envservers.libero.stage import Stage
-from envservers.libero.tasks import chosen, group_of, limit
+from envservers.libero.tasks import chosen, group_of
 from envservers.options import check_choice, check_least
 from envservers.slot_suite import SlotSuite
 from vlarl.types import CameraSpec, Channel, EnvSpec
@@ -64,6 +64,7 @@ class LiberoSuite(SlotSuite):
         check_choice("physics", physics, _SETTINGS)
         check_least(1, image_size=image_size)
         check_least(0, max_steps=max_steps, scenes=scenes)
+        limits = {name: max_steps or group_of(name).max_steps for name in names}
         spec = EnvSpec(
             suite="libero",
             tasks=names,
@@ -74,7 +75,7 @@ class LiberoSuite(SlotSuite):
             ),
             embodiment="franka_panda_eef",
             control_hz=CONTROL_HZ,
-            max_steps=max_steps or limit(names),
+            max_steps=max(limits.values()),
             state_dim=_STATE_DIM,
         )
 
@@ -88,7 +89,6 @@ class LiberoSuite(SlotSuite):
         def simulator() -> LiberoSimulator:
             return LiberoSimulator(self._stage, variant, len(names))
 
-        limits = {} if max_steps else {name: group_of(name).max_steps for name in names}
         super().__init__(num_envs, spec, simulator, terminate_on_success, limits)
 
     def load(self) -> None:

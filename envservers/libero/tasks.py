@@ -127,11 +127,6 @@ def group_of(task: str) -> Group:
     return GROUPS[task.partition("/")[0]]
 
 
-def limit(tasks: Sequence[str]) -> int:
-    """Control steps of an episode: the longest of these tasks' groups."""
-    return max(group_of(task).max_steps for task in tasks)
-
-
 def sentence(task: str) -> str:
     """The instruction that a task's name spells, without its scene."""
     words = task.partition("/")[2]

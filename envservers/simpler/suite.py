@@ -58,6 +58,7 @@ class SimplerSuite(SlotSuite):
             Channel(name, unit, kind, -bound, bound)
             for name, (unit, kind, bound) in zip(_NAMES, kinds, strict=True)
         )
+        limits = {name: max_steps or TASKS[name].steps for name in names}
         spec = EnvSpec(
             suite="simpler-env",
             tasks=names,
@@ -65,11 +66,10 @@ class SimplerSuite(SlotSuite):
             channels=(*arm, Channel("gripper", "1", "gripper", least, 1.0)),
             embodiment=own.embodiment,
             control_hz=own.control_hz,
-            max_steps=max_steps or max(TASKS[name].steps for name in names),
+            max_steps=max(limits.values()),
             state_dim=_STATE_DIM,
         )
         self.code = Path(code).expanduser() if code else environments.assets("simpler-env")
-        limits = {} if max_steps else {name: TASKS[name].steps for name in names}
 
         def simulator() -> SimplerSimulator:
             return SimplerSimulator(image_size, len(names))

@@ -132,6 +132,30 @@ def test_tuned_physics_differs_by_the_solvers_tolerance_and_tuned_pictures_by_sh
     assert min(answer["like"]) > 0.9
 
 
+def test_the_tuned_controllers_torques_are_robosuites_to_rounding():
+    answer = inside(f"""
+    import mujoco
+    scene = Scene({SOUP!r}, "", 16, True, True)
+    scene.begin(1_000_000, 0)
+    robot, apart, strongest = scene.robot, [], 0.0
+    for move in moves(20):
+        for substep in range(25):
+            mujoco.mj_step1(scene.model, scene.data)
+            robot.control(move, policy_step=substep == 0)
+            theirs = np.array(robot.controller.torques)
+            apart.append(float(np.abs(scene._arm.torques() - theirs).max()))
+            strongest = max(strongest, float(np.abs(theirs).max()))
+            mujoco.mj_step2(scene.model, scene.data)
+    before = robot.gripper.current_action.copy()
+    scene.step(np.array([0, 0, 0, 0, 0, 0, 1.0]))
+    closed = robot.gripper.current_action - before
+    answer = dict(apart=max(apart), strongest=strongest, closed=closed.tolist())
+    """)
+    assert answer["strongest"] > 5
+    assert answer["apart"] < 1e-10 * answer["strongest"]
+    assert answer["closed"] == pytest.approx([-0.25, 0.25])
+
+
 def test_a_snapshot_goes_on_bit_for_bit_and_the_expert_achieves_the_goal():
     answer = inside(f"""
     suite = LiberoSuite(1, image_size=16, tasks=[{SOUP!r}])

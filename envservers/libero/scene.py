@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envservers.libero.camera import Drawing
+from envservers.libero.controller import ArmController
 from envservers.libero.goals import Problem, parse
 from envservers.libero.tasks import folder
 from envservers.libero.textures import shrink
@@ -82,8 +83,9 @@ class Scene:
         variant: of LIBERO-PRO, or empty.
         size: of the images.
         tuned_rendering: see `camera.py`; textures are made smaller too.
-        tuned_physics: compute the dynamics once for each physics step. LIBERO does it three times;
-            the solver then begins closer to its solution, which differs by its tolerance.
+        tuned_physics: compute the dynamics once for each physics step, and the arm's torques as
+            `controller.py` does. LIBERO computes the dynamics three times; the solver then begins
+            closer to its solution, which differs by its tolerance.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class Scene:
         self._official: NDArray[np.float64] | None = None
         self.env = _environment(file, TEXTURE_LIMIT if tuned_rendering else 0)
         _give_back_memory()
+        self._arm = ArmController(mujoco, self.model, self.data, self.robot)
         self._drawing: Drawing | None = None
 
     @property
@@ -165,15 +168,13 @@ class Scene:
         Args:
             action: [7] in [-1, 1], as LIBERO's own `step` takes it.
         """
-        gym, model, data, robot = self._mujoco, self.model, self.data, self.robot
-        for substep in range(SUBSTEPS):
-            if self._tuned_physics:
-                gym.mj_step1(model, data)
-                robot.control(action, policy_step=substep == 0)
-                gym.mj_step2(model, data)
-            else:
+        gym, model, data = self._mujoco, self.model, self.data
+        if self._tuned_physics:
+            self._arm.drive(action, SUBSTEPS)
+        else:
+            for substep in range(SUBSTEPS):
                 gym.mj_forward(model, data)
-                robot.control(action, policy_step=substep == 0)
+                self.robot.control(action, policy_step=substep == 0)
                 gym.mj_step(model, data)
         success = bool(self.env._check_success())
         self.env._post_process()

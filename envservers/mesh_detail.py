@@ -14,8 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-CELLS = 32
-"""Of `coarser`, for pictures of up to a few hundred pixels."""
+_MOST_CELLS = 32
+"""Enough for pictures of up to a few hundred pixels."""
+
+
+def cells_for(size: int) -> int:
+    """Of `coarser`, for pictures of `size` pixels; in the small ones objects have a few pixels."""
+    return min(_MOST_CELLS, max(_MOST_CELLS // 2, 3 * size // 8))
 
 
 @contextmanager

@@ -97,6 +97,8 @@ _RUN = {
             "StackCube-v1",
             "LiftPegUpright-v1",
             "PlaceSphere-v1",
+            "PegInsertionSide-v1",
+            "PlugCharger-v1",
         ),
         start_seconds=600.0,
         groups="envservers.maniskill.groups",

@@ -2,7 +2,8 @@
 
 MuJoCo's default settings cost most of a step: a shadow map of 4096 pixels, multisampling, mirrors,
 a buffer of 640 x 480; and meshes of tens of thousands of triangles. `tuned` leaves them out, and
-draws coarser meshes (`mesh_detail.py`); `default` is what the benchmark itself draws.
+draws coarser meshes (`mesh_detail.py`), those in view alone (`frustum.py`); `default` is what the
+benchmark itself draws.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envservers.mesh_detail import CELLS, coarser
+from envservers.frustum import culled
+from envservers.mesh_detail import cells_for, coarser
 
 CAMERAS = {"ego": "agentview", "cam_right_wrist": "robot0_eye_in_hand"}
 """View -> LIBERO's camera."""
@@ -42,7 +44,7 @@ class Drawing:
     def __init__(self, model: Any, size: int, tuned: bool) -> None:
         import mujoco
 
-        self._mujoco, self._model, self._size = mujoco, model, size
+        self._mujoco, self._model, self._size, self._tuned = mujoco, model, size, tuned
         whole = model.vis.global_
         if tuned:
             model.vis.quality.offsamples = 0
@@ -61,7 +63,7 @@ class Drawing:
         self._still = mujoco.MjvPerturb()
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
-        with coarser(model, CELLS) if tuned else nullcontext():
+        with coarser(model, cells_for(size)) if tuned else nullcontext():
             self._canvas = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
 
     def draw(self, data: Any, view: str) -> NDArray[np.uint8]:
@@ -70,11 +72,12 @@ class Drawing:
         _context().make_current()
         # The buffer that is drawn into is the shared context's, whoever drew last.
         gl.mjr_setBuffer(gl.mjtFramebuffer.mjFB_OFFSCREEN, self._canvas)
-        self._camera.fixedcamid = self._model.camera(CAMERAS[view]).id
+        self._camera.fixedcamid = camera = self._model.camera(CAMERAS[view]).id
         everything = gl.mjtCatBit.mjCAT_ALL
-        gl.mjv_updateScene(
-            self._model, data, self._options, self._still, self._camera, everything, self._scene
-        )
+        with culled(self._model, data, camera) if self._tuned else nullcontext():
+            gl.mjv_updateScene(
+                self._model, data, self._options, self._still, self._camera, everything, self._scene
+            )
         viewport = gl.MjrRect(0, 0, self._size, self._size)
         gl.mjr_render(viewport, self._scene, self._canvas)
         image = np.empty((self._size, self._size, 3), np.uint8)

@@ -17,17 +17,27 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+
+class Solution(NamedTuple):
+    """One of ManiSkill's."""
+
+    module: str
+    fits: bool = False
+    """Whether what is held has to go into something, to the scene's `goal_pose` along its x."""
+
+
 SOLUTIONS = {
-    "PickCube-v1": "pick_cube",
-    "PushCube-v1": "push_cube",
-    "PullCube-v1": "pull_cube",
-    "StackCube-v1": "stack_cube",
-    "LiftPegUpright-v1": "lift_peg_upright",
-    "PlaceSphere-v1": "place_sphere",
+    "PickCube-v1": Solution("pick_cube"),
+    "PushCube-v1": Solution("push_cube"),
+    "PullCube-v1": Solution("pull_cube"),
+    "StackCube-v1": Solution("stack_cube"),
+    "LiftPegUpright-v1": Solution("lift_peg_upright"),
+    "PlaceSphere-v1": Solution("place_sphere"),
+    "PegInsertionSide-v1": Solution("peg_insertion_side", fits=True),
+    "PlugCharger-v1": Solution("plug_charger", fits=True),
 }
-"""Task -> module of ManiSkill's that solves it. Solutions of `PullCubeTool`, `StackPyramid`,
-`PegInsertionSide` and `PlugCharger` are left out: at the pace and the precision with which the
-suite's channels move the hand, things slip or do not fit."""
+"""Task -> what solves it. Those of `PullCubeTool` and `StackPyramid` are left out: they fail in
+most episodes themselves."""
 _SCENES = 2
 """That a process keeps to plan in."""
 
@@ -39,6 +49,12 @@ class Motion(NamedTuple):
     """[steps, 7] of the hand in the world: position (m), then a quaternion."""
     gripper: NDArray[np.float64]
     """[steps] what it was told: -1 closes, 1 opens."""
+    held: tuple[str, ...]
+    """[steps] ManiSkill's name of what the fingers held, empty for nothing."""
+    objects: dict[str, NDArray[np.float64]]
+    """[steps, 7] where everything was that was held at some time."""
+    goal: NDArray[np.float64] | None = None
+    """[7] where a thing that has to fit is when it is in; None: nothing has to."""
 
 
 class Planner:
@@ -61,14 +77,14 @@ class Planner:
         """
         if task not in SOLUTIONS:
             raise NotImplementedError(f"{task} has no expert")
-        name = f"mani_skill.examples.motionplanning.panda.solutions.{SOLUTIONS[task]}"
+        name = f"mani_skill.examples.motionplanning.panda.solutions.{SOLUTIONS[task].module}"
         solution = importlib.import_module(name)
         scene = self._scene(task)
         with contextlib.redirect_stdout(io.StringIO()):  # they print what they cannot plan
             result = solution.solve(scene, seed=seed)
         if not isinstance(result, tuple) or not scene.poses:
             return None
-        return Motion(np.stack(scene.poses), np.array(scene.gripper))
+        return scene.motion(SOLUTIONS[task].fits)
 
     def close(self) -> None:
         """Close the scenes."""
@@ -100,17 +116,40 @@ class _Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
         )
         super().__init__(env.unwrapped)
         self.poses: list[NDArray[np.float64]] = []
-        self.gripper: list[float] = []
+        self._gripper: list[float] = []
+        self._held: list[str] = []
+        self._objects: list[dict[str, NDArray[np.float64]]] = []
 
     def reset(self, **settings: Any) -> Any:
         """Forget, and begin."""
-        self.poses, self.gripper = [], []
+        self.poses, self._gripper, self._held, self._objects = [], [], [], []
         return self.env.reset(**settings)
 
     def step(self, action: Any) -> Any:
         """Go on, and remember."""
         result = self.env.step(action)
-        hand: Any = self.env.unwrapped
-        self.poses.append(np.asarray(hand.agent.tcp.pose.raw_pose[0], np.float64))
-        self.gripper.append(float(action[-1]))
+        scene: Any = self.env.unwrapped
+        movable = {
+            name: actor
+            for name, actor in scene.scene.actors.items()
+            if actor.px_body_type == "dynamic"
+        }
+        self.poses.append(_pose(scene.agent.tcp))
+        self._gripper.append(float(action[-1]))
+        held = (name for name, actor in movable.items() if bool(scene.agent.is_grasping(actor)))
+        self._held.append(next(held, ""))
+        self._objects.append({name: _pose(actor) for name, actor in movable.items()})
         return result
+
+    def motion(self, fits: bool) -> Motion:
+        """All of it."""
+        names = set(self._held) - {""}
+        objects = {name: np.stack([each[name] for each in self._objects]) for name in names}
+        poses, gripper = np.stack(self.poses), np.array(self._gripper)
+        scene: Any = self.env.unwrapped
+        goal = np.asarray(scene.goal_pose.raw_pose[0], np.float64) if fits else None
+        return Motion(poses, gripper, tuple(self._held), objects, goal)
+
+
+def _pose(of: Any) -> NDArray[np.float64]:
+    return np.asarray(of.pose.raw_pose[0], np.float64)

@@ -103,6 +103,10 @@ class Scene:
         hand = arm.links_map[self._robot.hand].pose
         return np.asarray(arm.pose.raw_pose[0], float), np.asarray(hand.raw_pose[0], float)
 
+    def pose_of(self, thing: str) -> NDArray[np.float64]:
+        """[7] of an actor in the world, by ManiSkill's name."""
+        return np.asarray(self._env.scene.actors[thing].pose.raw_pose[0], float)
+
     def close(self) -> None:
         """Free physics and pictures."""
         self._env.close()

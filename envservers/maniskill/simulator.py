@@ -99,7 +99,8 @@ class ManiSkillSimulator:
         """
         if self._expert is None:
             raise NotImplementedError("there is no expert of ManiSkill's scenes of the WidowX")
-        return self._expert.act(*self._scene().poses())
+        scene = self._scene()
+        return self._expert.act(*scene.poses(), scene.pose_of)
 
     def snapshot(self) -> bytes:
         """Start, actions so far, the expert's progress: `get_state` leaves contacts out."""

@@ -1,8 +1,9 @@
 """MetaWorld's cameras, drawn as small as they are asked for.
 
 MetaWorld's own settings draw shadows from a 4096-pixel map, reflections and four samples a pixel;
-`tuned` draws none of them, and coarser meshes (`mesh_detail.py`). One OpenGL context serves the
-process; each stage has a drawing context (its meshes and textures) on it.
+`tuned` draws none of them, and coarser meshes (`mesh_detail.py`), those in view alone
+(`frustum.py`). One OpenGL context serves the process; each stage has a drawing context (its meshes
+and textures) on it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import numpy as np
 from mujoco.gl_context import GLContext
 from numpy.typing import NDArray
 
-from envservers.mesh_detail import CELLS, coarser
+from envservers.frustum import culled
+from envservers.mesh_detail import cells_for, coarser
 
 CAMERAS = {"ego": "corner2", "cam_right_wrist": "gripperPOV"}
 """Ours -> MetaWorld's."""
@@ -71,7 +73,7 @@ class Painter:
 
     def __init__(self, screen: Screen, model: Any, cameras: tuple[str, ...], tuned: bool) -> None:
         size = screen.image_size
-        self._model = model
+        self._model, self._tuned = model, tuned
         self._screen = screen
         self._cameras = {name: model.camera(CAMERAS[name]).id for name in cameras}
         self._flipped = tuple(name for name in cameras if CAMERAS[name] in _UPSIDE_DOWN)
@@ -80,7 +82,7 @@ class Painter:
             model.vis.quality.offsamples = model.vis.quality.shadowsize = 0
         screen.enter()
         screen.use()
-        with coarser(model, CELLS) if tuned else nullcontext():
+        with coarser(model, cells_for(size)) if tuned else nullcontext():
             self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
         self._scene = mujoco.MjvScene(model, _GEOMS)
         self._option, self._view = mujoco.MjvOption(), mujoco.MjvCamera()
@@ -99,9 +101,10 @@ class Painter:
     def _picture(self, data: Any, name: str) -> NDArray[np.uint8]:
         self._view.fixedcamid = self._cameras[name]
         everything = mujoco.mjtCatBit.mjCAT_ALL
-        mujoco.mjv_updateScene(
-            self._model, data, self._option, None, self._view, everything, self._scene
-        )
+        with culled(self._model, data, self._cameras[name]) if self._tuned else nullcontext():
+            mujoco.mjv_updateScene(
+                self._model, data, self._option, None, self._view, everything, self._scene
+            )
         mujoco.mjr_render(self._rectangle, self._scene, self._context)
         pixels = np.empty((self._rectangle.height, self._rectangle.width, 3), np.uint8)
         mujoco.mjr_readPixels(pixels, None, self._rectangle, self._context)

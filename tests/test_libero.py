@@ -157,3 +157,33 @@ def test_a_bowl_wider_than_the_hand_is_held_at_its_rim_away_from_what_stands_bes
     best = candidates(bowl, beside, np.zeros(2))[0]
     assert np.isclose(np.hypot(*best.position[:2]), 0.06, atol=0.006)
     assert best.position[1] < 0.02
+
+
+def _joined(*boxes):
+    """Boxes as (centers, half sizes, turns about the vertical), one after the other."""
+    centers, halves, turns = (np.concatenate(each) for each in zip(*boxes, strict=True))
+    rows = [[[np.cos(t), -np.sin(t), 0], [np.sin(t), np.cos(t), 0], [0, 0, 1]] for t in turns]
+    return boxes_of(centers, np.array(rows), halves)
+
+
+NOTHING = _block([5, 5, 5], [0.01, 0.01, 0.01])
+
+
+def test_a_pot_too_wide_for_the_hand_is_held_by_its_handle():
+    body = [[0, 0, 0.07]], [[0.045, 0.045, 0.07]], [0.0]
+    handle = [[0.0, 0.08, 0.08]], [[0.007, 0.007, 0.04]], [0.0]
+    best = candidates(_joined(body, handle), NOTHING, np.zeros(2))[0]
+    assert np.allclose(best.position[:2], [0, 0.08], atol=0.003)
+    assert abs(closing(best.yaw)[0]) > 0.99, "no finger fits between handle and pot"
+    assert 0.05 < best.position[2] < 0.12
+
+
+def test_a_pan_is_held_at_its_wall_and_not_at_the_end_of_its_higher_handle():
+    turns = np.linspace(0, 2 * np.pi, 16, endpoint=False)
+    around = np.stack([np.cos(turns), np.sin(turns), np.zeros(16)], axis=1)
+    wall = around * 0.09 + [0, 0, 0.02], np.tile([0.004, 0.018, 0.02], (16, 1)), turns
+    floor = [[0, 0, 0.004]], [[0.08, 0.08, 0.004]], [0.0]
+    handle = [[0, 0.17, 0.05]], [[0.012, 0.07, 0.01]], [0.0]
+    best = candidates(_joined(wall, floor, handle), NOTHING, np.zeros(2))[0]
+    assert np.hypot(*best.position[:2]) == pytest.approx(0.09, abs=0.006)
+    assert best.position[2] < 0.04

@@ -148,7 +148,8 @@ def _lift(view: View, memory: Memory) -> NDArray[np.float64]:
         memory["from"] = view.hand.tolist()
     start = np.array(memory["from"])
     target = _destination(view, memory, goal)
-    height = max(_travel_height(view, goal, target) + memory["below"] - 0.02, start[2] + 0.03)
+    travel = _travel_height(view, goal, target) + memory["below"] - 0.02
+    height = max(travel, start[2] + 0.03, target[2])
     memory["height"] = float(height)
     if _lost(view, memory, goal):
         memory["move"], memory["tries"] = "release", memory["tries"] + 1
@@ -161,12 +162,12 @@ def _carry(view: View, memory: Memory) -> NDArray[np.float64]:
     goal = _goal(view, memory)
     target = _destination(view, memory, goal)
     over = np.array([target[0], target[1], max(memory["height"], target[2])])
-    if view.hand[2] < over[2] - 0.03:
-        over[:2] = view.hand[:2]
     if _lost(view, memory, goal):
         memory["move"], memory["tries"] = "release", memory["tries"] + 1
     elif np.linalg.norm(view.hand[:2] - over[:2]) < 0.008 or memory["steps"] > 150:
         memory["move"] = "lower"
+    if view.hand[2] < over[2] - 0.03:  # up first
+        over[:2] = view.hand[:2]
     return toward(view, over, down(view, memory["yaw"]), CLOSED)
 
 

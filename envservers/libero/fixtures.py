@@ -26,6 +26,8 @@ Action = NDArray[np.float64]
 
 _LOW_HANDLE = 0.09
 """Above the table: below it, a horizontal hand would touch the table."""
+_LEANING = 35.0
+"""Degrees from pointing down, of a hand that pushes a drawer."""
 _PULL = 0.05
 _APART = 0.09
 
@@ -91,9 +93,8 @@ def drawer_pull(view: View, goal: Goal, memory: Memory) -> Action:
 
 def push_before(view: View, goal: Goal, memory: Memory) -> Action:
     """Outside of what is open, the fingers closed."""
-    spot, along = _push(view, goal)
+    spot, along, axes = _push(view, goal)
     start = spot - along * 0.07
-    axes = down(view, float(np.arctan2(along[1], along[0])))
     far = np.linalg.norm(view.hand[:2] - start[:2])
     if far > 0.03:
         start[2] = max(start[2], view.surroundings().top + 0.05)
@@ -106,8 +107,7 @@ def push_before(view: View, goal: Goal, memory: Memory) -> Action:
 
 def push(view: View, goal: Goal, memory: Memory) -> Action:
     """Push it shut."""
-    spot, along = _push(view, goal)
-    axes = down(view, float(np.arctan2(along[1], along[0])))
+    spot, along, axes = _push(view, goal)
     if view.holds(goal) or memory["steps"] > 90:
         memory["move"] = "leave"
     target = spot + along * 0.04
@@ -209,15 +209,18 @@ def _handle(
     return bar, outward, facing(view, outward, np.deg2rad(60 if low else 88))
 
 
-def _push(view: View, goal: Goal) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Where to push what is open, and which way that closes it."""
+def _push(
+    view: View, goal: Goal
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Where to push what is open, which way that closes it, and the hand's rotation for it."""
     joint = _joint(view, goal)
     corners = view.body_boxes(joint.body).corners
     if joint.slides:
         outward = _outward(joint)
         bar = corners[int((corners @ outward).max(axis=1).argmax())]
         spot = bar.mean(axis=0) + outward * 0.02
-        return spot, -outward
+        # Under a cabinet, an arm above the hand would touch the cabinet before the drawer is shut.
+        return spot, -outward, facing(view, outward, np.deg2rad(_LEANING))
     middles = corners.mean(axis=1)
     arms = middles - joint.anchor
     arms -= np.outer(arms @ joint.axis, joint.axis)
@@ -227,7 +230,7 @@ def _push(view: View, goal: Goal) -> tuple[NDArray[np.float64], NDArray[np.float
     along = np.cross(joint.axis * closes, arm / np.linalg.norm(arm))
     spot = joint.anchor + arm * 0.85
     spot[2] = float(np.median(middles[:, 2]))
-    return spot - along * 0.02, along
+    return spot - along * 0.02, along, down(view, float(np.arctan2(along[1], along[0])))
 
 
 def _knob(view: View, goal: Goal) -> tuple[NDArray[np.float64], float]:

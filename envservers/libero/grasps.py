@@ -1,7 +1,8 @@
 """Where a gripper that points down can hold an object: from the boxes that it collides with.
 
-Two kinds. Around: the whole object between the fingers, where it is narrow enough. Rim: one finger
-inside and one outside, for bowls, mugs, plates and pans. Poses are in the world frame, meters.
+Three kinds. Around: the whole object between the fingers, where narrow enough. Rim: one finger
+inside and one outside, for bowls, mugs and plates. Part: what sticks out, the handle of a pot, a
+piece of a pan's wall. Poses are in the world frame, meters.
 """
 
 from __future__ import annotations
@@ -19,6 +20,12 @@ PALM_ABOVE = 0.037
 """Of the hand's site: where the palm begins."""
 _FINGER = 0.011
 """Half the room that a finger takes, both ways."""
+_PALM = 0.06
+"""About as far from the hand's middle, the palm is over things."""
+_THICKEST = 0.05
+"""What is deeper than this, seen from the middle, is no rim but a handle from its end."""
+_BLOCKED = 2.0
+"""Cost of a finger or the palm that would meet something."""
 _CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
 
 
@@ -80,7 +87,9 @@ def candidates(item: Boxes, obstacles: Boxes, center: NDArray[np.float64]) -> li
         obstacles: what else stands there.
         center: [2] of the object, seen from above.
     """
-    found = _around(item) + _rims(item, center) or _rims(item, center, flat=True)
+    found = _around(item) + _rims(item, center) + _parts(item, center)
+    if all(grasp.cost >= _BLOCKED for grasp in found):
+        found += _rims(item, center, flat=True)
     judged = [grasp._replace(cost=grasp.cost + _blocked(grasp, obstacles)) for grasp in found]
     return sorted(judged, key=lambda grasp: grasp.cost)
 
@@ -106,11 +115,42 @@ def _around(item: Boxes) -> list[Grasp]:
     return found
 
 
+def _parts(item: Boxes, center: NDArray[np.float64]) -> list[Grasp]:
+    """Grasps of what sticks out: handles, knobs. Each box alone between the fingers."""
+    found: list[Grasp] = []
+    for number, box in enumerate(item.corners):
+        others = Boxes(np.delete(item.corners, number, axis=0))
+        points, middle = box[:, :2], box.mean(axis=0)
+        # The box's own horizontal directions.
+        yaws = {round(float(nearest_yaw(yaw)), 3) for yaw in _sides(points)}
+        for yaw in yaws:
+            width = float(np.ptp(points @ closing(yaw)))
+            if width > OPENING / 2:
+                continue
+            under_palm = np.linalg.norm(others.corners[..., :2] - middle[:2], axis=-1) < _PALM
+            tops = others.corners[..., 2].max(axis=1)[under_palm.any(axis=1)]
+            above = float(tops.max(initial=-np.inf)) - PALM_ABOVE + 0.003
+            height = max(float(middle[2]), above, item.bottom + TIP_BELOW + 0.004)
+            if height - TIP_BELOW > box[:, 2].max() - 0.006:
+                continue
+            far = float(np.linalg.norm(middle[:2] - center))
+            grasp = Grasp((float(middle[0]), float(middle[1]), height), yaw, 0.0)
+            cost = 0.5 + far + 0.15 * abs(yaw) + _blocked(grasp, others)
+            found.append(grasp._replace(cost=cost))
+    return found
+
+
+def _sides(points: NDArray[np.float64]) -> list[float]:
+    """Yaws at which fingers close along a box's sides, seen from above."""
+    edges = points[[4, 2]] - points[0]
+    return [float(np.arctan2(-edge[0], edge[1])) for edge in edges if np.linalg.norm(edge) > 1e-4]
+
+
 def _rims(item: Boxes, center: NDArray[np.float64], flat: bool = False) -> list[Grasp]:
     """Grasps at the rim of what is hollow, or of what is `flat`, as a plate is."""
     height = max(item.top - 0.012, item.bottom + TIP_BELOW + 0.002)
-    seen = item.between(item.top - 0.022, item.top + 0.01)
-    offsets = seen - center
+    high = item.corners[item.corners[..., 2].max(axis=1) > height - 0.004]
+    offsets = high[..., :2] - center
     solid = item.between(item.top - 0.012, item.top + 0.01) - center
     found: list[Grasp] = []
     for angle in np.linspace(-np.pi, np.pi, 24, endpoint=False):
@@ -121,12 +161,17 @@ def _rims(item: Boxes, center: NDArray[np.float64], flat: bool = False) -> list[
         passed = (side.min(axis=1) < 0.004) & (side.max(axis=1) > -0.004) & (out.max(axis=1) > 0.02)
         if not passed.any() or (not flat and _reaches(solid, outward, sideways)):
             continue
-        far = float(out[passed].max())
+        outer = out[passed][int(out[passed].max(axis=1).argmax())]
+        if not flat and np.ptp(outer) > _THICKEST:
+            continue
+        far = float(outer.max())
         near = max(float(out[passed].min()), far - 0.012)
         spot = center + outward * (near + far) / 2
         yaw = nearest_yaw(angle - np.pi / 2)
-        cost = 0.3 + 0.15 * abs(yaw)
-        found.append(Grasp((float(spot[0]), float(spot[1]), float(height)), yaw, cost))
+        grasp = Grasp((float(spot[0]), float(spot[1]), float(height)), yaw, 0.0)
+        # A handle beside the place, or where it is the handle's end that sticks out.
+        beside = _blocked(grasp, Boxes(high[~passed]), (far - near) / 2 + 0.012)
+        found.append(grasp._replace(cost=0.3 + 0.15 * abs(yaw) + 0.1 * beside))
     return found
 
 
@@ -139,19 +184,25 @@ def _reaches(
     return bool((near & (out.min(axis=1) < 0.01) & (out.max(axis=1) > 0.0)).any())
 
 
-def _blocked(grasp: Grasp, obstacles: Boxes) -> float:
-    """A penalty for fingers and palm that would meet something else on their way down."""
+def _blocked(grasp: Grasp, obstacles: Boxes, reach: float = OPENING / 2 + 0.01) -> float:
+    """A penalty for fingers and palm that would meet something else on their way down.
+
+    Args:
+        grasp: of it.
+        obstacles: what else there is.
+        reach: from the middle to each finger.
+    """
     position, across = np.array(grasp.position), closing(grasp.yaw)
     penalty = 0.0
-    for low, reach, half in (
-        (position[2] - TIP_BELOW, OPENING / 2 + 0.01, (_FINGER, _FINGER)),
+    for low, apart, half in (
+        (position[2] - TIP_BELOW, reach, (_FINGER, _FINGER)),
         (position[2] + PALM_ABOVE, 0.0, (0.105, 0.035)),
     ):
         seen = obstacles.between(low + 0.002, np.inf)
         if not len(seen):
             continue
         for side in (-1, 1):
-            offsets = seen - (position[:2] + side * reach * across)
+            offsets = seen - (position[:2] + side * apart * across)
             out, along = offsets @ across, offsets @ np.array([across[1], -across[0]])
             hit = (
                 (out.min(axis=1) < half[0])
@@ -159,5 +210,5 @@ def _blocked(grasp: Grasp, obstacles: Boxes) -> float:
                 & (along.min(axis=1) < half[1])
                 & (along.max(axis=1) > -half[1])
             )
-            penalty += 2.0 * bool(hit.any())
+            penalty += _BLOCKED * bool(hit.any())
     return penalty

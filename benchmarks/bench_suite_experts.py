@@ -19,11 +19,14 @@ from typing import Any
 from benchmarks.suite_processes import Inside
 from envservers.suite_table import SUITES
 
+_PLANNER = "the planner itself"
+"""Column: ManiSkill's solution as it commands joints, not what follows it."""
 _PLANNED = list(SUITES["maniskill"].expert_tasks)
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "metaworld": {f"action_repeat={repeat}": {"action_repeat": repeat} for repeat in (1, 2, 4)},
     "libero": {"success": {"split": "all", "scenes": 1}},
     "maniskill": {
+        _PLANNER: {"tasks": _PLANNED},
         "its own limit": {"tasks": _PLANNED},
         "300 steps": {"tasks": _PLANNED, "max_steps": 300},
     },
@@ -51,7 +54,8 @@ def run(
         for column, options in VARIANTS.get(suite, {"success": {}}).items():
             given = {**options, "tasks": chosen} if chosen else options
             rows = found[suite][column] = {}
-            with Inside(suite, "experts", json.dumps(given), str(seeds)) as process:
+            mode = "plans" if column == _PLANNER else "experts"
+            with Inside(suite, mode, json.dumps(given), str(seeds)) as process:
                 while (row := process.ask()) is not None:
                     rows[row["task"]] = row["steps"]
                     print(f"{suite} {column} {row['task']}: {_cell(row['steps'], seeds)}")

@@ -4,6 +4,7 @@
     PYTHON inside_suite.py peer SUITE SIZE
     PYTHON inside_suite.py memory SUITE OPTIONS_JSON SLOTS
     PYTHON inside_suite.py experts SUITE OPTIONS_JSON SEEDS
+    PYTHON inside_suite.py plans maniskill OPTIONS_JSON SEEDS
 
 Answers are JSON, one a line. Imports what env servers may import, and nothing of this folder.
 """
@@ -186,6 +187,21 @@ def _experts(name: str, options: str, seeds: str) -> None:
     suite.close()
 
 
+def _plans(name: str, options: str, seeds: str) -> None:
+    """As `_experts`, of ManiSkill's planners, in their own control steps."""
+    import mani_skill.envs  # noqa: F401, its import is what registers the tasks
+
+    from envservers.maniskill.planner import Planner
+    from envservers.maniskill.robots import PANDA
+
+    planner = Planner(PANDA.uid)
+    for task in json.loads(options)["tasks"]:
+        found = [planner.solve(task, seed) for seed in range(int(seeds))]
+        steps = [len(motion.poses) for motion in found if motion is not None and motion.success]
+        _answer({"task": task, "steps": steps})
+    planner.close()
+
+
 def _answer(values: dict[str, Any]) -> None:
     print(json.dumps(values), flush=True)
 
@@ -197,6 +213,8 @@ def main() -> None:
         _memory(*words)
     elif mode == "experts":
         _experts(*words)
+    elif mode == "plans":
+        _plans(*words)
     else:
         _windows(*(_peer if mode == "peer" else _play)(*words))
 

@@ -158,7 +158,11 @@ def memory_needed(
     """Bytes that the servers will take, about; arguments as those of `check_memory`."""
     entry = find_suite(name)
     each = entry.env_kib * _KIBIBYTE + _image_size(options) ** 2 * entry.pixel_bytes
-    return servers * (entry.process_mib * _MEBIBYTE + num_envs * each)
+    shared = entry.process_mib
+    if entry.scene_mib:
+        tasks = len(describe_suite(name, **(options or {})).tasks)
+        shared += entry.scene_mib * min(tasks, max(entry.scenes, num_envs))
+    return servers * (shared * _MEBIBYTE + num_envs * each)
 
 
 def _image_size(options: Mapping[str, Any] | None) -> int:

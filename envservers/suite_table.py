@@ -20,6 +20,10 @@ class SuiteEntry:
     """KiB of each environment, without its images."""
     pixel_bytes: int
     """For each of the `image_size ** 2` pixels of an environment, all cameras together."""
+    scene_mib: int = 0
+    """MiB of each task's scene, where environments of the same task share one."""
+    scenes: int = 0
+    """That a process with fewer environments keeps, if it plays so many tasks."""
     environment: str = ""
     """The virtual environment that the suite's processes run in (`envservers.environments`); empty:
     this one."""
@@ -72,9 +76,11 @@ _RUN = {
     "libero": SuiteEntry(
         "envservers.libero.suite",
         "LiberoSuite",
-        process_mib=2600,
+        process_mib=760,
         env_kib=1024,
         pixel_bytes=64,
+        scene_mib=160,
+        scenes=10,
         environment="libero",
         graphics="opengl",
         experts=True,

@@ -147,6 +147,13 @@ def test_memory_counts_the_images(monkeypatch):
         make_suite("tabletop", 64, image_size=1024)
 
 
+def test_memory_counts_the_scenes_of_tasks_that_environments_share(monkeypatch):
+    monkeypatch.setattr(registry, "available_memory", lambda: 3 * 2**29)
+    check_memory("libero", 12, 1, {"tasks": ["object/pick_up_the_milk_and_place_it_in_the_basket"]})
+    with pytest.raises(UserError, match=r"12 environments of suite 'libero'"):
+        check_memory("libero", 12, 1, {"split": "90"})
+
+
 def test_a_config_becomes_constructor_options():
     config = EnvConfig(suite="counting", tasks=("count_blue",), image_size=8, max_steps=7)
     suite = make_suite(config.suite, 2, **config_options(config), threads=2)

@@ -11,6 +11,7 @@ from envservers.libero.stage import Stage
 from envservers.libero.tasks import chosen, group_of
 from envservers.options import check_choice, check_least
 from envservers.slot_suite import SlotSuite
+from envservers.suite_table import SUITES
 from vlarl.types import CameraSpec, Channel, EnvSpec
 
 _CHANNELS = (
@@ -84,7 +85,8 @@ class LiberoSuite(SlotSuite):
 
         # Where each slot plays another task, fewer scenes than slots would all be made anew in
         # each round: seconds for every one.
-        self._stage = Stage(scene, scenes or min(len(names), max(MOST_SCENES, num_envs)))
+        kept = max(SUITES["libero"].scenes, num_envs)
+        self._stage = Stage(scene, scenes or min(len(names), kept))
 
         def simulator() -> LiberoSimulator:
             return LiberoSimulator(self._stage, variant, len(names))
@@ -99,6 +101,3 @@ class LiberoSuite(SlotSuite):
         """Close every scene."""
         super().close()
         self._stage.close()
-
-
-MOST_SCENES = 10

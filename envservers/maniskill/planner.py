@@ -55,6 +55,8 @@ class Motion(NamedTuple):
     """[steps, 7] where everything was that was held at some time."""
     goal: NDArray[np.float64] | None = None
     """[7] where a thing that has to fit is when it is in; None: nothing has to."""
+    success: bool = True
+    """Whether the plan itself, carried out by ManiSkill, ends in success."""
 
 
 class Planner:
@@ -148,7 +150,8 @@ class _Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
         poses, gripper = np.stack(self.poses), np.array(self._gripper)
         scene: Any = self.env.unwrapped
         goal = np.asarray(scene.goal_pose.raw_pose[0], np.float64) if fits else None
-        return Motion(poses, gripper, tuple(self._held), objects, goal)
+        success = bool(scene.evaluate()["success"])
+        return Motion(poses, gripper, tuple(self._held), objects, goal, success)
 
 
 def _pose(of: Any) -> NDArray[np.float64]:

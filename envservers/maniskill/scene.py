@@ -15,6 +15,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from envservers.maniskill.meshes import coarsen
 from envservers.maniskill.robots import Robot, hand_state
 
 
@@ -29,6 +30,8 @@ class Drawing:
     obs_mode: str = "rgb"
     show_goal: bool = True
     """Whether the marks of goals that ManiSkill hides from its cameras are drawn."""
+    cells: int = 0
+    """Of the grid for coarser meshes (`meshes.py`); 0: as they are."""
 
 
 class Result(NamedTuple):
@@ -73,6 +76,8 @@ class Scene:
     def begin(self, seed: int, options: Mapping[str, Any]) -> dict[str, float]:
         """Start the episode that these decide; returns ManiSkill's info."""
         _, info = self._env.reset(seed=seed, options=dict(options))
+        if self._drawing.cells:
+            coarsen(self._env.scene, self._drawing.cells)
         return _scalars(info)
 
     def step(self, action: NDArray[np.float32]) -> Result:

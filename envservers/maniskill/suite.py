@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from envservers.maniskill.robots import PANDA, Robot
 from envservers.maniskill.tasks import TABLE_TOP, Task, chosen
+from envservers.mesh_detail import cells_for
 from envservers.options import check_choice, check_least
 from envservers.slot_suite import SlotSuite
 from vlarl.types import CameraSpec, EnvSpec, EpisodeStart
@@ -130,7 +131,7 @@ class ManiSkillSuite(SceneSuite):
             does within their limits.
         max_steps: control steps of an episode; 0: each task's own in ManiSkill.
         cameras: of `ego` (ManiSkill's `base_camera`) and `cam_right_wrist` (`hand_camera`).
-        renderer: `tuned` (ManiSkill's `minimal` shaders) or `default`.
+        renderer: `tuned` (ManiSkill's `minimal` shaders, coarser meshes) or `default`.
         show_goal: whether goals are drawn that ManiSkill hides from its cameras.
         terminate_on_success: whether achieving the goal ends the episode, and the chunk.
 
@@ -155,7 +156,8 @@ class ManiSkillSuite(SceneSuite):
         names = chosen("maniskill", TABLE_TOP, tasks, DEFAULT_TASKS)
         spec = spec_of("maniskill", names, TABLE_TOP, PANDA, cameras, image_size, max_steps)
         self._cameras = {view: CAMERAS[view] for view in cameras}
-        self._picture = image_size, RENDERERS[renderer], show_goal
+        cells = cells_for(image_size) if renderer == "tuned" else 0
+        self._picture = image_size, RENDERERS[renderer], show_goal, cells
         super().__init__(
             num_envs,
             spec,
@@ -175,9 +177,9 @@ class ManiSkillSuite(SceneSuite):
     def _to_draw(self) -> Drawing:
         from envservers.maniskill.scene import Drawing
 
-        size, shaders, show_goal = self._picture
+        size, shaders, show_goal, cells = self._picture
         sensors = {"width": size, "height": size, "shader_pack": shaders}
-        return Drawing(self._cameras, sensors, show_goal=show_goal)
+        return Drawing(self._cameras, sensors, show_goal=show_goal, cells=cells)
 
 
 def check_pictures(image_size: int, max_steps: int, renderer: str) -> None:

@@ -1,0 +1,94 @@
+"""ManiSkill itself: skipped where its environment is not installed. Runs in its own interpreter."""
+
+import json
+import subprocess
+import textwrap
+
+import pytest
+
+from envservers import environments
+
+pytestmark = [
+    pytest.mark.suites,
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        bool(environments.problem("maniskill")),
+        reason=f"maniskill: {environments.problem('maniskill')}",
+    ),
+]
+BEGIN = """
+import json
+import numpy as np
+from envservers.maniskill.suite import ManiSkillSuite
+from vlarl.types import EpisodeStart
+"""
+
+
+def inside(code: str) -> dict:
+    """What `code` leaves in `answer`, run where ManiSkill is installed."""
+    program = BEGIN + textwrap.dedent(code) + "\nprint('ANSWER' + json.dumps(answer))"
+    done = subprocess.run(
+        [environments.python_of("maniskill"), "-c", program],
+        env={"PYTHONPATH": environments.light_path(), "PATH": "/usr/bin:/bin", "HOME": "/tmp"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.rpartition("ANSWER")[2])
+
+
+def test_tuned_pictures_have_a_tenth_of_the_triangles_and_look_the_same():
+    answer = inside("""
+    import sapien
+    from envservers.maniskill import scene
+
+    def look():
+        suite = ManiSkillSuite(1, tasks=["PegInsertionSide"])
+        first = suite.reset(np.array([0]), [EpisodeStart("PegInsertionSide-v1", 3)])
+        bodies = [
+            entity.find_component_by_type(sapien.render.RenderBodyComponent)
+            for entity in suite._simulator(0)._scene()._env.scene.sub_scenes[0].entities
+        ]
+        shapes = [shape for body in bodies if body is not None for shape in body.render_shapes]
+        mesh = sapien.render.RenderShapeTriangleMesh
+        parts = [part for shape in shapes if isinstance(shape, mesh) for part in shape.parts]
+        triangles = sum(len(part.triangles) for part in parts)
+        again = suite.reset(np.array([0]), [EpisodeStart("PegInsertionSide-v1", 3)])
+        same = all(np.array_equal(first.images[view], again.images[view]) for view in first.images)
+        suite.close()
+        return first.images, triangles, same
+
+    tuned, few, same = look()
+    scene.coarsen = lambda *anything: None
+    whole, many, _ = look()
+    like = [
+        float(np.corrcoef(*(np.ravel(each[view]).astype(float) for each in (tuned, whole)))[0, 1])
+        for view in whole
+    ]
+    answer = dict(few=few, many=many, same=same, like=like)
+    """)
+    assert answer["many"] > 500_000
+    assert answer["few"] < answer["many"] / 10
+    assert answer["same"], "an episode begun again, in a scene made anew, looks as before"
+    assert min(answer["like"]) > 0.95
+
+
+def test_the_expert_puts_a_peg_into_its_hole_and_the_same_start_plays_the_same():
+    answer = inside("""
+    suite = ManiSkillSuite(1, image_size=16, tasks=["PegInsertionSide"], max_steps=150)
+    slot, ends = np.zeros(1, np.int64), []
+    for _ in range(2):
+        suite.reset(slot, [EpisodeStart("PegInsertionSide-v1", 0)])
+        for step in range(150):
+            last = suite.step(slot, suite.expert_actions(slot)[:, None])
+            if last.done[0]:
+                break
+        ends.append([step, bool(last.terminated[0]), last.state[0].tolist()])
+    answer = dict(ends=ends)
+    """)
+    (steps, success, _), again = answer["ends"]
+    assert success
+    assert steps < 149
+    assert again == answer["ends"][0]

@@ -127,7 +127,16 @@ def test_tensorboard_by_choice(tmp_path):
     assert list((run.path / "tensorboard").glob("events*"))
 
 
+@pytest.fixture
+def wandb_service():
+    """Ends the process that wandb leaves until its parent ends."""
+    wandb = pytest.importorskip("wandb")
+    yield
+    wandb.teardown()
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("wandb_service")
 def test_wandb_offline_by_choice(tmp_path):
     run = RunFolder.create(config_in(tmp_path, "logging.wandb=true"))
     run.log(1, loss=0.5)
@@ -136,6 +145,7 @@ def test_wandb_offline_by_choice(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("wandb_service")
 def test_a_resumed_wandb_run_keeps_its_id(tmp_path):
     for overrides in ([], ["resume=auto"]):
         run = RunFolder.create(config_in(tmp_path, "logging.wandb=true", *overrides))

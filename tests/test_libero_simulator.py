@@ -1,10 +1,7 @@
 """LIBERO itself: skipped where its environment is not installed. Runs in its own interpreter."""
 
-import json
-import subprocess
-import textwrap
-
 import pytest
+from inside import run_inside
 
 from envservers import environments
 
@@ -18,7 +15,6 @@ pytestmark = [
 SOUP = "object/pick_up_the_alphabet_soup_and_place_it_in_the_basket"
 ON_STOVE = "spatial/pick_up_the_black_bowl_on_the_stove_and_place_it_on_the_plate"
 BEGIN = """
-import json
 import numpy as np
 from envservers.libero.suite import LiberoSuite
 from envservers.libero.scene import Scene
@@ -33,18 +29,8 @@ def moves(steps, seed=0):
 
 
 def inside(code: str) -> dict:
-    """What `code` leaves in `answer`, run where LIBERO is installed."""
-    program = BEGIN + textwrap.dedent(code) + "\nprint('ANSWER' + json.dumps(answer))"
-    done = subprocess.run(
-        [environments.python_of("libero"), "-c", program],
-        env={"PYTHONPATH": environments.light_path(), "PATH": "/usr/bin:/bin", "HOME": "/tmp"},
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.rpartition("ANSWER")[2])
+    """What `code` leaves in `answer`, run where the suite is installed."""
+    return run_inside("libero", BEGIN, code)
 
 
 def test_an_episode_is_what_its_start_says_whatever_was_before_in_its_slot_or_beside_it():

@@ -1,10 +1,7 @@
 """ManiSkill itself: skipped where its environment is not installed. Runs in its own interpreter."""
 
-import json
-import subprocess
-import textwrap
-
 import pytest
+from inside import run_inside
 
 from envservers import environments
 
@@ -17,7 +14,6 @@ pytestmark = [
     ),
 ]
 BEGIN = """
-import json
 import numpy as np
 from envservers.maniskill.suite import ManiSkillSuite
 from vlarl.types import EpisodeStart
@@ -25,18 +21,8 @@ from vlarl.types import EpisodeStart
 
 
 def inside(code: str) -> dict:
-    """What `code` leaves in `answer`, run where ManiSkill is installed."""
-    program = BEGIN + textwrap.dedent(code) + "\nprint('ANSWER' + json.dumps(answer))"
-    done = subprocess.run(
-        [environments.python_of("maniskill"), "-c", program],
-        env={"PYTHONPATH": environments.light_path(), "PATH": "/usr/bin:/bin", "HOME": "/tmp"},
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.rpartition("ANSWER")[2])
+    """What `code` leaves in `answer`, run where the suite is installed."""
+    return run_inside("maniskill", BEGIN, code)
 
 
 def test_tuned_pictures_have_a_tenth_of_the_triangles_and_look_the_same():

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +71,18 @@ def table(result: dict[str, Any]) -> str:
         for task in columns[names[0]]:
             cells = [_cell(columns[name][task], result["seeds"]) for name in names]
             lines.append(f"| `{task}` | {' | '.join(cells)} |")
-        sums = [sum(map(len, columns[name].values())) for name in names]
-        whole = [result["seeds"] * len(columns[name]) for name in names]
-        cells = [f"{done} of {every}" for done, every in zip(sums, whole, strict=True)]
-        lines.append(f"| all | {' | '.join(cells)} |")
+        # Names such as `spatial/...` begin with their group.
+        groups = dict.fromkeys(task.partition("/")[0] for task in columns[names[0]] if "/" in task)
+        for start, label in [*((f"{group}/", group) for group in groups), ("", "all")]:
+            cells = [_sum(columns[name], start, result["seeds"]) for name in names]
+            lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _sum(rows: Mapping[str, Sequence[int]], start: str, seeds: int) -> str:
+    """Of the tasks whose names begin so."""
+    chosen = [steps for task, steps in rows.items() if task.startswith(start)]
+    return _cell([step for steps in chosen for step in steps], seeds * len(chosen))
 
 
 def _cell(steps: Sequence[int], seeds: int) -> str:

@@ -161,7 +161,7 @@ def memory_needed(
     shared = entry.process_mib
     if entry.scene_mib:
         tasks = len(describe_suite(name, **(options or {})).tasks)
-        shared += entry.scene_mib * min(tasks, max(entry.scenes, num_envs))
+        shared += entry.scene_mib * entry.kept_scenes(tasks, num_envs)
     return servers * (shared * _MEBIBYTE + num_envs * each)
 
 

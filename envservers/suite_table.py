@@ -23,7 +23,7 @@ class SuiteEntry:
     scene_mib: int = 0
     """MiB of each task's scene, where environments of the same task share one."""
     scenes: int = 0
-    """That a process with fewer environments keeps, if it plays so many tasks."""
+    """Those that a process keeps even with fewer environments, if it plays so many tasks."""
     environment: str = ""
     """The virtual environment that the suite's processes run in (`envservers.environments`); empty:
     this one."""
@@ -43,6 +43,10 @@ class SuiteEntry:
     when an episode ends."""
     groups: str = ""
     """The module whose `GROUPS` (`envservers.task_groups`) names several tasks at once."""
+
+    def kept_scenes(self, tasks: int, num_envs: int) -> int:
+        """Scenes that a process with so many environments keeps of so many tasks."""
+        return min(tasks, max(self.scenes, num_envs))
 
 
 # Of our own: peak resident memory over 1 to 256 environments with images of 8 to 512 pixels, then

@@ -142,11 +142,15 @@ def test_the_tuned_controllers_torques_are_robosuites_to_rounding():
     before = robot.gripper.current_action.copy()
     scene.step(np.array([0, 0, 0, 0, 0, 0, 1.0]))
     closed = robot.gripper.current_action - before
-    answer = dict(apart=max(apart), strongest=strongest, closed=closed.tolist())
+    stretched = np.diag([2.0, 4.0, 0.0])
+    solved = scene._arm._solved(stretched, np.array([1.0, 1.0, 1.0]))
+    answer = dict(apart=max(apart), strongest=strongest, closed=closed.tolist(),
+                  solved=solved.tolist())
     """)
     assert answer["strongest"] > 5
     assert answer["apart"] < 1e-10 * answer["strongest"]
     assert answer["closed"] == pytest.approx([-0.25, 0.25])
+    assert answer["solved"] == pytest.approx([0.5, 0.25, 0]), "a direction that nothing moves in"
 
 
 def test_a_snapshot_goes_on_bit_for_bit_and_the_expert_achieves_the_goal():

@@ -130,7 +130,7 @@ class Planned:
         turns = [quaternion([1e-9, 0.0, 0.5 * share]) for share in np.linspace(0, 1, 60)]
         poses = [np.concatenate([place, quaternion([1e-9, 0, 0])]) for place in down]
         poses += [np.concatenate([place, turn]) for place, turn in zip(aside, turns, strict=True)]
-        return Motion(np.array(poses), np.repeat([1.0, -1.0], [40, 60]), ("",) * 100, {})
+        return Motion(np.array(poses), np.repeat([1.0, -1.0], [40, 60]), ("",) * 100, {}, True)
 
 
 BASE = np.concatenate([[0.5, 0.0, 0.0], quaternion([0.0, 0.0, 1.2])])
@@ -191,7 +191,7 @@ class PlannedToFit:
         # The planned hand holds the pin in its middle; while the hand comes, the pin lies there.
         pin = poses.copy()
         pin[:30] = poses[30]
-        return Motion(poses, np.repeat([1.0, -1.0], [30, 70]), held, {"pin": pin}, GOAL)
+        return Motion(poses, np.repeat([1.0, -1.0], [30, 70]), held, {"pin": pin}, False, GOAL)
 
 
 def test_what_has_to_fit_is_led_straight_into_its_goal_however_it_slipped_in_the_hand():

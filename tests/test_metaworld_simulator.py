@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from inside import run_inside
 
 from envservers.client import spawn_server
 from envservers.environments import problem
@@ -144,6 +145,36 @@ def test_the_tuned_picture_shows_what_the_default_one_does():
         assert np.corrcoef(tuned.ravel(), default.ravel())[0, 1] > 0.9
         # Upside down or mirrored it would not agree.
         assert np.corrcoef(tuned.ravel(), default[:, ::-1].ravel())[0, 1] < 0.9
+
+
+def test_what_is_out_of_view_changes_no_pixel():
+    answer = run_inside(
+        "metaworld",
+        "import numpy as np\nfrom envservers.opengl import choose\nchoose()\n",
+        """
+    from contextlib import nullcontext
+    from envservers import frustum
+    from envservers.metaworld import renderer
+    from envservers.metaworld.suite import MetaWorldSuite
+    from vlarl.types import EpisodeStart
+    left_out, outside = [], frustum.outside
+
+    def counted(*scene):
+        left_out.append(int(outside(*scene).sum()))
+        return outside(*scene)
+
+    frustum.outside = counted
+    suite = MetaWorldSuite(1, tasks=["drawer-open-v3"])
+    start = [EpisodeStart("drawer-open-v3", 1)]
+    seen = suite.reset(np.zeros(1, int), start).images
+    renderer.culled = lambda *anything: nullcontext()
+    whole = suite.reset(np.zeros(1, int), start).images
+    same = all(np.array_equal(seen[camera], whole[camera]) for camera in whole)
+    answer = dict(same=same, left_out=left_out)
+    """,
+    )
+    assert answer["same"]
+    assert max(answer["left_out"]) > 0
 
 
 def test_without_opengl_the_start_is_refused_with_the_remedy(monkeypatch):

@@ -15,7 +15,7 @@ NULLSPACE_DAMPING = 2 * NULLSPACE_STIFFNESS**0.5
 class ArmController:
     """Drives the arm and the gripper as robosuite's Panda does; the goals are robosuite's own.
 
-    Two thirds of a tuned control step were spent in robosuite's: it looks up names, copies, and
+    Most of a tuned control step would be spent in robosuite's: it looks up names, copies, and
     computes pseudoinverses. This reads MuJoCo's arrays and solves the same equations (Khatib 1987,
     position and orientation decoupled, critically damped); the torques agree to rounding.
 

@@ -85,8 +85,7 @@ class LiberoSuite(SlotSuite):
 
         # Where each slot plays another task, fewer scenes than slots would all be made anew in
         # each round: seconds for every one.
-        kept = max(SUITES["libero"].scenes, num_envs)
-        self._stage = Stage(scene, scenes or min(len(names), kept))
+        self._stage = Stage(scene, scenes or SUITES["libero"].kept_scenes(len(names), num_envs))
 
         def simulator() -> LiberoSimulator:
             return LiberoSimulator(self._stage, variant, len(names))

@@ -1,7 +1,7 @@
 """Coarser meshes in SAPIEN's scenes: see `envservers.mesh_detail`.
 
-The model of the camera at the Panda's wrist alone has 425,000 triangles, three quarters of all that
-software draws of a scene.
+The model of the camera at the Panda's wrist has most of all the triangles that software draws of a
+scene.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from envservers.mesh_detail import merge
 
 _MANY = 2000
-"""Triangles of a mesh from a file; what has fewer stays: tables shine by their tangents."""
+"""Triangles of a mesh from a file; what has fewer stays: a table made anew shines no more."""
 _COARSE = "coarse"
 """Name of what has been made coarse."""
 

@@ -53,10 +53,10 @@ class Motion(NamedTuple):
     """[steps] ManiSkill's name of what the fingers held, empty for nothing."""
     objects: dict[str, NDArray[np.float64]]
     """[steps, 7] where everything was that was held at some time."""
+    success: bool
+    """Whether the plan itself, carried out by ManiSkill, ends in success."""
     goal: NDArray[np.float64] | None = None
     """[7] where a thing that has to fit is when it is in; None: nothing has to."""
-    success: bool = True
-    """Whether the plan itself, carried out by ManiSkill, ends in success."""
 
 
 class Planner:
@@ -151,7 +151,7 @@ class _Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
         scene: Any = self.env.unwrapped
         goal = np.asarray(scene.goal_pose.raw_pose[0], np.float64) if fits else None
         success = bool(scene.evaluate()["success"])
-        return Motion(poses, gripper, tuple(self._held), objects, goal, success)
+        return Motion(poses, gripper, tuple(self._held), objects, success, goal)
 
 
 def _pose(of: Any) -> NDArray[np.float64]:

@@ -21,12 +21,11 @@ from actors.recording import EpisodeQuota, Recording
 from actors.server_demonstrations import (
     SLOTS,
     check_settings,
-    check_tasks,
     open_servers,
     served_episodes,
 )
 from envservers.held_out import HELD_OUT
-from envservers.registry import describe_suite, make_suite
+from envservers.registry import make_suite
 from envservers.tabletop import expert as tabletop
 from envservers.tabletop.pick_place import ExpertNoise
 from envservers.tabletop.scene import FINGER_HALF, OBJECTS
@@ -163,7 +162,6 @@ def _served(
 ) -> Iterator[tuple[EnvSpec, Play]]:
     """Servers of a suite with an environment of its own, which have its experts."""
     check_settings(suite_name, config)
-    check_tasks(suite_name, describe_suite(suite_name, **options).tasks)
     servers = min(size.servers, config.episodes)
     wanted = min(size.num_envs or SLOTS * servers, config.episodes)
     with open_servers(suite_name, servers, max(1, wanted // servers), options) as clients:

@@ -22,7 +22,6 @@ from actors.recording import EpisodeQuota, Recording
 from envservers.client import ServerClient, spawn_server
 from envservers.inprocess import InprocessClient
 from envservers.registry import check_memory, describe_suite
-from envservers.suite_table import SUITES
 from envservers.usable import check_usable
 from vlarl.config.data_schema import CollectConfig
 from vlarl.data.episode import Episode
@@ -80,20 +79,6 @@ def check_settings(suite: str, config: CollectConfig) -> None:
                 f"whose experts run in its servers. Use action_noise or slowest_pace, and leave "
                 f"{name} out"
             )
-
-
-def check_tasks(suite: str, tasks: Sequence[str]) -> None:
-    """Refuse tasks that nobody demonstrates.
-
-    Raises:
-        ConfigError: naming them, and those that somebody does.
-    """
-    shown = SUITES[suite].expert_tasks
-    if missing := [task for task in tasks if shown and task not in shown]:
-        raise ConfigError(
-            f"suite {suite!r} has no expert for {', '.join(missing)}: choose of "
-            f"tasks={','.join(shown)}"
-        )
 
 
 def served_episodes(

@@ -17,18 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.suite_processes import Inside
-from envservers.suite_table import SUITES
+from envservers.maniskill.planner import SOLUTIONS
+from envservers.maniskill.tasks import TABLE_TOP
 
 _PLANNER = "the planner itself"
 """Column: ManiSkill's solution as it commands joints, not what follows it."""
-_PLANNED = list(SUITES["maniskill"].expert_tasks)
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "metaworld": {f"action_repeat={repeat}": {"action_repeat": repeat} for repeat in (1, 2, 4)},
     "libero": {"success": {"split": "all", "scenes": 1}},
     "maniskill": {
-        _PLANNER: {"tasks": _PLANNED},
-        "its own limit": {"tasks": _PLANNED},
-        "300 steps": {"tasks": _PLANNED, "max_steps": 300},
+        "its own limit": {"tasks": list(TABLE_TOP)},
+        "300 steps": {"tasks": list(TABLE_TOP), "max_steps": 300},
+        _PLANNER: {"tasks": list(SOLUTIONS)},
     },
 }
 """Suite -> column -> options; of another suite: as it is."""
@@ -53,6 +53,8 @@ def run(
         chosen = list(tasks) or (_QUICK.get(suite, []) if quick else [])
         for column, options in VARIANTS.get(suite, {"success": {}}).items():
             given = {**options, "tasks": chosen} if chosen else options
+            if column == _PLANNER:
+                given = {"tasks": [task for task in given["tasks"] if task in SOLUTIONS]}
             rows = found[suite][column] = {}
             mode = "plans" if column == _PLANNER else "experts"
             with Inside(suite, mode, json.dumps(given), str(seeds)) as process:
@@ -69,7 +71,10 @@ def table(result: dict[str, Any]) -> str:
         names = list(columns)
         lines += [f"| {suite} | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
         for task in columns[names[0]]:
-            cells = [_cell(columns[name][task], result["seeds"]) for name in names]
+            cells = [
+                _cell(columns[name][task], result["seeds"]) if task in columns[name] else ""
+                for name in names
+            ]
             lines.append(f"| `{task}` | {' | '.join(cells)} |")
         # Names such as `spatial/...` begin with their group.
         groups = dict.fromkeys(task.partition("/")[0] for task in columns[names[0]] if "/" in task)

@@ -31,8 +31,6 @@ class SuiteEntry:
     """`opengl` or `vulkan`, if it cannot be without; looked for before a process is started."""
     experts: bool = False
     """Whether its servers have scripted experts (`expert_actions`) of its tasks."""
-    expert_tasks: tuple[str, ...] = ()
-    """Of these alone; empty: of all."""
     check: str = ""
     """Function of the module that is called with the suite where its simulator is installed, before
     the first instance is made: raises UserError for what is missing, such as a folder of scenes."""
@@ -100,16 +98,6 @@ _RUN = {
         environment="maniskill",
         graphics="vulkan",
         experts=True,
-        expert_tasks=(
-            "PickCube-v1",
-            "PushCube-v1",
-            "PullCube-v1",
-            "StackCube-v1",
-            "LiftPegUpright-v1",
-            "PlaceSphere-v1",
-            "PegInsertionSide-v1",
-            "PlugCharger-v1",
-        ),
         start_seconds=600.0,
         groups="envservers.maniskill.groups",
     ),

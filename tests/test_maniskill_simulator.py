@@ -78,3 +78,20 @@ def test_the_expert_puts_a_peg_into_its_hole_and_the_same_start_plays_the_same()
     assert success
     assert steps < 149
     assert again == answer["ends"][0]
+
+
+def test_ways_of_our_own_end_in_success():
+    answer = inside("""
+    answer = {}
+    for task in ("StackPyramid-v1", "PullCubeTool-v1", "PokeCube-v1", "RollBall-v1"):
+        suite = ManiSkillSuite(1, tasks=[task], max_steps=150)
+        simulator = suite._simulator(0)
+        simulator.reset(EpisodeStart(task, 2))
+        answer[task] = 0
+        for step in range(1, 151):
+            if simulator.step(simulator.expert_action()).success:
+                answer[task] = step
+                break
+        suite.close()
+    """)
+    assert min(answer.values()) > 10, f"{answer}: 0 is failure"

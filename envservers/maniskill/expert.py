@@ -117,9 +117,6 @@ class Expert:
             base: [7] pose of the arm's base in the world.
             hand: [7] likewise.
             where: [7] likewise, of a thing by ManiSkill's name.
-
-        Raises:
-            NotImplementedError: for a task without a solution.
         """
         if self._motion is None:
             self._motion = _stretches(self._planner.solve(*self._episode), hand)

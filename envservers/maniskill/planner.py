@@ -1,8 +1,8 @@
-"""ManiSkill's motion planners: a whole episode's motion, solved in a scene of their own.
+"""Whole episodes' motions: ManiSkill's planners', in a scene of their own, or drawn by us.
 
-They command joint positions, and plan from the beginning of an episode alone. What is kept of a
-solution is where the hand went and what the gripper was told; `expert.py` goes the same way with
-the suite's own channels.
+The planners command joint positions, and plan from the beginning of an episode alone. What is kept
+of a solution is where the hand went and what the gripper was told; `expert.py` goes the same way
+with the suite's own channels.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ import contextlib
 import importlib
 import io
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
+
+from envservers.maniskill.ways import WAYS, Place, Poses, drawn
 
 
 class Solution(NamedTuple):
@@ -36,8 +39,8 @@ SOLUTIONS = {
     "PegInsertionSide-v1": Solution("peg_insertion_side", fits=True),
     "PlugCharger-v1": Solution("plug_charger", fits=True),
 }
-"""Task -> what solves it. Those of `PullCubeTool` and `StackPyramid` are left out: they fail in
-most episodes themselves."""
+"""Task -> what solves it. Of the others there is none, or it fails in most episodes itself: they go
+`WAYS` of our own."""
 _SCENES = 2
 """That a process keeps to plan in."""
 
@@ -53,8 +56,8 @@ class Motion(NamedTuple):
     """[steps] ManiSkill's name of what the fingers held, empty for nothing."""
     objects: dict[str, NDArray[np.float64]]
     """[steps, 7] where everything was that was held at some time."""
-    success: bool
-    """Whether the plan itself, carried out by ManiSkill, ends in success."""
+    success: bool | None
+    """Whether the plan itself, carried out by ManiSkill, ends in success; None: it was not."""
     goal: NDArray[np.float64] | None = None
     """[7] where a thing that has to fit is when it is in; None: nothing has to."""
 
@@ -72,13 +75,9 @@ class Planner:
         self._scenes: OrderedDict[str, _Recorder] = OrderedDict()
 
     def solve(self, task: str, seed: int) -> Motion | None:
-        """The motion of an episode; None where the planners find none, or not all of it.
-
-        Raises:
-            NotImplementedError: for any other task.
-        """
-        if task not in SOLUTIONS:
-            raise NotImplementedError(f"{task} has no expert")
+        """The motion of an episode; None where the planners find none, or not all of it."""
+        if task in WAYS:
+            return self._scene(task).way(WAYS[task], seed)
         name = f"mani_skill.examples.motionplanning.panda.solutions.{SOLUTIONS[task].module}"
         solution = importlib.import_module(name)
         scene = self._scene(task)
@@ -142,6 +141,16 @@ class _Recorder(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._held.append(next(held, ""))
         self._objects.append({name: _pose(actor) for name, actor in movable.items()})
         return result
+
+    def way(self, draw: Callable[[Poses], Iterator[Place]], seed: int) -> Motion:
+        """Drawn from where things lie at the beginning; carried out by nobody yet."""
+        self.reset(seed=seed)
+        scene: Any = self.env.unwrapped
+        things = {name: _pose(actor) for name, actor in scene.scene.actors.items()}
+        hand = _pose(scene.agent.tcp)
+        known = {**things, "base": _pose(scene.agent.robot), "hand": hand}
+        poses, gripper = drawn(draw(known), hand)
+        return Motion(poses, gripper, ("",) * len(poses), {}, success=None)
 
     def motion(self, fits: bool) -> Motion:
         """All of it."""

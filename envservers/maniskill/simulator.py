@@ -95,7 +95,7 @@ class ManiSkillSimulator:
         """[7] the next step on the way that ManiSkill's motion planner found.
 
         Raises:
-            NotImplementedError: for a task that it has no solution of, or a suite without.
+            NotImplementedError: in a suite without.
         """
         if self._expert is None:
             raise NotImplementedError("there is no expert of ManiSkill's scenes of the WidowX")

@@ -92,10 +92,10 @@ class ManiSkillSimulator:
         return self._info
 
     def expert_action(self) -> NDArray[np.float32]:
-        """[7] the next step on the way that ManiSkill's motion planner found.
+        """[7] the next step on the way that ManiSkill's planner found, or that is drawn by us.
 
         Raises:
-            NotImplementedError: in a suite without.
+            NotImplementedError: of Simpler-WidowX, which has no expert.
         """
         if self._expert is None:
             raise NotImplementedError("there is no expert of ManiSkill's scenes of the WidowX")

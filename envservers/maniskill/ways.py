@@ -19,7 +19,8 @@ _ABOVE = 0.13
 """Meters over the table at which nothing is in the way of what is carried."""
 
 Poses = Mapping[str, NDArray[np.float64]]
-"""[7] of everything in the world, by ManiSkill's name: position (m), then a quaternion."""
+"""[7] in the world, position (m), then a quaternion: of everything by ManiSkill's name, and of the
+arm's `base` and `hand`."""
 
 
 class Place(NamedTuple):
@@ -44,7 +45,7 @@ _ROOM = 0.08
 def stack_pyramid(poses: Poses) -> Iterator[Place]:
     """Red beside green, then blue on both."""
     red, green, blue = (poses[name] for name in ("cubeA", "cubeB", "cubeC"))
-    beside, turn = red[:3], turn_of(poses["hand"])
+    beside, turn = red[:3], _turn_of(poses["hand"])
     if np.linalg.norm(red[:2] - green[:2]) > _TOGETHER:
         turn = _clear_turn(red, turn, green, blue)
         yield from _taken(red[:3], turn)
@@ -90,10 +91,16 @@ def _clear_turn(cube: NDArray[np.float64], now: float, *others: NDArray[np.float
 _GRIP = 0.02
 _HOOK = 0.15
 """From the origin to the side of the hook that pulls."""
+_END, _SIDE = 0.2, 0.1
+"""From the origin how far the tool reaches along x, and toward y."""
 _MIDDLE = 0.0625
 """From the handle to the middle of what the hook reaches over."""
 _CORNER = 0.03
 """From a cube's center to where its corners may be."""
+_BACK = -0.25
+"""The hand's x in the world at which the tool's end is before any cube."""
+_CLOSE = 0.5
+"""From the base to where the cube is pulled; ManiSkill asks for less than 0.6."""
 
 
 def pull_cube_tool(poses: Poses) -> Iterator[Place]:
@@ -111,15 +118,15 @@ def pull_cube_tool(poses: Poses) -> Iterator[Place]:
         where = cube[:2] + (ahead + _GRIP) * out + aside * left
         return Place(np.array([*where, grip[2]]), turn, CLOSED)
 
-    behind = _CORNER + 0.02 - _HOOK
-    clear = -0.1 - _CORNER - 0.03
-    back = min(float(grip[0]), -0.25)
+    # With a few centimeters to spare, as corners of the way are cut.
+    behind, clear = _CORNER + 0.02 - _HOOK, -_SIDE - _CORNER - 0.03
+    back = min(float(grip[0]), _BACK)
     yield Place(np.array([back, grip[1], grip[2]]), 0.0, CLOSED)
-    yield slid(-0.2 - _CORNER - 0.05, clear)
+    yield slid(-_END - _CORNER - 0.05, clear)
     yield slid(behind, clear)
     yield slid(behind, -_MIDDLE)
-    reach = float(np.linalg.norm(away))
-    yield slid(behind - (reach - 0.5), -_MIDDLE)
+    pull = float(np.linalg.norm(away)) - _CLOSE
+    yield slid(behind - pull, -_MIDDLE)
 
 
 # PokeCube: a peg along x, whose head pushes the cube.
@@ -156,7 +163,7 @@ def roll_ball(poses: Poses) -> Iterator[Place]:
     ball, goal, base = (poses[name] for name in ("ball", "goal_region", "base"))
     way = goal[:2] - ball[:2]
     way = way / np.linalg.norm(way)
-    turn = _near(float(np.arctan2(way[1], way[0])), turn_of(poses["hand"]), np.pi / 2)
+    turn = _near(float(np.arctan2(way[1], way[0])), _turn_of(poses["hand"]), np.pi / 2)
     room = float(np.linalg.norm(ball[:2] - base[:2])) - _NEAREST
     start, end = ball[:2] - np.clip(room, *_RUN_UP) * way, ball[:2] + _FOLLOW * way
     yield Place(np.array([*start, _ABOVE]), turn, CLOSED)
@@ -177,7 +184,7 @@ def drawn(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """[n, 7] poses of the hand from where it is, and [n] what the gripper is told."""
     first = next(places)
-    way = [Place(hand[:3], turn_of(hand), first.gripper), first, *places]
+    way = [Place(hand[:3], _turn_of(hand), first.gripper), first, *places]
     poses, gripper = [], []
     for one, other in itertools.pairwise(way):
         shift, turn = other.position - one.position, other.turn - one.turn
@@ -209,7 +216,7 @@ def _put(where: NDArray[np.float64], turn: float) -> Iterator[Place]:
     yield Place(over, turn, OPEN)
 
 
-def turn_of(hand: NDArray[np.float64]) -> float:
+def _turn_of(hand: NDArray[np.float64]) -> float:
     """About the vertical, rad, of a hand that points down."""
     return float(2 * np.arctan2(hand[5], hand[4]))
 

@@ -1,7 +1,7 @@
 """Speed and memory of suites of someone else's simulators, beside the suite's own `step` and image.
 
     python -m benchmarks.bench_suites [--quick] [--json FILE] [--suites metaworld ...]
-        [--sizes 64 128 224] [--seconds S] [--repeats N]
+        [--sizes 64 128 224] [--seconds S] [--repeats N] [--gpu ROWS]
 
 One environment of one task and the same cameras everywhere (LIBERO and ManiSkill: two), random
 actions, episodes that do not end. Each contender lives in a process of its own in the suite's
@@ -9,7 +9,8 @@ interpreter; those of one size are built first, then short windows of measuremen
 turn. Contenders: ours with the tuned and the default renderer, an image at the end of each chunk of
 8 and at every step, and the suite's own loop with its own settings. `rate` is by the clock,
 `cpu_rate` by the processor time of the process and its threads: on a machine that does other work,
-ratios are of the latter.
+ratios are of the latter. `--gpu ROWS` measures ManiSkill alone, with a GPU's physics and so many
+environments; there ratios are by the clock.
 """
 
 from __future__ import annotations
@@ -44,29 +45,37 @@ def run(
     sizes: Sequence[int] = SIZES,
     seconds: float = 2.0,
     repeats: int = 5,
+    gpu: int = 0,
 ) -> dict[str, Any]:
     """Measure; medians over `repeats` windows of `seconds` each.
 
+    Args:
+        suites: names of the registry.
+        sizes: of the images, in pixels.
+        seconds: of a window.
+        repeats: windows of each contender.
+        gpu: environments of ManiSkill on a GPU, instead of all this.
+
     Returns:
         `suites`: suite -> `{"sizes": {size: {contender: {"rate", "cpu_rate",
-        "rate_without_drawing", "cpu_rates"}, "ratios": {contender: times the peer}}}, "memory":
+        "rate_without_drawing", "compared"}, "ratios": {contender: times the peer}}}, "memory":
         {...}}`, and `machine`.
     """
     found: dict[str, Any] = {}
-    for suite in suites:
+    for suite in ["maniskill"] if gpu else suites:
         found[suite] = {
-            "sizes": {size: _contest(suite, size, seconds, repeats) for size in sizes},
-            "memory": _memory(suite),
+            "sizes": {size: _contest(suite, size, seconds, repeats, gpu) for size in sizes},
+            "memory": {} if gpu else _memory(suite),
         }
     machine = {"cores": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0]}
     return {"suites": found, "seconds": seconds, "repeats": repeats, "machine": machine}
 
 
-def _contest(suite: str, size: int, seconds: float, repeats: int) -> dict[str, Any]:
+def _contest(suite: str, size: int, seconds: float, repeats: int, gpu: int) -> dict[str, Any]:
     answers: dict[str, list[dict[str, float]]] = {}
     with ExitStack() as stack:
         processes = {}
-        for name, mode, *words in _contenders(suite, size):
+        for name, mode, *words in _contenders(suite, size, gpu):
             processes[name] = stack.enter_context(Inside(suite, mode, *words))
             processes[name].ask()
         for _ in range(repeats):
@@ -77,24 +86,27 @@ def _contest(suite: str, size: int, seconds: float, repeats: int) -> dict[str, A
         rows[name] = {
             key: statistics.median(window[key] for window in windows) for key in windows[0]
         }
-        rows[name]["cpu_rates"] = [window["cpu_rate"] for window in windows]
+        compared = "rate" if gpu else "cpu_rate"
+        rows[name]["compared"] = [window[compared] for window in windows]
     if "own" in rows:
         rows["ratios"] = {
-            name: statistics.median(map(_over, row["cpu_rates"], rows["own"]["cpu_rates"]))
+            name: statistics.median(map(_over, row["compared"], rows["own"]["compared"]))
             for name, row in rows.items()
         }
     return rows
 
 
-def _contenders(suite: str, size: int) -> list[tuple[str, ...]]:
+def _contenders(suite: str, size: int, gpu: int) -> list[tuple[str, ...]]:
     """Name, mode and words of each."""
     found: list[tuple[str, ...]] = []
+    physics = {"physics": "gpu"} if gpu else {}
+    rows = [str(gpu)] if gpu else []
     for renderer, option in TUNED.items():
-        options = json.dumps({**SETTINGS.get(suite, {}), **option, "image_size": size})
-        found.append((f"{renderer}, chunks", "play", options, str(CHUNK)))
-        found.append((f"{renderer}, steps", "play", options, "1"))
+        options = json.dumps({**SETTINGS.get(suite, {}), **option, **physics, "image_size": size})
+        found.append((f"{renderer}, chunks", "play", options, str(CHUNK), *rows))
+        found.append((f"{renderer}, steps", "play", options, "1", *rows))
     if suite in PEERS:
-        found.append(("own", "peer", str(size)))
+        found.append(("own", "peer", str(size), *rows))
     return found
 
 
@@ -124,7 +136,8 @@ def table(result: dict[str, Any]) -> str:
                 if name != "ratios":
                     times = rows.get("ratios", {}).get(name)
                     lines.append(_row(name, row, times))
-        lines += ["", "| environments | loaded, MiB | with them, MiB |", "|---|---|---|"]
+        if part["memory"]:
+            lines += ["", "| environments | loaded, MiB | with them, MiB |", "|---|---|---|"]
         for name, row in part["memory"].items():
             figures = row["loaded"] / 2**20, row["with_environments"] / 2**20
             lines.append(f"| {name} | {figures[0]:,.0f} | {figures[1]:,.0f} |")
@@ -154,11 +167,12 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--gpu", type=int, default=0, metavar="ROWS")
     arguments = parser.parse_args()
+    sizes, seconds, repeats = arguments.sizes, arguments.seconds, arguments.repeats
     if arguments.quick:
-        result = run(arguments.suites, (64,), 1.0, 2)
-    else:
-        result = run(arguments.suites, arguments.sizes, arguments.seconds, arguments.repeats)
+        sizes, seconds, repeats = (64,), 1.0, 2
+    result = run(arguments.suites, sizes, seconds, repeats, arguments.gpu)
     print(table(result))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2))

@@ -1,12 +1,13 @@
 """What runs in a suite's own interpreter for `bench_suites` and `bench_suite_experts`.
 
-    PYTHON inside_suite.py play SUITE OPTIONS_JSON CHUNK      one window for each line `SECONDS`
-    PYTHON inside_suite.py peer SUITE SIZE
+    PYTHON inside_suite.py play SUITE OPTIONS_JSON CHUNK [SLOTS]
+    PYTHON inside_suite.py peer SUITE SIZE [ROWS]             ROWS: ManiSkill's, on a GPU
     PYTHON inside_suite.py memory SUITE OPTIONS_JSON SLOTS
     PYTHON inside_suite.py experts SUITE OPTIONS_JSON SEEDS
     PYTHON inside_suite.py plans maniskill OPTIONS_JSON SEEDS
 
-Answers are JSON, one a line. Imports what env servers may import, and nothing of this folder.
+Answers are JSON, one a line; of `play` and `peer` one for each line `SECONDS`. Imports what env
+servers may import, and nothing of this folder.
 """
 
 from __future__ import annotations
@@ -26,26 +27,29 @@ ENDLESS = 1_000_000
 _SEED = 11
 
 
-def _play(name: str, options: str, chunk: str) -> tuple[Callable[[], int], Callable[[], float]]:
-    """One environment of ours under random actions; its steps, and what drawing took so far."""
+def _play(
+    name: str, options: str, chunk: str, slots: str = "1"
+) -> tuple[Callable[[], int], Callable[[], float]]:
+    """Environments of ours under random actions; their steps, and what drawing took so far."""
     given = {"max_steps": ENDLESS, "terminate_on_success": False, **json.loads(options)}
-    suite: Any = make_suite(name, 1, **given)
-    spec, slot = suite.spec, np.zeros(1, np.int64)
+    suite: Any = make_suite(name, int(slots), **given)
+    spec, ids = suite.spec, np.arange(int(slots))
     low = [channel.low for channel in spec.channels]
     high = [channel.high for channel in spec.channels]
     random = np.random.default_rng(_SEED)
-    suite.reset(slot, [EpisodeStart(spec.tasks[0], _SEED)])
+    suite.reset(ids, [EpisodeStart(spec.tasks[0], _SEED + slot) for slot in ids.tolist()])
 
     def advance() -> int:
-        action = random.uniform(low, high, (1, int(chunk), len(low))).astype(np.float32)
-        return int(suite.step(slot, action).executed[0])
+        shape = len(ids), int(chunk), len(low)
+        action = random.uniform(low, high, shape).astype(np.float32)
+        return int(suite.step(ids, action).executed.sum())
 
     return advance, lambda: float(suite.render_seconds)
 
 
-def _peer(name: str, size: str) -> tuple[Callable[[], int], Callable[[], float]]:
+def _peer(name: str, size: str, *rows: str) -> tuple[Callable[[], int], Callable[[], float]]:
     """The suite's own `step` with an image, as its documentation has it."""
-    return PEERS[name](int(size)), lambda: 0.0
+    return PEERS[name](int(size), *map(int, rows)), lambda: 0.0
 
 
 def _metaworld(size: int) -> Callable[[], int]:
@@ -105,16 +109,16 @@ def _libero(size: int) -> Callable[[], int]:
     return advance
 
 
-def _maniskill(size: int) -> Callable[[], int]:
+def _maniskill(size: int, rows: int = 0) -> Callable[[], int]:
     import gymnasium
     import mani_skill.envs  # noqa: F401, registers its environments
 
     env: Any = gymnasium.make(
         "PickCube-v1",
-        num_envs=1,
+        num_envs=rows or 1,
         obs_mode="rgb",
         control_mode="pd_ee_delta_pose",
-        sim_backend="physx_cpu",
+        sim_backend="physx_cuda" if rows else "physx_cpu",
         robot_uids="panda_wristcam",
         sensor_configs={"width": size, "height": size},
         max_episode_steps=ENDLESS,
@@ -123,16 +127,20 @@ def _maniskill(size: int) -> Callable[[], int]:
     random = np.random.default_rng(_SEED)
 
     def advance() -> int:
-        seen = env.step(random.uniform(-1, 1, 7).astype(np.float32))[0]
-        picture = np.asarray(seen["sensor_data"]["base_camera"]["rgb"][0])
-        if picture.shape != (size, size, 3):
-            raise RuntimeError(f"expected an image of {size} pixels, got {picture.shape}")
-        return 1
+        seen = env.step(random.uniform(-1, 1, (rows or 1, 7)).astype(np.float32))[0]
+        pictures = np.asarray(seen["sensor_data"]["base_camera"]["rgb"].cpu())
+        if pictures.shape != (rows or 1, size, size, 3):
+            raise RuntimeError(f"expected images of {size} pixels, got {pictures.shape}")
+        return len(pictures)
 
     return advance
 
 
-PEERS = {"metaworld": _metaworld, "libero": _libero, "maniskill": _maniskill}
+PEERS: dict[str, Callable[..., Callable[[], int]]] = {
+    "metaworld": _metaworld,
+    "libero": _libero,
+    "maniskill": _maniskill,
+}
 """Suite -> its own loop at an image size."""
 
 

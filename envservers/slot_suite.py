@@ -9,14 +9,14 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from envservers.requests import checked_chunk, checked_slots, checked_task
-from envservers.simulator import Simulator
+from envservers.simulator import Outcome, Simulator
 from vlarl.types import EnvSpec, EpisodeStart, TimeStep
 
 
@@ -112,14 +112,12 @@ class SlotSuite:
         chunk = np.clip(chunk, low, high).astype(np.float32)
         executed, reward = np.zeros(len(ids), np.int32), np.zeros(len(ids), np.float32)
         films: list[list[NDArray[np.uint8]]] = [[] for _ in ids]
-        for row, slot in enumerate(ids.tolist()):
-            for action in chunk[row]:
-                reward[row] += self._control_step(slot, action)
-                executed[row] += 1
-                if record:
-                    films[row].append(self._images(slot)[self.spec.cameras[0].name])
-                if self._episode(slot).ended:
-                    break
+        row_of = {slot: row for row, slot in enumerate(ids.tolist())}
+        for slot, received in self._play(dict(zip(row_of, chunk, strict=True))):
+            reward[row_of[slot]] += received
+            executed[row_of[slot]] += 1
+            if record:
+                films[row_of[slot]].append(self._images(slot)[self.spec.cameras[0].name])
         recorded = tuple(np.stack(film) for film in films) if record else None
         return self._observe(ids, executed, reward, recorded)
 
@@ -186,10 +184,20 @@ class SlotSuite:
             raise ValueError(f"environment {slot} has no running episode: reset it first")
         return episode
 
-    def _control_step(self, slot: int, action: NDArray[np.float32]) -> float:
-        """One control step of a running slot; returns its reward."""
+    def _play(self, chunks: Mapping[int, NDArray[np.float32]]) -> Iterator[tuple[int, float]]:
+        """Slot and reward of each control step, taken until chunk or episode ends.
+
+        One slot after the other, so that slots that take turns in a scene take few.
+        """
+        for slot, chunk in chunks.items():
+            for action in chunk:
+                yield slot, self._booked(slot, self._simulator(slot).step(action))
+                if self._episode(slot).ended:
+                    break
+
+    def _booked(self, slot: int, outcome: Outcome) -> float:
+        """Enter what a control step of the slot led to; returns its reward."""
         episode = self._episode(slot)
-        outcome = self._simulator(slot).step(action)
         episode.step += 1
         episode.success = outcome.success
         episode.terminated = outcome.failed or (outcome.success and self.terminate_on_success)

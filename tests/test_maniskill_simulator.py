@@ -35,7 +35,7 @@ def test_tuned_pictures_have_a_tenth_of_the_triangles_and_look_the_same():
         first = suite.reset(np.array([0]), [EpisodeStart("PegInsertionSide-v1", 3)])
         bodies = [
             entity.find_component_by_type(sapien.render.RenderBodyComponent)
-            for entity in suite._simulator(0)._scene()._env.scene.sub_scenes[0].entities
+            for entity in suite._simulator(0).place._env.scene.sub_scenes[0].entities
         ]
         shapes = [shape for body in bodies if body is not None for shape in body.render_shapes]
         mesh = sapien.render.RenderShapeTriangleMesh
@@ -95,3 +95,45 @@ def test_ways_of_our_own_end_in_success():
         suite.close()
     """)
     assert min(answer.values()) > 10, f"{answer}: 0 is failure"
+
+
+def test_a_row_plays_what_the_scene_plays_that_its_start_was_dealt_from():
+    # Rows are many on a GPU alone; one on the processor has the same states and the same memory.
+    answer = inside("""
+    from envservers.maniskill.batch import Batch, Row
+    from envservers.maniskill.kept import unpacked
+    from envservers.maniskill.robots import PANDA
+    from envservers.maniskill.scene import Drawing, Scene
+    from envservers.maniskill.tasks import TABLE_TOP
+
+    answer = {}
+    for task in TABLE_TOP:
+        if task == "PegInsertionSide-v1":
+            continue
+        nothing = Drawing({}, {}, "none")
+        scene, dealer, rows = (Scene(task, PANDA, nothing, "none") for _ in range(3))
+        row = Row(Batch(rows, dealer), 0)
+        rows.begin(9, {})
+        scene.begin(3, {}), row.begin(3, {})
+        random, apart, agreed = np.random.default_rng(0), [], True
+        for now in range(20):
+            if now == 10:
+                kept = unpacked(row.kept().packed())
+                row.begin(4, {})
+                row.put(kept)
+            action = random.uniform(-0.05, 0.05, 7).astype(np.float32)
+            one, other = scene.step(action), row.step(action)
+            agreed &= one.info["success"] == other.info["success"]
+            apart.append(float(np.abs(scene.state() - row.state()).max()))
+            things = [name for name, actor in scene._env.scene.actors.items()
+                      if actor.px_body_type != "static"]
+            apart += [float(np.abs(scene.pose_of(thing) - row.pose_of(thing)).max())
+                      for thing in things]
+        moved = float(np.abs(scene.state() - dealer.state())[:3].max())
+        answer[task] = [max(apart), moved, bool(agreed)]
+        scene.close(), row.batch.close()
+    """)
+    for task, (apart, moved, agreed) in answer.items():
+        assert apart < 1e-4, task
+        assert moved > 0.01, task
+        assert agreed, task

@@ -64,11 +64,12 @@ def here(scenes, monkeypatch):
     """The stand-in in this process."""
     monkeypatch.syspath_prepend(str(FAKE))
     monkeypatch.setenv("MS_ASSET_DIR", str(scenes))
+    before = set(gymnasium.registry)
     yield
     for name in [name for name in sys.modules if name.partition(".")[0] == "mani_skill"]:
         del sys.modules[name]
-    for task in WIDOWX:
-        gymnasium.registry.pop(task, None)
+    for task in set(gymnasium.registry) - before:
+        gymnasium.registry.pop(task)
 
 
 def play(suite, start, *chunks):

@@ -2,12 +2,15 @@
 
 ManiSkill draws every observation. Here its `get_obs` is silent but where a picture is asked for, so
 `step` is physics, success and reward alone.
+
+On a processor an environment has one row. On a GPU it has many, which step and are drawn together:
+see `batch.py`.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,6 +18,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from envservers.maniskill.kept import Kept
 from envservers.maniskill.meshes import coarsen
 from envservers.maniskill.robots import Robot, hand_state
 
@@ -50,21 +54,24 @@ class Scene:
         robot: in it.
         drawing: of its cameras.
         reward_mode: ManiSkill's.
+        rows: side by side, where the GPU does the physics; 0: one, on the processor.
     """
 
-    def __init__(self, task: str, robot: Robot, drawing: Drawing, reward_mode: str) -> None:
+    def __init__(
+        self, task: str, robot: Robot, drawing: Drawing, reward_mode: str, rows: int = 0
+    ) -> None:
         import mani_skill.envs  # noqa: F401, its import is what registers the tasks
 
-        self.task = task
+        self.task, self.rows = task, rows or 1
         self._robot, self._drawing = robot, drawing
         own = {"robot_uids": robot.uid} if robot.uid else {}
         self._env: Any = gymnasium.make(
             task,
-            num_envs=1,
+            num_envs=self.rows,
             obs_mode=drawing.obs_mode,
             reward_mode=reward_mode,
             control_mode=robot.control_mode,
-            sim_backend="physx_cpu",
+            sim_backend="physx_cuda" if rows else "physx_cpu",
             # A GPU, or where there is none the processor.
             render_backend="gpu",
             sensor_configs=dict(drawing.sensors),
@@ -74,47 +81,118 @@ class Scene:
         self._env.get_obs = _nothing
 
     def begin(self, seed: int, options: Mapping[str, Any]) -> dict[str, float]:
-        """Start the episode that these decide; returns ManiSkill's info."""
+        """Start the only row's episode that these decide; returns ManiSkill's info."""
         _, info = self._env.reset(seed=seed, options=dict(options))
         if self._drawing.cells:
             coarsen(self._env.scene, self._drawing.cells)
-        return _scalars(info)
+        return self._scalars(info)[0]
 
     def step(self, action: NDArray[np.float32]) -> Result:
-        """One control step, `action` [7] in our channels' units."""
-        _, reward, _, _, info = self._env.step(self._robot.theirs(action))
-        return Result(float(reward), _scalars(info))
+        """One control step of the only row, `action` [7] in our channels' units."""
+        return self.step_all(action[None])[0]
+
+    def step_all(self, actions: NDArray[np.float32]) -> list[Result]:
+        """One control step of each row, `actions` [rows, 7]."""
+        theirs = np.stack([self._robot.theirs(action) for action in actions])
+        _, reward, _, _, info = self._env.step(theirs)
+        rewards, told = _numpy(reward).reshape(self.rows), self._scalars(info)
+        return [Result(float(rewards[row]), told[row]) for row in range(self.rows)]
 
     def draw(self) -> dict[str, NDArray[np.uint8]]:
-        """Our name of a camera -> its picture, as large as ManiSkill draws it."""
+        """Our name of a camera -> the only row's picture, as large as ManiSkill draws it."""
+        return {camera: pictures[0] for camera, pictures in self.draw_all().items()}
+
+    def draw_all(self) -> dict[str, NDArray[np.uint8]]:
+        """Our name of a camera -> `[rows, height, width, 3]`."""
         if self._drawing.show_goal:
             for mark in self._env._hidden_objects:
                 mark.show_visual()
             self._env._hidden_objects.clear()
         seen = self._observe()["sensor_data"]
         return {
-            ours: np.asarray(seen[theirs]["rgb"][0], np.uint8)
+            ours: _numpy(seen[theirs]["rgb"]).astype(np.uint8)
             for ours, theirs in self._drawing.cameras.items()
         }
 
-    def state(self) -> NDArray[np.float32]:
+    def state(self, row: int = 0) -> NDArray[np.float32]:
         """[8] the hand in the base's frame, see `hand_state`."""
-        joints = np.asarray(self._env.agent.robot.get_qpos()[0], np.float64)
-        return hand_state(*self.poses(), joints[-2:])
+        joints = _numpy(self._env.agent.robot.get_qpos())[row].astype(float)
+        return hand_state(*self.poses(row), joints[-2:])
 
-    def poses(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def poses(self, row: int = 0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """[7] of the arm's base and [7] of the hand, in the world."""
         arm = self._env.agent.robot
-        hand = arm.links_map[self._robot.hand].pose
-        return np.asarray(arm.pose.raw_pose[0], float), np.asarray(hand.raw_pose[0], float)
+        return _pose(arm.pose, row), _pose(arm.links_map[self._robot.hand].pose, row)
 
-    def pose_of(self, thing: str) -> NDArray[np.float64]:
+    def pose_of(self, thing: str, row: int = 0) -> NDArray[np.float64]:
         """[7] of an actor in the world, by ManiSkill's name."""
-        return np.asarray(self._env.scene.actors[thing].pose.raw_pose[0], float)
+        return _pose(self._env.scene.actors[thing].pose, row)
+
+    def kept(self, rows: Iterable[int] = (0,)) -> dict[int, Kept]:
+        """What these rows are now."""
+        physics = _numpy(self._env.get_state())
+        beside = {name: _numpy(values) for name, values in self._beside().items()}
+        return {
+            row: Kept(
+                np.array(physics[row]),
+                {name: np.array(values[row]) for name, values in beside.items()},
+            )
+            for row in rows
+        }
+
+    def put(self, rows: Mapping[int, Kept]) -> None:
+        """Make the rows what was kept, of them or of others, here or in a scene of the same task.
+
+        Raises:
+            ValueError: if one was kept of another task.
+        """
+        import torch
+
+        size = self._env.get_state().shape[-1]
+        for kept in rows.values():
+            if kept.physics.shape != (size,):
+                raise ValueError(
+                    f"this state of {self.task} has {kept.physics.size} numbers, not {size}"
+                )
+        device = self._env.device
+        # ManiSkill writes through a mask of the rows, in their order.
+        places = sorted(rows)
+        physics = torch.as_tensor(np.stack([rows[row].physics for row in places]), device=device)
+        self._env.set_state(physics, torch.tensor(places, device=device))
+        for name, values in self._beside().items():
+            for row in places:
+                if name in rows[row].beside:
+                    values[row] = torch.as_tensor(rows[row].beside[name], device=device)
 
     def close(self) -> None:
         """Free physics and pictures."""
         self._env.close()
+
+    def _scalars(self, info: Mapping[str, Any]) -> list[dict[str, float]]:
+        """Of each row the entries that are one number or one truth."""
+        columns = {name: _numpy(value) for name, value in info.items()}
+        return [
+            {
+                name: float(column.reshape(-1)[row if column.size > 1 else 0])
+                for name, column in columns.items()
+                if column.size in (1, self.rows)
+            }
+            for row in range(self.rows)
+        ]
+
+    def _beside(self) -> dict[str, Any]:
+        """Attribute -> tensor of `rows` rows that the task keeps beside the physics.
+
+        Such as whether the ball was reached, or where the socket is.
+        """
+        import torch
+
+        found = {}
+        for name, value in vars(self._env).items():
+            values = getattr(value, "raw_pose", value)
+            if isinstance(values, torch.Tensor) and values.shape[:1] == (self.rows,):
+                found[name] = values
+        return found
 
 
 class Scenes:
@@ -153,11 +231,12 @@ def _nothing(info: Any = None, unflattened: bool = False) -> dict[str, Any]:
     return {}
 
 
-def _scalars(info: Mapping[str, Any]) -> dict[str, float]:
-    """The entries that are one number or one truth."""
-    found = {}
-    for name, value in info.items():
-        array = np.asarray(value)
-        if array.size == 1:
-            found[name] = float(array.reshape(()))
-    return found
+def _pose(of: Any, row: int) -> NDArray[np.float64]:
+    """[7] of one row: position, then a quaternion. One pose may stand for all rows."""
+    poses = _numpy(of.raw_pose)
+    return poses[row if len(poses) > 1 else 0].astype(float)
+
+
+def _numpy(value: Any) -> NDArray[Any]:
+    """What ManiSkill has on whatever device, here."""
+    return np.asarray(value.cpu() if hasattr(value, "cpu") else value)

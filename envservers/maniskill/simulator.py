@@ -1,16 +1,18 @@
-"""One slot of ManiSkill: an episode at a time, in a scene that is its own while it plays."""
+"""One slot of ManiSkill: an episode at a time, in a scene or a row that is its own meanwhile."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from envservers.maniskill.batch import Row
 from envservers.maniskill.expert import Expert, Progress
-from envservers.maniskill.scene import Scene, Scenes
+from envservers.maniskill.kept import unpacked
+from envservers.maniskill.scene import Result, Scene
 from envservers.maniskill.tasks import Task
 from envservers.simulator import Outcome
 from vlarl.types import EpisodeStart
@@ -19,11 +21,27 @@ _SEEDS = 2**32
 """NumPy's generators, which ManiSkill seeds, take those below."""
 
 
+Place = Scene | Row
+"""Where an episode plays."""
+
+
+class Places(Protocol):
+    """Scenes or rows."""
+
+    def take(self, task: str) -> Any:
+        """One of the task that nobody plays in."""
+        ...
+
+    def give(self, place: Any) -> None:
+        """Let the next have it."""
+        ...
+
+
 class ManiSkillSimulator:
     """Implements `envservers.simulator.Simulator`.
 
     Args:
-        scenes: shared by the slots of the process.
+        places: `Scenes` or `Batches`, shared by the slots of the process.
         tasks: that there are.
         image_size: of the pictures, whatever ManiSkill draws.
         info_names: what `info` holds of ManiSkill's; 0 where a task has none of it.
@@ -34,7 +52,7 @@ class ManiSkillSimulator:
 
     def __init__(
         self,
-        scenes: Scenes,
+        places: Places,
         tasks: Mapping[str, Task],
         image_size: int,
         info_names: Sequence[str],
@@ -42,10 +60,10 @@ class ManiSkillSimulator:
         on_close: Callable[[], None],
         expert: Expert | None = None,
     ) -> None:
-        self._scenes, self._tasks, self._size = scenes, tasks, image_size
+        self._places, self._tasks, self._size = places, tasks, image_size
         self._options_of, self._on_close, self._expert = options_of, on_close, expert
         self._info = dict.fromkeys(info_names, 0.0)
-        self._playing: Scene | None = None
+        self._playing: Place | None = None
         self._start = EpisodeStart("", 0)
         self._played: list[NDArray[np.float32]] = []
 
@@ -58,10 +76,9 @@ class ManiSkillSimulator:
         if not 0 <= start.seed < _SEEDS:
             raise ValueError(f"seed = {start.seed}: must be at least 0 and below {_SEEDS}")
         if self._playing is not None and self._playing.task != start.task:
-            self._scenes.give(self._playing)
-            self._playing = None
+            self._leave()
         if self._playing is None:
-            self._playing = self._scenes.take(start.task)
+            self._playing = self._places.take(start.task)
         self._start, self._played = start, []
         if self._expert is not None:
             self._expert.begin(start.task, start.seed)
@@ -70,7 +87,10 @@ class ManiSkillSimulator:
 
     def step(self, action: NDArray[np.float32]) -> Outcome:
         """One control step."""
-        result = self._scene().step(action)
+        return self.after(action, self.place.step(action))
+
+    def after(self, action: NDArray[np.float32], result: Result) -> Outcome:
+        """What a control step led to that was taken at `place`."""
         self._played.append(np.array(action, np.float32))
         if self._expert is not None:
             self._expert.look_anew()
@@ -81,11 +101,11 @@ class ManiSkillSimulator:
 
     def images(self) -> dict[str, NDArray[np.uint8]]:
         """Draw the cameras now."""
-        return {view: _sized(seen, self._size) for view, seen in self._scene().draw().items()}
+        return {view: _sized(seen, self._size) for view, seen in self.place.draw().items()}
 
     def state(self) -> NDArray[np.float32]:
         """[8] position and rotation (axis times angle) of the hand at the base, two fingers."""
-        return self._scene().state()
+        return self.place.state()
 
     def info(self) -> dict[str, float]:
         """ManiSkill's figures of now."""
@@ -99,38 +119,56 @@ class ManiSkillSimulator:
         """
         if self._expert is None:
             raise NotImplementedError("there is no expert of ManiSkill's scenes of the WidowX")
-        scene = self._scene()
-        return self._expert.act(*scene.poses(), scene.pose_of)
+        return self._expert.act(*self.place.poses(), self.place.pose_of)
 
     def snapshot(self) -> bytes:
-        """Start, actions so far, the expert's progress: `get_state` leaves contacts out."""
-        self._scene()
+        """Start, the expert's progress, and what leads to now.
+
+        On the processor these are the actions so far, as a state leaves contacts out. A GPU does
+        not play the same twice, so there it is the state.
+        """
+        place = self.place
         start = [self._start.task, self._start.seed, self._start.instruction]
         progress = self._expert.progress if self._expert is not None else Progress()
-        head = json.dumps([start, len(self._played), progress]).encode()
-        return len(head).to_bytes(4, "little") + head + b"".join(a.tobytes() for a in self._played)
+        head = json.dumps([start, len(self._played), progress, self._info]).encode()
+        played = b"".join(action.tobytes() for action in self._played)
+        body = place.kept().packed() if isinstance(place, Row) else played
+        return len(head).to_bytes(4, "little") + head + body
 
     def restore(self, blob: bytes) -> None:
-        """Play the episode up to where `snapshot` returned `blob`."""
+        """Bring the episode to where `snapshot` returned `blob`."""
         begin = 4 + int.from_bytes(blob[:4], "little")
-        start, count, progress = json.loads(blob[4:begin])
+        start, count, progress, info = json.loads(blob[4:begin])
         self.reset(EpisodeStart(*start))
-        for action in np.frombuffer(blob[begin:], np.float32).reshape(count, -1):
-            self.step(action)
+        if isinstance(self.place, Row):
+            self.place.put(unpacked(blob[begin:]))
+            self._info = info
+        else:
+            for action in np.frombuffer(blob[begin:], np.float32).reshape(count, -1):
+                self.step(action)
         if self._expert is not None:
             self._expert.progress = Progress(*progress)
 
     def close(self) -> None:
-        """Close the scene."""
-        if self._playing is not None:
-            self._playing.close()
-            self._playing = None
+        """Leave the place."""
+        self._leave()
         self._on_close()
 
-    def _scene(self) -> Scene:
+    @property
+    def place(self) -> Place:
+        """Where the episode plays.
+
+        Raises:
+            ValueError: before the first.
+        """
         if self._playing is None:
             raise ValueError("no running episode: reset first")
         return self._playing
+
+    def _leave(self) -> None:
+        if self._playing is not None:
+            self._places.give(self._playing)
+            self._playing = None
 
     def _remember(self, info: Mapping[str, float]) -> None:
         self._info = {name: info.get(name, 0.0) for name in self._info}

@@ -6,14 +6,18 @@ slot is first reset. See docs/suites/maniskill.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from envservers.maniskill.robots import PANDA, Robot
 from envservers.maniskill.tasks import TABLE_TOP, Task, chosen
 from envservers.mesh_detail import cells_for
 from envservers.options import check_choice, check_least
 from envservers.slot_suite import SlotSuite
+from vlarl.errors import UserError
 from vlarl.types import CameraSpec, EnvSpec, EpisodeStart
 
 if TYPE_CHECKING:
@@ -36,6 +40,9 @@ _SPARE = 4
 """Scenes that a process keeps beyond one for each slot, for tasks that nobody plays now."""
 _NO_DENSE = ("StackPyramid-v1", "PlugCharger-v1")
 """Tasks that ManiSkill rewards for success alone."""
+PHYSICS = ("cpu", "gpu")
+_BUILT_ANEW = ("PegInsertionSide-v1",)
+"""Tasks whose things have another size in each episode, which rows that are built once cannot."""
 
 
 class SceneSuite(SlotSuite):
@@ -51,6 +58,7 @@ class SceneSuite(SlotSuite):
         terminate_on_success: whether achieving the goal ends the episode.
         max_steps: control steps of an episode of any task; 0: each task's own.
         planned: whether ManiSkill's motion planners are the tasks' experts.
+        physics: `cpu`, or `gpu`: all slots of a task step together on a GPU.
     """
 
     def __init__(
@@ -64,13 +72,14 @@ class SceneSuite(SlotSuite):
         terminate_on_success: bool,
         max_steps: int,
         planned: bool = False,
+        physics: str = "cpu",
     ) -> None:
         limits = {} if max_steps else {name: tasks[name].max_steps for name in spec.tasks}
         super().__init__(num_envs, spec, self._simulator_of_one, terminate_on_success, limits)
         self._robot, self._tasks, self._drawing = robot, tasks, drawing
         self._info_names = info_names
-        self._planned = planned
-        self._scenes: Any = None
+        self._planned, self._on_gpu = planned, physics == "gpu"
+        self._places: Any = None
         self._planner: Any = None
         self._playing = 0
 
@@ -82,22 +91,29 @@ class SceneSuite(SlotSuite):
         """ManiSkill's `reset` options, beside the seed."""
         return {}
 
+    def load(self) -> None:
+        """Make the first task's scene now, so that what is missing shows before anybody waits.
+
+        Raises:
+            UserError: if the GPU is to do the physics and there is none.
+        """
+        if self._on_gpu:
+            _check_cuda(self.spec.suite)
+        super().load()
+        self._places.give(self._places.take(self.spec.tasks[0]))
+
     def _simulator_of_one(self) -> ManiSkillSimulator:
         from envservers.maniskill.expert import Expert
         from envservers.maniskill.planner import Planner
-        from envservers.maniskill.scene import Scene, Scenes
         from envservers.maniskill.simulator import ManiSkillSimulator
 
-        if self._scenes is None:
-            drawing = self._drawing()
-            self._scenes = Scenes(
-                _SPARE, lambda task: Scene(task, self._robot, drawing, self.reward_mode(task))
-            )
+        if self._places is None:
+            self._places = self._all_places()
         if self._planned and self._planner is None:
             self._planner = Planner(self._robot.uid)
         self._playing += 1
         return ManiSkillSimulator(
-            self._scenes,
+            self._places,
             self._tasks,
             self.spec.cameras[0].width,
             self._info_names,
@@ -106,16 +122,46 @@ class SceneSuite(SlotSuite):
             Expert(self._planner, self._robot) if self._planned else None,
         )
 
-    def load(self) -> None:
-        """Make the first task's scene now, so that what is missing shows before anybody waits."""
-        super().load()
-        self._scenes.give(self._scenes.take(self.spec.tasks[0]))
+    def _all_places(self) -> Any:
+        from envservers.maniskill.batch import Batch, Batches
+        from envservers.maniskill.scene import Drawing, Scene, Scenes
+
+        drawing = self._drawing()
+
+        def scene(task: str, rows: int = 0) -> Scene:
+            return Scene(task, self._robot, drawing, self.reward_mode(task), rows)
+
+        def batch(task: str) -> Batch:
+            # The rows first: PhysX wants a GPU before it has done anything on a processor.
+            rows = scene(task, self.num_envs)
+            return Batch(rows, Scene(task, self._robot, Drawing({}, {}, "none"), "none"))
+
+        return Batches(batch) if self._on_gpu else Scenes(_SPARE, scene)
+
+    def _play(self, chunks: Mapping[int, NDArray[np.float32]]) -> Iterator[tuple[int, float]]:
+        """As `SlotSuite`'s; on a GPU a control step is taken by all slots of a task together."""
+        if not self._on_gpu:
+            yield from super()._play(chunks)
+            return
+        from envservers.maniskill.batch import step_rows
+
+        players: dict[int, Any] = {slot: self._simulator(slot) for slot in chunks}
+        for actions in zip(*chunks.values(), strict=True):
+            now = {
+                slot: action
+                for slot, action in zip(chunks, actions, strict=True)
+                if not self._episode(slot).ended
+            }
+            results = step_rows({players[slot].place: action for slot, action in now.items()})
+            for slot, action in now.items():
+                outcome = players[slot].after(action, results[players[slot].place])
+                yield slot, self._booked(slot, outcome)
 
     def _one_less(self) -> None:
         self._playing -= 1
-        if not self._playing and self._scenes is not None:
-            self._scenes.close()
-            self._scenes = None
+        if not self._playing and self._places is not None:
+            self._places.close()
+            self._places = None
             if self._planner is not None:
                 self._planner.close()
                 self._planner = None
@@ -134,9 +180,12 @@ class ManiSkillSuite(SceneSuite):
         renderer: `tuned` (ManiSkill's `minimal` shaders, coarser meshes) or `default`.
         show_goal: whether goals are drawn that ManiSkill hides from its cameras.
         terminate_on_success: whether achieving the goal ends the episode, and the chunk.
+        physics: `cpu`, a scene of its own for each slot, or `gpu`, where all slots of a task step
+            together on an NVIDIA GPU.
 
     Raises:
-        ValueError: for an unknown task, camera or renderer, or a number out of range.
+        ValueError: for an unknown task, camera, renderer or physics, a number out of range, or a
+            task that the GPU's physics cannot play.
     """
 
     def __init__(
@@ -149,14 +198,22 @@ class ManiSkillSuite(SceneSuite):
         renderer: str = "tuned",
         show_goal: bool = True,
         terminate_on_success: bool = True,
+        physics: str = "cpu",
     ) -> None:
         check_pictures(image_size, max_steps, renderer)
+        check_choice("physics", physics, PHYSICS)
         if not cameras or set(cameras) - set(CAMERAS) or len(set(cameras)) != len(cameras):
             raise ValueError(f"cameras = {list(cameras)}: choose of {', '.join(CAMERAS)}")
         names = chosen("maniskill", TABLE_TOP, tasks, DEFAULT_TASKS)
+        if physics == "gpu" and set(names) & set(_BUILT_ANEW):
+            raise ValueError(
+                f"physics = gpu: {', '.join(_BUILT_ANEW)} builds other things in each episode, "
+                "which ManiSkill does on the processor alone: leave it out, or take physics = cpu"
+            )
         spec = spec_of("maniskill", names, TABLE_TOP, PANDA, cameras, image_size, max_steps)
         self._cameras = {view: CAMERAS[view] for view in cameras}
-        cells = cells_for(image_size) if renderer == "tuned" else 0
+        # A GPU draws the meshes as they are, of all rows at once.
+        cells = cells_for(image_size) if renderer == "tuned" and physics == "cpu" else 0
         self._picture = image_size, RENDERERS[renderer], show_goal, cells
         super().__init__(
             num_envs,
@@ -168,6 +225,7 @@ class ManiSkillSuite(SceneSuite):
             terminate_on_success,
             max_steps,
             planned=True,
+            physics=physics,
         )
 
     def reward_mode(self, task: str) -> str:
@@ -180,6 +238,18 @@ class ManiSkillSuite(SceneSuite):
         size, shaders, show_goal, cells = self._picture
         sensors = {"width": size, "height": size, "shader_pack": shaders}
         return Drawing(self._cameras, sensors, show_goal=show_goal, cells=cells)
+
+
+def _check_cuda(suite: str) -> None:
+    """Raise UserError where torch finds no NVIDIA GPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UserError(
+            f"suite {suite!r}: physics = gpu needs an NVIDIA GPU, and torch {torch.__version__} in "
+            "its environment finds none here. With one: vlarl suite install maniskill force=true, "
+            "which takes torch for CUDA where a driver is; without: env.options.physics=cpu"
+        )
 
 
 def check_pictures(image_size: int, max_steps: int, renderer: str) -> None:

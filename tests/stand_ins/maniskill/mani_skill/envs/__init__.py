@@ -1,4 +1,4 @@
-"""The four tasks, registered with Gymnasium by being imported, as in the package."""
+"""The tasks, registered with Gymnasium by being imported, as in the package."""
 
 from functools import partial
 from types import SimpleNamespace
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from mani_skill import ASSET_DIR
+from mani_skill.envs import table_top  # noqa: F401, its import is what registers its tasks
 
 CONTROL_MODE = "arm_pd_ee_target_delta_pose_align2_gripper_pd_joint_pos"
 CAMERA = "3rd_view_camera"
@@ -85,6 +86,7 @@ class BaseBridgeEnv(gymnasium.Env):
 
     def step(self, action):
         """Target-delta control: meters, radians, and the gripper between -1 and 1."""
+        (action,) = action
         assert action.shape == (7,)
         assert action.dtype == np.float32
         self.hand = np.clip(self.hand + action[:3], [0.1, -0.2, 0.05], [0.4, 0.2, 0.3])

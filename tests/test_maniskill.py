@@ -70,6 +70,14 @@ def test_a_turn_is_the_same_rotation_for_both(robot, scale):
     assert not np.allclose([x, y, z], ours[3:6], atol=1e-4), "the order matters here"
 
 
+def test_on_a_gpu_a_turn_is_told_as_axis_times_angle():
+    ours = np.array([0.05, -0.02, 0.01, 0.1, -0.07, 0.04, 1.0], np.float32)
+    theirs = PANDA.theirs(ours, on_gpu=True)
+    np.testing.assert_allclose(rotations.fixed_angles(theirs[3:6] * -0.1), ours[3:6], atol=1e-7)
+    np.testing.assert_array_equal(theirs[[0, 1, 2, 6]], PANDA.theirs(ours)[[0, 1, 2, 6]])
+    assert not np.allclose(theirs, PANDA.theirs(ours), atol=1e-3)
+
+
 def test_the_ends_of_the_channels_are_the_ends_of_the_controllers():
     low, high = ([getattr(channel, end) for channel in PANDA.channels] for end in ("low", "high"))
     np.testing.assert_allclose(PANDA.theirs(np.array(high))[[0, 1, 2, 6]], 1.0)

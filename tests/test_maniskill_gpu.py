@@ -6,6 +6,7 @@ ManiSkill itself, `test_maniskill_simulator.py` tries on a processor.
 
 import sys
 from pathlib import Path
+from zipfile import BadZipFile
 
 import gymnasium
 import numpy as np
@@ -31,13 +32,15 @@ TASKS = {"tasks": [PICK, ROLL], "renderer": "default"}
 
 
 @pytest.fixture(autouse=True)
-def here(monkeypatch):
+def here(tmp_path, monkeypatch):
     """The stand-in in this process, and a GPU to torch's mind."""
     before = set(gymnasium.registry)
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.syspath_prepend(str(FAKE))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     yield
-    for name in [name for name in sys.modules if name.partition(".")[0] == "mani_skill"]:
+    fakes = ("mani_skill", "sapien")
+    for name in [name for name in sys.modules if name.partition(".")[0] in fakes]:
         del sys.modules[name]
     for task in set(gymnasium.registry) - before:
         gymnasium.registry.pop(task)
@@ -73,17 +76,22 @@ def assert_same(one, other):
 
 def test_a_start_is_the_same_scene_as_on_the_processor_in_whatever_company():
     starts = [EpisodeStart(task, seed) for task, seed in ((PICK, 3), (ROLL, 4), (PICK, 5))]
+    # Turns are told to the two in different words.
+    actions = actions_of(3, 4) * [1, 1, 1, 0, 0, 0, 1]
     gpu = suite_of(3)
     together = gpu.reset(np.arange(3), starts)
-    after = gpu.step(np.arange(3), actions_of(3, 4))
+    after = gpu.step(np.arange(3), actions)
     processor = suite_of(1, "cpu")
     for row, start in enumerate(starts):
         alone = processor.reset(np.zeros(1, np.int64), [start])
         np.testing.assert_array_equal(alone.state[0], together.state[row])
         np.testing.assert_array_equal(alone.images["ego"][0], together.images["ego"][row])
-        alone = processor.step(np.zeros(1, np.int64), actions_of(3, 4)[row : row + 1])
+        alone = processor.step(np.zeros(1, np.int64), actions[row : row + 1])
         np.testing.assert_array_equal(alone.images["ego"][0], after.images["ego"][row])
         np.testing.assert_allclose(alone.reward[0], after.reward[row])
+        for name, values in alone.info.items():
+            np.testing.assert_allclose(values[0], after.info[name][row], rtol=1e-6, err_msg=name)
+    assert len(set(after.info["cube_distance"])) == 3, "each row's own, not the mean of all"
     assert len({image.tobytes() for image in together.images["ego"]}) == 3
     gpu.close()
     processor.close()
@@ -182,15 +190,22 @@ def test_a_slot_that_changes_its_task_leaves_its_row_to_the_next():
     suite.close()
 
 
-def test_the_state_of_another_task_is_refused():
-    suite, ids = suite_of(1), np.zeros(1, np.int64)
-    suite.reset(ids, [EpisodeStart(PICK, 0)])
+def test_what_does_not_fit_is_refused_and_changes_nothing():
+    suite, ids = suite_of(2), np.arange(2)
+    before = suite.reset(ids, [EpisodeStart(PICK, 0), EpisodeStart(PICK, 1)])
     place = suite._simulator(0).place
     kept = place.kept()
-    place.put(type(kept)(kept.physics[:-1], {}))
     with pytest.raises(ValueError, match="has 11 numbers, not 12"):
-        place.state()
+        place.put(type(kept)(kept.physics[:-1], {}))
+    np.testing.assert_array_equal(place.state(), before.state[0])
+    processor = suite_of(2, "cpu")
+    processor.reset(ids, [EpisodeStart(PICK, 0), EpisodeStart(PICK, 1)])
+    of_cpu, of_gpu = processor.snapshot(), suite.snapshot()
+    for one, blob, made in ((suite, of_cpu, "cpu"), (processor, of_gpu, "gpu")):
+        with pytest.raises(ValueError, match=f"made with physics = {made}"):
+            one.restore(blob)
     suite.close()
+    processor.close()
 
 
 @pytest.mark.parametrize(
@@ -208,4 +223,23 @@ def test_a_mistake_is_one_message(options, said):
 def test_no_gpu_is_one_message_with_the_remedy(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match=r"needs an NVIDIA GPU.*env\.options\.physics=cpu"):
+        suite_of(1)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("can only be enabled once"), "take one of its own"),
+        (OSError("libcuda.so: cannot open"), r"without a network bring it to .*patch0"),
+        (BadZipFile("File is not a zip file"), "physx-precompiled"),
+    ],
+)
+def test_a_gpu_that_physx_cannot_use_is_one_message(monkeypatch, error, said):
+    from sapien import physx
+
+    def enable_gpu():
+        raise error
+
+    monkeypatch.setattr(physx, "enable_gpu", enable_gpu)
+    with pytest.raises(UserError, match=said):
         suite_of(1)

@@ -12,6 +12,7 @@ Three things make rows what slots are, each with an episode of its own:
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -36,6 +37,7 @@ class Batch:
         self.scene, self._dealer = scene, dealer
         self.free = set(range(scene.rows))
         """Rows that nobody plays."""
+        self._size = scene.kept()[0].physics.size
         self._running: set[int] = set()
         self._aside: dict[int, Kept] = {}
         self._astray = False
@@ -50,9 +52,11 @@ class Batch:
 
     def step(self, actions: Mapping[int, NDArray[np.float32]]) -> dict[int, Result]:
         """One control step of these rows alone, `actions` row -> [7] in our channels' units."""
-        back = {row: self._aside.pop(row) for row in actions if row in self._aside}
+        back = {row: self._aside[row] for row in actions if row in self._aside}
         if back:
             self.scene.put(back)
+        for row in back:
+            del self._aside[row]
         still = self._running - actions.keys() - self._aside.keys()
         if still:
             self._aside |= self.scene.kept(still)
@@ -82,7 +86,15 @@ class Batch:
         return self.look().kept([row])[row]
 
     def put(self, row: int, kept: Kept) -> None:
-        """Make the row what was kept."""
+        """Make the row what was kept.
+
+        Raises:
+            ValueError: for what was kept of another task.
+        """
+        if kept.physics.size != self._size:
+            raise ValueError(
+                f"this state of {self.scene.task} has {kept.physics.size} numbers, not {self._size}"
+            )
         self._running.add(row)
         self._aside[row] = kept
         self._astray, self._pictures = True, None
@@ -184,3 +196,4 @@ class Batches:
         """Close every task's."""
         while self._batches:
             self._batches.popitem()[1].close()
+        gc.collect()

@@ -2,7 +2,8 @@
 
 Our rotations are Euler angles about the fixed axes of the arm's base, x first, then y, then z, in
 radians, as BridgeData has them. ManiSkill's controllers multiply the three the other way round, and
-its normalized ones (`pd_ee_delta_pose`) turn against the sign of what they are given.
+its normalized ones (`pd_ee_delta_pose`) turn against the sign of what they are given. On a GPU they
+take the three for axis times angle.
 """
 
 from __future__ import annotations
@@ -12,7 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from envservers.maniskill.rotations import conjugate, product, rotation_vector, turned
+from envservers.maniskill.rotations import (
+    conjugate,
+    of_fixed_angles,
+    product,
+    rotation_vector,
+    turned,
+)
 from vlarl.types import Channel
 
 
@@ -49,10 +56,12 @@ class Robot:
         )
         return (*moves, *turns, Channel("gripper", "1", "gripper", self.gripper_low, 1.0))
 
-    def theirs(self, action: NDArray[np.float32]) -> NDArray[np.float32]:
+    def theirs(self, action: NDArray[np.float32], on_gpu: bool = False) -> NDArray[np.float32]:
         """[7] what ManiSkill's `step` wants for our [7]."""
         ours = np.asarray(action, np.float64)
-        move, turn = ours[:3], _reordered(ours[3:6])
+        angles = ours[3:6]
+        turn = rotation_vector(of_fixed_angles(angles)) if on_gpu else _reordered(angles)
+        move = ours[:3]
         if self.normalized:
             move, turn = move / self.reach, -turn / self.turn
         gripper = 2 * (ours[6] - self.gripper_low) / (1 - self.gripper_low) - 1

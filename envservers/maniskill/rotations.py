@@ -31,6 +31,15 @@ def rotation_vector(q: NDArray[np.float64]) -> NDArray[np.float64]:
     return found
 
 
+def of_fixed_angles(angles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[4] the turn about fixed axes, x first, then y, then z; see `fixed_angles`."""
+    x, y, z = (
+        np.concatenate([[np.cos(angle / 2)], np.sin(angle / 2) * axis])
+        for angle, axis in zip(angles, np.eye(3), strict=True)
+    )
+    return product(z, product(y, x))
+
+
 def fixed_angles(vector: NDArray[np.float64]) -> NDArray[np.float64]:
     """[3] roll, pitch, yaw about fixed axes, x first, of a turn given as axis times angle."""
     angle = float(np.linalg.norm(vector))

@@ -62,7 +62,7 @@ class Scene:
     ) -> None:
         import mani_skill.envs  # noqa: F401, its import is what registers the tasks
 
-        self.task, self.rows = task, rows or 1
+        self.task, self.rows, self._on_gpu = task, rows or 1, rows > 0
         self._robot, self._drawing = robot, drawing
         own = {"robot_uids": robot.uid} if robot.uid else {}
         self._env: Any = gymnasium.make(
@@ -93,7 +93,7 @@ class Scene:
 
     def step_all(self, actions: NDArray[np.float32]) -> list[Result]:
         """One control step of each row, `actions` [rows, 7]."""
-        theirs = np.stack([self._robot.theirs(action) for action in actions])
+        theirs = np.stack([self._robot.theirs(action, self._on_gpu) for action in actions])
         _, reward, _, _, info = self._env.step(theirs)
         rewards, told = _numpy(reward).reshape(self.rows), self._scalars(info)
         return [Result(float(rewards[row]), told[row]) for row in range(self.rows)]
@@ -141,19 +141,9 @@ class Scene:
         }
 
     def put(self, rows: Mapping[int, Kept]) -> None:
-        """Make the rows what was kept, of them or of others, here or in a scene of the same task.
-
-        Raises:
-            ValueError: if one was kept of another task.
-        """
+        """Make the rows what was kept, of these or others, here or in a scene of the same task."""
         import torch
 
-        size = self._env.get_state().shape[-1]
-        for kept in rows.values():
-            if kept.physics.shape != (size,):
-                raise ValueError(
-                    f"this state of {self.task} has {kept.physics.size} numbers, not {size}"
-                )
         device = self._env.device
         # ManiSkill writes through a mask of the rows, in their order.
         places = sorted(rows)
@@ -165,20 +155,30 @@ class Scene:
                     values[row] = torch.as_tensor(rows[row].beside[name], device=device)
 
     def close(self) -> None:
-        """Free physics and pictures."""
+        """Free physics and pictures, once the last reference is gone: ManiSkill has cycles."""
         self._env.close()
+        del self._env, self._observe
 
     def _scalars(self, info: Mapping[str, Any]) -> list[dict[str, float]]:
         """Of each row the entries that are one number or one truth."""
-        columns = {name: _numpy(value) for name, value in info.items()}
+        each = {**info, **self._apart(info)}
+        columns = {name: _numpy(value) for name, value in each.items()}
         return [
             {
-                name: float(column.reshape(-1)[row if column.size > 1 else 0])
+                name: float(column.reshape(-1)[row])
                 for name, column in columns.items()
-                if column.size in (1, self.rows)
+                if column.size == self.rows
             }
             for row in range(self.rows)
         ]
+
+    def _apart(self, info: Mapping[str, Any]) -> dict[str, Any]:
+        """Each row's distance where ManiSkill has the mean of all (PullCubeTool)."""
+        if self.rows == 1 or "cube_distance" not in info:
+            return {}
+        apart = self._env.cube.pose.p - self._env.agent.robot.get_links()[0].pose.p
+        apart[:, 0] -= 0.1 * self._env.arm_reach
+        return {"cube_distance": apart.norm(dim=1)}
 
     def _beside(self) -> dict[str, Any]:
         """Attribute -> tensor of `rows` rows that the task keeps beside the physics.

@@ -130,16 +130,24 @@ class ManiSkillSimulator:
         place = self.place
         start = [self._start.task, self._start.seed, self._start.instruction]
         progress = self._expert.progress if self._expert is not None else Progress()
-        head = json.dumps([start, len(self._played), progress, self._info]).encode()
+        is_state = isinstance(place, Row)
+        head = json.dumps([start, is_state, len(self._played), progress, self._info]).encode()
         played = b"".join(action.tobytes() for action in self._played)
         body = place.kept().packed() if isinstance(place, Row) else played
         return len(head).to_bytes(4, "little") + head + body
 
     def restore(self, blob: bytes) -> None:
-        """Bring the episode to where `snapshot` returned `blob`."""
+        """Bring the episode to where `snapshot` returned `blob`.
+
+        Raises:
+            ValueError: for a snapshot of the other kind of physics.
+        """
         begin = 4 + int.from_bytes(blob[:4], "little")
-        start, count, progress, info = json.loads(blob[4:begin])
+        start, is_state, count, progress, info = json.loads(blob[4:begin])
         self.reset(EpisodeStart(*start))
+        if is_state != isinstance(self.place, Row):
+            made = "gpu" if is_state else "cpu"
+            raise ValueError(f"the snapshot was made with physics = {made}: restore it with that")
         if isinstance(self.place, Row):
             self.place.put(unpacked(blob[begin:]))
             self._info = info

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from envservers.maniskill import cuda
 from envservers.maniskill.robots import PANDA, Robot
 from envservers.maniskill.tasks import TABLE_TOP, Task, chosen
 from envservers.mesh_detail import cells_for
 from envservers.options import check_choice, check_least
 from envservers.slot_suite import SlotSuite
-from vlarl.errors import UserError
 from vlarl.types import CameraSpec, EnvSpec, EpisodeStart
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class SceneSuite(SlotSuite):
             UserError: if the GPU is to do the physics and there is none.
         """
         if self._on_gpu:
-            _check_cuda(self.spec.suite)
+            cuda.enable(self.spec.suite)
         super().load()
         self._places.give(self._places.take(self.spec.tasks[0]))
 
@@ -132,9 +132,8 @@ class SceneSuite(SlotSuite):
             return Scene(task, self._robot, drawing, self.reward_mode(task), rows)
 
         def batch(task: str) -> Batch:
-            # The rows first: PhysX wants a GPU before it has done anything on a processor.
-            rows = scene(task, self.num_envs)
-            return Batch(rows, Scene(task, self._robot, Drawing({}, {}, "none"), "none"))
+            dealer = Scene(task, self._robot, Drawing({}, {}, "none"), "none")
+            return Batch(scene(task, self.num_envs), dealer)
 
         return Batches(batch) if self._on_gpu else Scenes(_SPARE, scene)
 
@@ -238,18 +237,6 @@ class ManiSkillSuite(SceneSuite):
         size, shaders, show_goal, cells = self._picture
         sensors = {"width": size, "height": size, "shader_pack": shaders}
         return Drawing(self._cameras, sensors, show_goal=show_goal, cells=cells)
-
-
-def _check_cuda(suite: str) -> None:
-    """Raise UserError where torch finds no NVIDIA GPU."""
-    import torch
-
-    if not torch.cuda.is_available():
-        raise UserError(
-            f"suite {suite!r}: physics = gpu needs an NVIDIA GPU, and torch {torch.__version__} in "
-            "its environment finds none here. With one: vlarl suite install maniskill force=true, "
-            "which takes torch for CUDA where a driver is; without: env.options.physics=cpu"
-        )
 
 
 def check_pictures(image_size: int, max_steps: int, renderer: str) -> None:

@@ -22,6 +22,7 @@ CAMERAS = ("base_camera", "hand_camera")
 class TableTopEnv(gymnasium.Env):
     """A hand and a ball that rolls on by itself."""
 
+    arm_reach = 0.5
     stepped = 0
     """Control steps of all instances, however many rows took them."""
     drawn = 0
@@ -69,6 +70,15 @@ class TableTopEnv(gymnasium.Env):
         """The things in it."""
         return SimpleNamespace(actors={"ball": SimpleNamespace(pose=self._upright(self._ball))})
 
+    def get_links(self):
+        """The first is the base."""
+        return [SimpleNamespace(pose=SimpleNamespace(p=BASE[None, :3].repeat(self.num_envs, 1)))]
+
+    @property
+    def cube(self):
+        """What it is called in PullCubeTool, whose `evaluate` takes the mean of all rows."""
+        return SimpleNamespace(pose=SimpleNamespace(p=self._ball))
+
     def get_qpos(self):
         """Seven joints and two fingers."""
         return torch.cat([torch.zeros(self.num_envs, 7), self.values[:, 3:4].repeat(1, 2)], dim=1)
@@ -100,7 +110,7 @@ class TableTopEnv(gymnasium.Env):
         """Displacements as shares of 0.1 m; the ball rolls on, whoever acts."""
         action = torch.as_tensor(action)
         assert action.shape == (self.num_envs, 7)
-        assert action.abs().max() <= 1
+        assert action[:, :3].abs().max() <= 1
         TableTopEnv.stepped += 1
         self.values[:, :3] += 0.1 * action[:, :3]
         self.values[:, 3] = 0.02 + 0.02 * action[:, 6]
@@ -120,6 +130,9 @@ class TableTopEnv(gymnasium.Env):
             "is_grasped": self.reached_status > 0,
             "obj_to_goal_dist": (self._ball - self.values[:, 7:10]).norm(dim=1),
             "matrix": torch.eye(self.num_envs + 1),
+            "cube_distance": (self._ball - BASE[:3] - torch.tensor([0.05, 0, 0]))
+            .norm(dim=1)
+            .mean(),
         }
 
     def get_obs(self, info=None, unflattened=False):

@@ -53,7 +53,7 @@ class Batch:
     def step(self, actions: Mapping[int, NDArray[np.float32]]) -> dict[int, Result]:
         """One control step of these rows alone, `actions` row -> [7] in our channels' units."""
         back = {row: self._aside[row] for row in actions if row in self._aside}
-        if back:
+        if back and self._astray:
             self.scene.put(back)
         for row in back:
             del self._aside[row]

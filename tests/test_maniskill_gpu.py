@@ -11,7 +11,6 @@ from zipfile import BadZipFile
 import gymnasium
 import numpy as np
 import pytest
-import torch
 from test_suite_contract import (  # noqa: F401, collected here with this file's client
     options_of,
     test_a_chunk_is_its_control_steps_one_after_the_other,
@@ -22,6 +21,7 @@ from test_suite_contract import (  # noqa: F401, collected here with this file's
 )
 
 from envservers.inprocess import InprocessClient
+from envservers.maniskill import cuda
 from envservers.registry import describe_suite, make_suite
 from vlarl.errors import UserError
 from vlarl.types import EpisodeStart
@@ -33,11 +33,11 @@ TASKS = {"tasks": [PICK, ROLL], "renderer": "default"}
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
-    """The stand-in in this process, and a GPU to torch's mind."""
+    """The stand-in in this process, a torch that says it is for GPUs, and a home of its own."""
     before = set(gymnasium.registry)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.syspath_prepend(str(FAKE))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(cuda, "version", lambda _: "2.13.0")
     yield
     fakes = ("mani_skill", "sapien")
     for name in [name for name in sys.modules if name.partition(".")[0] in fakes]:
@@ -220,9 +220,24 @@ def test_a_mistake_is_one_message(options, said):
         describe_suite("maniskill", **options)
 
 
-def test_no_gpu_is_one_message_with_the_remedy(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match=r"needs an NVIDIA GPU.*env\.options\.physics=cpu"):
+@pytest.mark.parametrize(
+    ("lacks", "said"),
+    [
+        ("gpu", r"finds none, and torch is 2\.13\.0\."),
+        ("torch", r"finds one, and torch is .*cpu\."),
+    ],
+)
+def test_no_gpu_is_one_message_with_the_remedy(monkeypatch, lacks, said):
+    import sapien
+
+    def no_device(name):
+        raise RuntimeError(f'failed to find device "{name}"')
+
+    if lacks == "gpu":
+        monkeypatch.setattr(sapien, "Device", no_device)
+    else:
+        monkeypatch.setattr(cuda, "version", lambda _: "2.13.0+cpu")
+    with pytest.raises(UserError, match=rf"needs an NVIDIA GPU.*{said}.*env\.options\.physics=cpu"):
         suite_of(1)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 from vlarl.errors import UserError
@@ -20,21 +22,23 @@ def enable(suite: str) -> None:
         suite: named in the message.
 
     Raises:
-        UserError: if torch finds no GPU, SAPIEN cannot fetch the library, or it is too late.
+        UserError: if there is no GPU or torch is not made for it, SAPIEN cannot fetch its library,
+            or it is too late.
     """
-    import torch
-    from sapien import physx
+    import sapien
 
-    if not torch.cuda.is_available():
+    built = version("torch")
+    if built.endswith("+cpu") or not _there(sapien):
         raise UserError(
-            f"suite {suite!r}: physics = gpu needs an NVIDIA GPU, and torch {torch.__version__} in "
-            "its environment finds none here. With one: vlarl suite install maniskill force=true, "
-            "which takes torch for CUDA where a driver is; without: env.options.physics=cpu"
+            f"suite {suite!r}: physics = gpu needs an NVIDIA GPU and torch for CUDA; here SAPIEN "
+            f"finds {'one' if _there(sapien) else 'none'}, and torch is {built}. With a GPU: vlarl "
+            "suite install maniskill force=true, which takes torch for CUDA where a driver is; "
+            "without: env.options.physics=cpu"
         )
     folder = Path.home() / ".sapien" / "physx"
     try:
         with _alone_in(folder):
-            physx.enable_gpu()
+            sapien.physx.enable_gpu()
     except RuntimeError as error:
         raise UserError(
             f"suite {suite!r}: physics = gpu: {error}. This process has simulated on the processor "
@@ -45,8 +49,16 @@ def enable(suite: str) -> None:
         raise UserError(
             f"suite {suite!r}: physics = gpu: {error}. SAPIEN loads libcuda.so, and {LIBRARY}, "
             f"which it fetches from github.com/sapien-sim/physx-precompiled at first use; without "
-            f"a network bring it to {folder / physx.version()}"
+            f"a network bring it to {folder / sapien.physx.version()}"
         ) from error
+
+
+def _there(sapien: Any) -> bool:
+    try:
+        sapien.Device("cuda")
+    except RuntimeError:
+        return False
+    return True
 
 
 @contextmanager

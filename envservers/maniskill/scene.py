@@ -142,17 +142,16 @@ class Scene:
 
     def put(self, rows: Mapping[int, Kept]) -> None:
         """Make the rows what was kept, of these or others, here or in a scene of the same task."""
-        import torch
-
-        device = self._env.device
         # ManiSkill writes through a mask of the rows, in their order.
         places = sorted(rows)
-        physics = torch.as_tensor(np.stack([rows[row].physics for row in places]), device=device)
-        self._env.set_state(physics, torch.tensor(places, device=device))
+        # Tensors of where its own are: nothing of ours imports torch.
+        like = self._env.get_state()
+        physics = like.new_tensor(np.stack([rows[row].physics for row in places]))
+        self._env.set_state(physics, like.new_tensor(places).long())
         for name, values in self._beside().items():
             for row in places:
                 if name in rows[row].beside:
-                    values[row] = torch.as_tensor(rows[row].beside[name], device=device)
+                    values[row] = values.new_tensor(rows[row].beside[name])
 
     def close(self) -> None:
         """Free physics and pictures, once the last reference is gone: ManiSkill has cycles."""
@@ -185,12 +184,10 @@ class Scene:
 
         Such as whether the ball was reached, or where the socket is.
         """
-        import torch
-
         found = {}
         for name, value in vars(self._env).items():
             values = getattr(value, "raw_pose", value)
-            if isinstance(values, torch.Tensor) and values.shape[:1] == (self.rows,):
+            if hasattr(values, "new_tensor") and values.shape[:1] == (self.rows,):
                 found[name] = values
         return found
 
